@@ -1,0 +1,34 @@
+# make install | demo | test | check | results
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install demo test test-slow check fix results
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/actor demo
+
+test: install
+	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest --run-slow
+
+check: install
+	$(BIN)/ruff format --check src tests tools
+	$(BIN)/ruff check src tests tools
+	$(BIN)/mypy
+
+fix: install
+	$(BIN)/ruff format src tests tools
+	$(BIN)/ruff check --fix src tests tools
+
+# Figures of docs/results.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
+results: install
+	$(BIN)/python tools/make_results.py --benchmarks $(BENCHMARKS) --output docs/results.md

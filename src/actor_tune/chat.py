@@ -1,0 +1,68 @@
+"""From prompts to token batches, by the model's own chat template.
+
+Left padding throughout, so that the last position of every row is the last token of the template with its generation
+prompt: the position that the paper reads activations at (section 3.1).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from .errors import UserError
+from .prompts import Prompt
+
+TokenIds = list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts as one left-padded batch.
+
+    - `rows`: index of each row's prompt in the list that was batched.
+    - `input_ids`, `attention_mask`, `position_ids`: (prompt, token) int64; positions count real tokens only.
+    """
+
+    rows: list[int]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenIds]:
+    """Token ids of each prompt in the chat template, generation prompt included.
+
+    **Raises:** `UserError` when the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        found = "the tokenizer has no chat template"
+        fix = "choose a chat model, or add chat_template.jinja to its folder"
+        raise UserError(tokenizer.name_or_path, found, "a chat model", fix)
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt.text}], tokenize=False, add_generation_prompt=True
+        )
+        for prompt in prompts
+    ]
+    # The template writes the special tokens itself: adding them again would give a second beginning of sequence.
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: torch.device) -> Batch:
+    """Left-pad the prompts `rows` of `token_ids` to one length."""
+    width = max(len(token_ids[row]) for row in rows)
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros_like(input_ids)
+    for line, row in enumerate(rows):
+        input_ids[line, width - len(token_ids[row]) :] = torch.tensor(token_ids[row])
+        attention_mask[line, width - len(token_ids[row]) :] = 1
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+    return Batch(rows, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
+
+
+def rows_by_length(token_ids: Sequence[TokenIds], batch_size: int) -> Iterator[list[int]]:
+    """Groups of at most `batch_size` indices, longest prompts first: little padding, and out of memory shows at once."""
+    order = sorted(range(len(token_ids)), key=lambda row: -len(token_ids[row]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

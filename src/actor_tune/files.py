@@ -1,0 +1,60 @@
+"""Write files so that a reader sees the old one, the new one or none, never half of one."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def new_folder(path: Path, option: str = "--output-dir") -> Path:
+    """Create `path`, or take it when it is an empty folder. Results of an earlier run are never overwritten.
+
+    **Raises:** `UserError` when it is a file or not empty.
+    """
+    if path.is_file():
+        raise UserError(f"{option} {path}", "a file", "a new or empty folder", "choose another name")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{option} {path}", "a folder that is not empty", "a new or empty folder", "choose another name")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; NaN and infinity are refused, because JSON has none."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    with replacing(path) as temporary:
+        lines = (json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows)
+        temporary.write_text("".join(lines), encoding="utf-8")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give `target` the bytes of `source`: a hard link where the file system allows, else a copy."""
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError:  # Another file system, or one without links.
+        shutil.copyfile(real, target)

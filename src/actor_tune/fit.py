@@ -1,0 +1,233 @@
+"""Fit: from prompts to one trained block. Read top to bottom, this is the method.
+
+prompts -> activations -> block and direction -> targets -> one trained block -> its strength
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from .activations import block_inputs, check_wiring
+from .chat import encode
+from .direction import RefusalDirection, refusal_direction
+from .model import ChatModel, check_layer
+from .prompts import Prompt, of_kind, require, split_validation
+from .scan import Scan, scan
+from .strength import Limits, Trial, choose, failure, try_strengths
+from .targets import (
+    HARMFUL,
+    HARMLESS,
+    PSEUDO_HARMFUL,
+    Shifts,
+    boundary_targets,
+    cosine_loss,
+    distance_loss,
+    kind_codes,
+    paper_targets,
+    uniform_targets,
+)
+from .train import Epoch, LossFunction, Schedule, State, block_outputs, interpolate, state_of, train_block
+
+Rule = Literal["boundary", "paper", "uniform"]
+LayerChoice = int | Literal["auto", "silhouette"]
+
+MINIMUM_PROMPTS = 8
+"""Of each kind: below this neither a direction nor a validation part can be had."""
+
+VALIDATION_SHARE = 0.2
+
+BOUNDARY_SHIFTS = Shifts(pseudo_harmful=1.5, harmful=1.0)
+BOUNDARY_SCHEDULE = Schedule(epochs=25, batch_size=20, learning_rate=6e-4, decay=True, noise=0.1, recompute_every=0)
+
+PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
+PAPER_SCHEDULE = Schedule(
+    epochs=3,  # "3 epochs"
+    batch_size=1,  # Algorithm 1 updates after each query
+    learning_rate=1e-5,  # "1e-5"
+    decay=False,  # not stated
+    noise=0.0,
+    recompute_every=64,  # K is not stated
+)
+
+UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothing here
+UNIFORM_SCHEDULE = Schedule(
+    epochs=3, batch_size=1, learning_rate=1e-4, decay=False, noise=0.0, recompute_every=64
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a fit, besides the model and the prompts."""
+
+    rule: Rule = "boundary"
+    layer: LayerChoice = "auto"
+    seed: int = 0
+    limits: Limits = Limits()
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a fit found.
+
+    - `state`: the block's parameters to keep, in the model's dtype.
+    - `scan`: None where the block was named.
+    - `trials`: the strengths tried, and `chosen`, the one kept; for the rules `paper` and `uniform`, which have no
+      strength but their alpha, only 0 and 1 are measured and 1 is kept.
+    - `failure`: why the fit should not be used, in a sentence; None when it is within the limits.
+    - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
+    - `seconds`: per stage.
+    """
+
+    layer: int
+    direction: RefusalDirection
+    scan: Scan | None
+    schedule: Schedule
+    epochs: list[Epoch]
+    trials: list[Trial]
+    chosen: Trial
+    state: State
+    prompts: list[Prompt]
+    validation: list[bool]
+    before: list[float]
+    after: list[float]
+    warnings: list[str]
+    seconds: dict[str, float]
+    failure: str | None
+
+
+@dataclass
+class _Stopwatch:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) -> Fit:
+    """Train one block of `chat_model`, which is left as it was, on `prompts` and choose how much of it to keep.
+
+    **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
+    """
+    require(prompts, MINIMUM_PROMPTS)
+    watch = _Stopwatch()
+    split = split_validation(prompts, VALIDATION_SHARE, settings.seed)
+    with watch.stage("choose block"):
+        found = None if isinstance(settings.layer, int) else find_block(chat_model, split.train, settings)
+        layer = choose_layer(chat_model, settings.layer, found)
+
+    everything = split.train + split.validation
+    with watch.stage("run blocks below"):
+        token_ids = encode(chat_model.tokenizer, everything)
+        check_wiring(chat_model, layer, token_ids)
+        inputs = block_inputs(chat_model, layer, token_ids)
+    training = inputs.select(range(len(split.train)))
+    validation = inputs.select(range(len(split.train), len(everything)))
+
+    activations = block_outputs(chat_model, inputs)
+    kinds = kind_codes([prompt.kind for prompt in split.train])
+    trained_on = activations[: len(split.train)]
+    direction = refusal_direction(trained_on[kinds == HARMFUL], trained_on[kinds == HARMLESS])
+    warnings = sign_warnings(trained_on, kinds, direction) if settings.rule == "paper" else []
+
+    with watch.stage("train"):
+        loss, schedule = objective(settings.rule, trained_on, kinds, direction)
+        trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
+
+    with watch.stage("choose strength"):
+        harmful_sets = sorted({prompt.set for prompt in of_kind(split.validation, "harmful")})
+        if settings.rule == "boundary":
+            trials = try_strengths(chat_model, validation, split.validation, trained.state)
+            chosen = choose(trials, harmful_sets, settings.limits)
+        else:
+            trials = try_strengths(chat_model, validation, split.validation, trained.state, (0.0, 1.0))
+            chosen = trials[-1]
+
+    block = chat_model.blocks[layer]
+    unedited = state_of(block)
+    state = interpolate(unedited, trained.state, chosen.strength)
+    block.load_state_dict(state)
+    after = direction.position(block_outputs(chat_model, inputs)).tolist()
+    block.load_state_dict(unedited)
+    return Fit(
+        layer=layer,
+        direction=direction,
+        scan=found,
+        schedule=schedule,
+        epochs=trained.epochs,
+        trials=trials,
+        chosen=chosen,
+        state=state,
+        prompts=everything,
+        validation=[False] * len(split.train) + [True] * len(split.validation),
+        before=direction.position(activations).tolist(),
+        after=after,
+        warnings=warnings,
+        seconds=watch.seconds,
+        failure=failure(trials, chosen, harmful_sets, settings.limits),
+    )
+
+
+def find_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) -> Scan:
+    """Scan the middle of the model: blocks too early or too late cannot carry a decision about the whole prompt."""
+    count = len(chat_model.blocks)
+    layers = range(count // 4, count - max(1, count // 6))
+    return scan(chat_model, prompts, layers, settings.layer == "silhouette", settings.seed)
+
+
+def choose_layer(chat_model: ChatModel, choice: LayerChoice, found: Scan | None) -> int:
+    """The block to train."""
+    if isinstance(choice, int) or found is None:
+        return check_layer(chat_model, int(choice))
+    return (found.best() if choice == "auto" else found.best_silhouette()).layer
+
+
+def objective(
+    rule: Rule, activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection
+) -> tuple[LossFunction, Schedule]:
+    """The loss of `rule` and how it is trained, for training `activations` (prompt, d_model) of the unedited model."""
+    if rule == "boundary":
+        fixed = boundary_targets(activations, kinds, direction, BOUNDARY_SHIFTS)
+        length = direction.length
+        return lambda now, rows, _: distance_loss(now, fixed[rows], length), BOUNDARY_SCHEDULE
+    if rule == "paper":
+        return (
+            lambda now, rows, current: cosine_loss(
+                now, paper_targets(now.detach(), kinds[rows], current.vector, PAPER_ALPHA)
+            ),
+            PAPER_SCHEDULE,
+        )
+    return (
+        lambda now, rows, current: cosine_loss(
+            now, uniform_targets(now.detach(), kinds[rows], current.vector, UNIFORM_ALPHA)
+        ),
+        UNIFORM_SCHEDULE,
+    )
+
+
+def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> list[str]:
+    """What Eq. 9 will do the wrong way round, in sentences, given raw projections of the training prompts.
+
+    A benign prompt with R.a < 0 is pushed towards refusal by "- alpha Proj"; a harmful one with R.a < 0 away from it.
+    """
+    raw = activations @ direction.unit
+    warnings = []
+    for code, name, harm in (
+        (HARMFUL, "harmful", "away from refusal"),
+        (HARMLESS, "harmless", "towards refusal"),
+        (PSEUDO_HARMFUL, "pseudo-harmful", "towards refusal"),
+    ):
+        negative = int((raw[kinds == code] < 0).sum())
+        total = int((kinds == code).sum())
+        if 2 * negative > total:
+            warnings.append(
+                f"{negative} of {total} {name} prompts have a negative projection: "
+                f"the paper's rule will push them {harm}. Use --rule boundary."
+            )
+    return warnings

@@ -1,0 +1,138 @@
+"""Measure a model: answers, verdicts, rates and scores, on harmful prompts whenever on any others."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .chat import encode
+from .errors import UserError
+from .files import write_json, write_jsonl
+from .judge import NAME as JUDGE_NAME
+from .judge import Verdict, judge_opening
+from .metrics import Scores, SetResult, mean_kl, scores, set_result
+from .model import ChatModel
+from .prompts import Prompt, of_kind, starter_prompts
+from .respond import Response, first_token_logprobs, respond
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What was measured: every answer with its verdict, one result a set, the scores over them.
+
+    - `kl_harmless`: KL(baseline || model) of the first answer token, mean over harmless prompts, in nats; None where
+      there was no baseline.
+    """
+
+    model: str
+    responses: list[Response]
+    verdicts: list[Verdict]
+    sets: list[SetResult]
+    scores: Scores
+    kl_harmless: float | None
+
+
+def with_harmful(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts`, and the built-in held-out harmful prompts if there are none of that kind among them.
+
+    A compliance rate alone praises a model that answers everything.
+    """
+    if of_kind(prompts, "harmful"):
+        return list(prompts)
+    log.warning("no harmful prompts given: the built-in held-out ones are measured too")
+    return [*prompts, *of_kind(starter_prompts("held_out"), "harmful")]
+
+
+def measure(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    batch_size: int | None = None,
+    baseline_logprobs: torch.Tensor | None = None,
+) -> Measurement:
+    """Answer, judge and score.
+
+    **Arguments:**
+
+    - `baseline_logprobs`: `harmless_logprobs` of the baseline on the same prompts.
+
+    **Raises:** `UserError` when there is no prompt or a set without a scored answer.
+    """
+    if not prompts:
+        raise UserError("prompts", "none", "at least one", "give --prompts FILE")
+    responses = respond(chat_model, prompts, max_new_tokens, batch_size)
+    verdicts = [judge_opening(response.prompt.text, response.text) for response in responses]
+    sets = results_by_set(responses, verdicts)
+    kl = None
+    if baseline_logprobs is not None:
+        kl = mean_kl(baseline_logprobs, harmless_logprobs(chat_model, prompts))
+    return Measurement(chat_model.name, responses, verdicts, sets, scores(sets), kl)
+
+
+def harmless_logprobs(chat_model: ChatModel, prompts: Sequence[Prompt]) -> torch.Tensor:
+    """Log-probabilities of the first answer token on the harmless `prompts`: (prompt, vocabulary) float32.
+
+    **Raises:** `UserError` when there is none.
+    """
+    harmless = of_kind(prompts, "harmless")
+    if not harmless:
+        raise UserError("--baseline", "no harmless prompts", "some to compare on", "add --harmless FILE")
+    return first_token_logprobs(chat_model, encode(chat_model.tokenizer, harmless))
+
+
+def results_by_set(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> list[SetResult]:
+    """One result for each set, in order of appearance."""
+    groups: dict[Any, list[str]] = {}
+    for response, verdict in zip(responses, verdicts, strict=True):
+        groups.setdefault((response.prompt.set, response.prompt.kind), []).append(verdict.outcome)
+    return [set_result(name, kind, outcomes) for (name, kind), outcomes in groups.items()]
+
+
+def results_json(measurement: Measurement) -> dict[str, Any]:
+    """`results.json`: rates are fractions in 0..1; `low` and `high` a 95 % Wilson interval."""
+    results = {
+        "schema": SCHEMA,
+        "model": measurement.model,
+        "judge": JUDGE_NAME,
+        "sets": [
+            {
+                "name": result.name,
+                "kind": result.kind,
+                "n": result.refusals.n,
+                "refused": result.refusals.count,
+                "refusal_rate": result.refusals.value,
+                "low": result.refusals.low,
+                "high": result.refusals.high,
+                "unscored": result.unscored,
+            }
+            for result in measurement.sets
+        ],
+        **asdict(measurement.scores),
+    }
+    if measurement.kl_harmless is not None:
+        results["kl_harmless"] = measurement.kl_harmless
+    return results
+
+
+def save_measurement(measurement: Measurement, folder: Path) -> None:
+    """Write `responses.jsonl`, then `results.json`: where that is, the measurement is whole."""
+    rows = [
+        {
+            "prompt": response.prompt.text,
+            "kind": response.prompt.kind,
+            "set": response.prompt.set,
+            "response": response.text,
+            "verdict": verdict.outcome,
+            "reason": verdict.reason,
+        }
+        for response, verdict in zip(measurement.responses, measurement.verdicts, strict=True)
+    ]
+    write_jsonl(folder / "responses.jsonl", rows)
+    write_json(folder / "results.json", results_json(measurement))

@@ -1,0 +1,28 @@
+"""Progress bars, on stderr so that what a command prints can be piped."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import Progress
+
+Item = TypeVar("Item")
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(total: int, what: str) -> Iterator[Callable[[], None]]:
+    """Draw a bar named `what` where stderr is a terminal; call what it yields after each of `total` steps."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda: progress.advance(task)
+
+
+def track(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """Yield `items`, drawing a bar named `what`."""
+    with progress_bar(len(items), what) as advance:
+        for item in items:
+            yield item
+            advance()

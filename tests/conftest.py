@@ -1,0 +1,115 @@
+"""Tiny models built from configs and a byte tokenizer: nothing is downloaded, unless `--run-slow` is given."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.gemma2 import Gemma2Config
+from transformers.models.llama import LlamaConfig
+from transformers.models.qwen2 import Qwen2Config
+from transformers.models.qwen3_moe import Qwen3MoeConfig
+
+from actor_tune.model import ChatModel, find_blocks
+from actor_tune.prompts import Prompt
+
+TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+VOCABULARY_SIZE = 256 + len(SPECIAL)
+
+SIZES = {
+    "vocab_size": VOCABULARY_SIZE,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "pad_token_id": 256,
+    "eos_token_id": 257,
+    "bos_token_id": 257,
+    # Larger than the default 0.02, so that an untrained model's blocks do something that can be measured.
+    "initializer_range": 0.15,
+}
+
+CONFIGS = {
+    "llama": LlamaConfig(**SIZES),
+    "qwen2": Qwen2Config(**{key: value for key, value in SIZES.items() if key != "head_dim"}),
+    "gemma2": Gemma2Config(**SIZES, sliding_window=16),
+    "qwen3_moe": Qwen3MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24),
+}
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--run-slow",
+        action="store_true",
+        default=os.environ.get("RUN_SLOW") == "1",
+        help="also run tests that build the real testbed model (minutes); RUN_SLOW=1 does the same",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--run-slow"):
+        return
+    skip = pytest.mark.skip(reason="needs the real testbed model, minutes: run with --run-slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    vocabulary = {character: index for index, character in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<|pad|>", eos_token="<|end|>", chat_template=TEMPLATE
+    )
+
+
+def make_model(family: str = "llama", dtype: torch.dtype = torch.float32) -> ChatModel:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family]).to(dtype).eval().requires_grad_(False)
+    return ChatModel(family, Path("nowhere"), model, make_tokenizer(), find_blocks(model))
+
+
+def save_model(chat_model: ChatModel, folder: Path) -> Path:
+    chat_model.model.save_pretrained(folder)
+    chat_model.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_prompts(count: int = 12) -> list[Prompt]:
+    """`count` of each kind; kinds differ in their words, so that even an untrained model tells them apart."""
+    words = {"harmful": "steal the {} now", "harmless": "name a {}?", "pseudo_harmful": "steal the {} scene"}
+    things = [f"thing {number * 7919 % 100}" for number in range(count)]
+    return [Prompt(text.format(thing), kind, f"set_{kind}") for kind, text in words.items() for thing in things]
+
+
+@pytest.fixture
+def chat_model() -> ChatModel:
+    return make_model()
+
+
+@pytest.fixture
+def prompts() -> list[Prompt]:
+    return make_prompts()
+
+
+@pytest.fixture(params=sorted(CONFIGS))
+def any_family(request) -> ChatModel:
+    return make_model(request.param)
+
+
+@pytest.fixture
+def model_folder(tmp_path) -> Path:
+    """A saved tiny Llama, in bfloat16 as most checkpoints are."""
+    return save_model(make_model(dtype=torch.bfloat16), tmp_path / "model")

@@ -1,0 +1,175 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from actor_tune.activations import BlockInputs, block_inputs, last_token_activations
+from actor_tune.chat import encode
+from actor_tune.direction import refusal_direction
+from actor_tune.fit import PAPER_ALPHA
+from actor_tune.model import ChatModel
+from actor_tune.prompts import KINDS
+from actor_tune.targets import HARMFUL, HARMLESS, Shifts, boundary_targets, cosine_loss, distance_loss, kind_codes
+from actor_tune.targets import paper_targets
+from actor_tune.train import Schedule, block_outputs, interpolate, state_of, train_block
+
+from .reference.algorithm1 import algorithm_1
+
+
+class AffineBlock(nn.Module):
+    """a = x + W x + b: small enough to differentiate by hand."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(size, size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return hidden_states + self.map(hidden_states)
+
+
+class AffineModel(nn.Module):
+    """Three affine blocks behind an embedding, with the call that the package makes of a transformers model."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(8, size)
+        self.blocks = nn.ModuleList(AffineBlock(size) for _ in range(3))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embedding
+
+    def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep):
+        hidden = self.embedding(input_ids)
+        for block in self.blocks:
+            hidden = block(hidden)
+        return SimpleNamespace(logits=hidden)
+
+
+def affine_chat_model(size: int) -> ChatModel:
+    torch.manual_seed(5)
+    model = AffineModel(size).requires_grad_(False)
+    tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
+    return ChatModel("affine", Path("nowhere"), model, tokenizer, model.blocks)
+
+
+def test_algorithm_1_equals_an_independent_transcription():
+    chat_model = affine_chat_model(size=6)
+    block = chat_model.blocks[1]
+    generator = torch.Generator().manual_seed(7)
+    names = ["harmful", "harmless", "pseudo_harmful"] * 4
+    kinds = kind_codes(names)
+    hidden = torch.randn(len(names), 6, generator=generator)
+    inputs = BlockInputs(1, [[1]] * len(names), [row.unsqueeze(0) for row in hidden])
+    weight, bias = block.map.weight.numpy().copy(), block.map.bias.numpy().copy()
+    alpha, rate, every = 0.3, 1e-2, 5
+
+    activations = block_outputs(chat_model, inputs)
+    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    trained = train_block(
+        chat_model,
+        inputs,
+        kinds,
+        direction,
+        lambda now, rows, current: cosine_loss(now, paper_targets(now.detach(), kinds[rows], current.vector, alpha)),
+        Schedule(epochs=3, batch_size=1, learning_rate=rate, decay=False, noise=0.0, recompute_every=every),
+        seed=11,
+    )
+
+    symbols = {"harmful": "Q-", "harmless": "Q+", "pseudo_harmful": "QPH"}
+    reference_weight, reference_bias, losses = algorithm_1(
+        hidden.numpy().astype(np.float64),
+        [symbols[name] for name in names],
+        weight,
+        bias,
+        alpha=alpha,
+        rate=rate,
+        epochs=3,
+        recompute_every=every,
+        seed=11,
+    )
+    assert np.abs(reference_weight - weight).max() > 0.05  # it did train
+    np.testing.assert_allclose(trained.state["map.weight"], reference_weight, atol=2e-4)
+    np.testing.assert_allclose(trained.state["map.bias"], reference_bias, atol=2e-4)
+    assert trained.epochs[0].loss == pytest.approx(np.mean(losses[: len(names)]), rel=1e-3)
+
+
+def boundary_training(chat_model, prompts, layer, epochs=30):
+    token_ids = encode(chat_model.tokenizer, prompts)
+    inputs = block_inputs(chat_model, layer, token_ids)
+    activations = block_outputs(chat_model, inputs)
+    kinds = kind_codes([prompt.kind for prompt in prompts])
+    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    targets = boundary_targets(activations, kinds, direction, Shifts(pseudo_harmful=1.5, harmful=1.0))
+    schedule = Schedule(epochs, batch_size=12, learning_rate=3e-3, decay=True, noise=0.0, recompute_every=0)
+    trained = train_block(
+        chat_model,
+        inputs,
+        kinds,
+        direction,
+        lambda now, rows, _: distance_loss(now, targets[rows], direction.length),
+        schedule,
+        seed=0,
+    )
+    return SimpleNamespace(
+        inputs=inputs, kinds=kinds, direction=direction, targets=targets, trained=trained, activations=activations
+    )
+
+
+def test_the_boundary_rule_brings_every_kind_to_its_known_position(any_family, prompts):
+    run = boundary_training(any_family, prompts, layer=1, epochs=60)
+    any_family.blocks[1].load_state_dict(run.trained.state)
+    after = run.direction.position(block_outputs(any_family, run.inputs))
+    wanted = run.direction.position(run.targets)
+    before = run.direction.position(run.activations)
+    for code in range(len(KINDS)):
+        chosen = run.kinds == code
+        assert after[chosen].mean().item() == pytest.approx(wanted[chosen].mean().item(), abs=0.2)
+    assert wanted[run.kinds == 0].mean() > before[run.kinds == 0].mean() + 0.5
+    assert run.trained.epochs[-1].loss < 0.3 * run.trained.epochs[0].loss
+
+
+def test_training_leaves_the_model_as_it_was_and_no_gradients_behind(any_family, prompts):
+    before = state_of(any_family.model)
+    boundary_training(any_family, prompts, layer=1, epochs=1)
+    after = any_family.model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in any_family.model.parameters())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in any_family.model.modules())
+
+
+def test_training_is_repeatable_and_the_seed_matters(chat_model, prompts):
+    first, again = (boundary_training(chat_model, prompts, layer=1, epochs=2).trained for _ in range(2))
+    assert all(torch.equal(tensor, again.state[name]) for name, tensor in first.state.items())
+    token_ids = encode(chat_model.tokenizer, prompts)
+    assert torch.equal(
+        last_token_activations(chat_model, token_ids), last_token_activations(chat_model, token_ids)
+    )
+
+
+def test_epochs_report_the_mean_position_of_each_kind(chat_model, prompts):
+    run = boundary_training(chat_model, prompts, layer=1)
+    first, last = run.trained.epochs[0].position, run.trained.epochs[-1].position
+    assert set(first) == set(KINDS)
+    assert last["pseudo_harmful"] < first["pseudo_harmful"]
+    assert last["harmful"] > first["harmful"]
+
+
+def test_interpolation_goes_from_the_unedited_to_the_trained_block():
+    before, after = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}
+    assert interpolate(before, after, 0.0)["w"].tolist() == [1.0, 2.0]
+    assert interpolate(before, after, 0.5)["w"].tolist() == [2.0, 2.0]
+    assert interpolate(before, after, 1.0)["w"].tolist() == [3.0, 2.0]
+
+
+def test_at_the_papers_alpha_most_of_a_bfloat16_target_is_lost():
+    """Why targets are float32: the share of coordinates that differ from the activation is small in bfloat16."""
+    generator = torch.Generator().manual_seed(0)
+    activations, vector = torch.randn(50, 512, generator=generator), torch.randn(512, generator=generator)
+    kinds = kind_codes(["harmful"] * 50)
+    short = activations.bfloat16()
+    target = paper_targets(short, kinds, vector.bfloat16(), PAPER_ALPHA)
+    assert (target != short).float().mean() < 0.25
+    assert (paper_targets(activations, kinds, vector, PAPER_ALPHA) != activations).float().mean() > 0.9
