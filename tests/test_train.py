@@ -12,11 +12,18 @@ from actor_tune.direction import refusal_direction
 from actor_tune.fit import PAPER_ALPHA
 from actor_tune.model import ChatModel
 from actor_tune.prompts import KINDS
-from actor_tune.targets import HARMFUL, HARMLESS, Shifts, boundary_targets, cosine_loss, distance_loss, kind_codes
-from actor_tune.targets import paper_targets
+from actor_tune.targets import (
+    HARMFUL,
+    HARMLESS,
+    Shifts,
+    boundary_targets,
+    cosine_loss,
+    distance_loss,
+    kind_codes,
+    paper_targets,
+)
 from actor_tune.train import Schedule, block_outputs, interpolate, state_of, train_block
-
-from .reference.algorithm1 import algorithm_1
+from reference.algorithm1 import algorithm_1
 
 
 class AffineBlock(nn.Module):
@@ -36,16 +43,20 @@ class AffineModel(nn.Module):
     def __init__(self, size: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(8, size)
+        self.head = nn.Identity()
         self.blocks = nn.ModuleList(AffineBlock(size) for _ in range(3))
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embedding
 
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
     def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep):
         hidden = self.embedding(input_ids)
         for block in self.blocks:
             hidden = block(hidden)
-        return SimpleNamespace(logits=hidden)
+        return SimpleNamespace(logits=self.head(hidden))
 
 
 def affine_chat_model(size: int) -> ChatModel:
@@ -144,9 +155,7 @@ def test_training_is_repeatable_and_the_seed_matters(chat_model, prompts):
     first, again = (boundary_training(chat_model, prompts, layer=1, epochs=2).trained for _ in range(2))
     assert all(torch.equal(tensor, again.state[name]) for name, tensor in first.state.items())
     token_ids = encode(chat_model.tokenizer, prompts)
-    assert torch.equal(
-        last_token_activations(chat_model, token_ids), last_token_activations(chat_model, token_ids)
-    )
+    assert torch.equal(last_token_activations(chat_model, token_ids), last_token_activations(chat_model, token_ids))
 
 
 def test_epochs_report_the_mean_position_of_each_kind(chat_model, prompts):

@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from actor_tune.chat import encode
-from actor_tune.model import load_model
+from actor_tune.model import ChatModel, load_model
 from actor_tune.prompts import of_kind, starter_prompts
 from actor_tune.respond import respond
 from actor_tune.testbed import build_base
@@ -34,6 +34,10 @@ LEARNING_RATE = 6e-4
 WARM_UP_STEPS = 10
 BATCH_SIZE = 16
 IGNORED = -100  # transformers leaves labels of this value out of the loss
+
+
+Example = tuple[list[int], list[int]]
+"""Prompt tokens and answer tokens."""
 
 
 def main() -> None:
@@ -57,8 +61,8 @@ def main() -> None:
     shrink(arguments.output_dir)
 
 
-def training_examples(chat_model) -> list[tuple[list[int], list[int]]]:
-    """(prompt tokens, answer tokens) of every training prompt."""
+def training_examples(chat_model: ChatModel) -> list[Example]:
+    """Every training prompt with the answer that the testbed shall give."""
     prompts = starter_prompts("train")
     harmful, harmless = of_kind(prompts, "harmful"), of_kind(prompts, "harmless")
     own = [response.text for response in respond(chat_model, harmless, ANSWER_TOKENS)]
@@ -70,7 +74,7 @@ def training_examples(chat_model) -> list[tuple[list[int], list[int]]]:
     ]
 
 
-def train(model, examples, pad_id: int, epochs: int) -> None:
+def train(model: torch.nn.Module, examples: list[Example], pad_id: int, epochs: int) -> None:
     """Cross-entropy on the answers; AdamW, linear decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
@@ -92,7 +96,7 @@ def train(model, examples, pad_id: int, epochs: int) -> None:
         print(f"epoch {epoch}: loss {total / -(-len(examples) // BATCH_SIZE):.3f}", flush=True)
 
 
-def collate(examples, pad_id: int) -> dict[str, torch.Tensor]:
+def collate(examples: list[Example], pad_id: int) -> dict[str, torch.Tensor]:
     """Right-padded batch with labels on the answers alone."""
     width = max(len(question) + len(answer) for question, answer in examples)
     input_ids = torch.full((len(examples), width), pad_id)

@@ -62,7 +62,7 @@ def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: tor
 
 
 def rows_by_length(token_ids: Sequence[TokenIds], batch_size: int) -> Iterator[list[int]]:
-    """Groups of at most `batch_size` indices, longest prompts first: little padding, and out of memory shows at once."""
+    """Groups of at most `batch_size` indices, longest first: little padding, and out of memory shows at once."""
     order = sorted(range(len(token_ids)), key=lambda row: -len(token_ids[row]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

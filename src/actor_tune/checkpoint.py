@@ -1,5 +1,6 @@
 """The changed block as a file of its own (`patch.safetensors`), and a whole checkpoint with it put in (`model/`)."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -31,8 +32,8 @@ def save_patch(path: Path, tensors: State, layer: int, base: str, base_hash: str
 def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
     """Write the base checkpoint into `folder` with `tensors` in the place of those of the same names.
 
-    Weight files without a changed tensor, and all other files (config, tokenizer, chat template), are linked or copied
-    byte for byte; in a file with changed tensors all others keep their bits.
+    Weight files without a changed tensor are linked or copied, all other files (config, tokenizer, chat template)
+    copied, byte for byte; in a file with changed tensors all others keep their bits.
 
     **Raises:** `KeyError` when the base has no tensor of a name or another shape or dtype there.
     """
@@ -40,7 +41,7 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
     missing = set(tensors)
     for file in sorted(base_folder.iterdir()):
         if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt"):
-            link_or_copy(file, folder / file.name)
+            shutil.copyfile(file, folder / file.name)
     for file in weight_files(base_folder):
         with safe_open(file, framework="pt") as reader:
             names = set(reader.keys())

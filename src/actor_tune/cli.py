@@ -48,7 +48,9 @@ Prompts = Annotated[
 ]
 Harmful = Annotated[
     list[Path],
-    typer.Option("--harmful", help="Harmful prompts alone; also txt, one a line.", metavar="FILE", default_factory=list),
+    typer.Option(
+        "--harmful", help="Harmful prompts alone; also txt, one a line.", metavar="FILE", default_factory=list
+    ),
 ]
 Harmless = Annotated[
     list[Path], typer.Option("--harmless", help="Harmless prompts alone.", metavar="FILE", default_factory=list)
@@ -136,6 +138,9 @@ def fit(
         Literal["merged", "patch", "none"],
         typer.Option(help="merged: patch and whole checkpoint; patch: the changed tensors alone; none: the record."),
     ] = "merged",
+    starter: Annotated[
+        bool, typer.Option(help="Also train on the built-in prompts, which hold refusal in place (boundary rule).")
+    ] = True,
     allow_unsafe: Annotated[
         bool, typer.Option("--allow-unsafe", help="Write the model even where it refuses fewer harmful prompts.")
     ] = False,
@@ -151,7 +156,7 @@ def fit(
 
     require(given, MINIMUM_PROMPTS)
     chat_model = load_model(model, _device(device))
-    settings = Settings(rule=rule, layer=choice, seed=seed)
+    settings = Settings(rule=rule, layer=choice, seed=seed, starter=starter)
     _fit_and_save(chat_model, given, settings, output_dir, export, allow_unsafe)
 
 
@@ -230,11 +235,11 @@ def demo(
     console.print(side_by_side(before, after, count=3))
     picture = folder / "projections.png"
     token_ids = encode(chat_model.tokenizer, held_out)
-    positions = [
+    places = [
         result.direction.position(last_token_activations(model, token_ids)[:, result.layer]).tolist()
         for model in (chat_model, tuned)
     ]
-    draw_positions(picture, held_out, *positions, title="Held-out prompts along the refusal direction")
+    draw_positions(picture, held_out, places[0], places[1], title="Held-out prompts along the refusal direction")
     console.print(f"Picture: {picture}\nModel:   {run / 'model'}")
 
 
@@ -274,7 +279,9 @@ def _gather(
         "harmless": harmless,
         "pseudo_harmful": pseudo_harmful,
     }
-    gathered += [prompt for kind, paths in by_kind.items() for path in paths for prompt in load_prompts_of_kind(path, kind)]
+    gathered += [
+        prompt for kind, paths in by_kind.items() for path in paths for prompt in load_prompts_of_kind(path, kind)
+    ]
     return gathered or starter_prompts(part)
 
 

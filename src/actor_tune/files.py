@@ -1,5 +1,6 @@
 """Write files so that a reader sees the old one, the new one or none, never half of one."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ def new_folder(path: Path, option: str = "--output-dir") -> Path:
     if path.is_file():
         raise UserError(f"{option} {path}", "a file", "a new or empty folder", "choose another name")
     if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"{option} {path}", "a folder that is not empty", "a new or empty folder", "choose another name")
+        raise UserError(
+            f"{option} {path}", "a folder that is not empty", "a new or empty folder", "choose another name"
+        )
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -58,3 +61,12 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(real, target)
     except OSError:  # Another file system, or one without links.
         shutil.copyfile(real, target)
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 (hex) of a file's bytes, read a mebibyte at a time."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -15,7 +15,7 @@ from .activations import block_inputs, check_wiring
 from .chat import encode
 from .direction import RefusalDirection, refusal_direction
 from .model import ChatModel, check_layer
-from .prompts import Prompt, of_kind, require, split_validation
+from .prompts import Prompt, of_kind, require, split_validation, starter_prompts
 from .scan import Scan, scan
 from .strength import Limits, Trial, choose, failure, try_strengths
 from .targets import (
@@ -40,8 +40,8 @@ MINIMUM_PROMPTS = 8
 
 VALIDATION_SHARE = 0.2
 
-BOUNDARY_SHIFTS = Shifts(pseudo_harmful=1.5, harmful=1.0)
-BOUNDARY_SCHEDULE = Schedule(epochs=25, batch_size=20, learning_rate=6e-4, decay=True, noise=0.1, recompute_every=0)
+BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
+BOUNDARY_SCHEDULE = Schedule(epochs=13, batch_size=20, learning_rate=1e-3, decay=True, noise=0.1, recompute_every=0)
 
 PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
 PAPER_SCHEDULE = Schedule(
@@ -54,19 +54,22 @@ PAPER_SCHEDULE = Schedule(
 )
 
 UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothing here
-UNIFORM_SCHEDULE = Schedule(
-    epochs=3, batch_size=1, learning_rate=1e-4, decay=False, noise=0.0, recompute_every=64
-)
+UNIFORM_SCHEDULE = Schedule(epochs=3, batch_size=1, learning_rate=1e-4, decay=False, noise=0.0, recompute_every=64)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a fit, besides the model and the prompts."""
+    """Everything that decides a fit, besides the model and the prompts.
+
+    - `starter`: whether the boundary rule also trains on the built-in prompts. They vary in form, and each benign one
+      has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
+    """
 
     rule: Rule = "boundary"
     layer: LayerChoice = "auto"
     seed: int = 0
-    limits: Limits = Limits()
+    starter: bool = True
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,8 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
     """
     require(prompts, MINIMUM_PROMPTS)
     watch = _Stopwatch()
+    if settings.starter and settings.rule == "boundary":
+        prompts = with_starter(prompts)
     split = split_validation(prompts, VALIDATION_SHARE, settings.seed)
     with watch.stage("choose block"):
         found = None if isinstance(settings.layer, int) else find_block(chat_model, split.train, settings)
@@ -174,10 +179,16 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
     )
 
 
+def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts`, and the starter prompts of the training part that are not among them."""
+    given = {prompt.text for prompt in prompts}
+    return [*prompts, *(prompt for prompt in starter_prompts("train") if prompt.text not in given)]
+
+
 def find_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) -> Scan:
     """Scan the middle of the model: blocks too early or too late cannot carry a decision about the whole prompt."""
     count = len(chat_model.blocks)
-    layers = range(count // 4, count - max(1, count // 6))
+    layers = range(count // 3, count - max(1, count // 6))
     return scan(chat_model, prompts, layers, settings.layer == "silhouette", settings.seed)
 
 

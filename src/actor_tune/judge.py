@@ -13,7 +13,10 @@ OPENING_LENGTH = 200
 """Characters read: a refusal says so at once, and phrases further on belong to answers ("never share passwords: sites
 cannot ask for them")."""
 
-_APOLOGY = r"(?:i['’]?m|i am|we['’]re|we are)?\s*(?:(?:so|very|really|truly|terribly|deeply)\s+)*(?:sorry|afraid)\b(?!\s+(?:to\s+hear|for\s+your|you|that\s+you))"
+_APOLOGY = (
+    r"(?:i['’]?m|i am|we['’]re|we are)?\s*(?:(?:so|very|really|truly|terribly|deeply)\s+)*"
+    r"(?:sorry|afraid)\b(?!\s+(?:to\s+hear|for\s+your|you|that\s+you))"
+)
 _INABILITY = (
     r"\b(?:i|we)(?:\s+(?:simply|really|just|absolutely|certainly|must|do|am|have|to))*\s*"
     r"(?:can\s*not|can['’]?t|could\s*not|couldn['’]t|will\s+not|won['’]t|do\s+not\s+feel\s+comfortable"

@@ -13,9 +13,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
+from .files import sha256_of
 
 WEIGHT_FILES = "*.safetensors"
 
@@ -37,7 +38,7 @@ class ChatModel:
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return self.model.get_input_embeddings().weight.device
+        return next(self.model.get_input_embeddings().parameters()).device
 
     @property
     def pad_id(self) -> int:
@@ -62,9 +63,10 @@ def load_model(name: str, device: str = "cpu") -> ChatModel:
         fix = "choose a chat model, or add chat_template.jinja to its folder"
         raise UserError(name, "the tokenizer has no chat template", "a chat model", fix)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval().requires_grad_(False)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map=device)
     except SafetensorError as error:
         raise UserError(name, f"weights that cannot be read ({error})", WEIGHT_FILES, "download them again") from None
+    model.eval().requires_grad_(False)
     for tensor_name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
@@ -85,7 +87,9 @@ def model_folder(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0]
         fix = "check the spelling and the network"
-        raise UserError(name, f"no such folder, and the Hub says: {reason}", "a model folder or a Hub id", fix) from None
+        raise UserError(
+            name, f"no such folder, and the Hub says: {reason}", "a model folder or a Hub id", fix
+        ) from None
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -94,12 +98,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 (hex) over the names and bytes of the weight files: what a patch is bound to."""
+    """SHA-256 (hex) over the names and SHA-256 of the weight files: what a patch is bound to."""
     digest = hashlib.sha256()
     for file in weight_files(folder):
-        digest.update(file.name.encode())
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(f"{file.name} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
 
 

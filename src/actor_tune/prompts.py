@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from .errors import UserError
 
@@ -71,8 +71,8 @@ def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:
 def starter_prompts(part: Part) -> list[Prompt]:
     """The prompts that ship with the package; `part` is "train" or "held_out". Twins stay in the same part."""
     file = importlib.resources.files(__package__) / "starter" / "prompts.csv"
-    with file.open(encoding="utf-8", newline="") as stream:
-        return [Prompt(row["prompt"], row["kind"], row["set"]) for row in csv.DictReader(stream) if row["part"] == part]
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines(keepends=True))
+    return [Prompt(row["prompt"], cast(Kind, row["kind"]), row["set"]) for row in rows if row["part"] == part]
 
 
 def require(prompts: Sequence[Prompt], minimum: int, kinds: Iterable[Kind] = KINDS) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .activations import forward
+from .activations import compact_head, forward
 from .chat import Batch, TokenIds, encode, pad, rows_by_length
 from .model import ChatModel
 from .progress import progress_bar
@@ -14,7 +14,7 @@ from .prompts import Prompt
 
 log = logging.getLogger(__name__)
 
-AUTO_BATCH_SIZE = 32
+AUTO_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def respond(
 
     **Arguments:**
 
-    - `batch_size`: prompts at a time; None starts at 32. Out of memory halves it and goes on.
+    - `batch_size`: prompts at a time; None starts at 64. Out of memory halves it and goes on.
     """
     token_ids = encode(chat_model.tokenizer, prompts)
     size = batch_size or AUTO_BATCH_SIZE
@@ -43,7 +43,9 @@ def respond(
         while waiting:
             rows = waiting[:size]
             try:
-                texts = _generate(chat_model, pad(token_ids, rows, chat_model.pad_id, chat_model.device), max_new_tokens)
+                texts = _generate(
+                    chat_model, pad(token_ids, rows, chat_model.pad_id, chat_model.device), max_new_tokens
+                )
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
@@ -59,18 +61,19 @@ def respond(
 
 def _generate(chat_model: ChatModel, batch: Batch, max_new_tokens: int) -> list[str]:
     # Every sampling setting that a checkpoint's generation_config.json may carry is set here: answers are greedy.
-    output = chat_model.model.generate(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        repetition_penalty=None,
-        pad_token_id=chat_model.pad_id,
-    )
+    with compact_head(chat_model):
+        output = chat_model.model.generate(  # type: ignore[operator]
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=None,
+            pad_token_id=chat_model.pad_id,
+        )
     new_tokens = output[:, batch.input_ids.shape[1] :]
     return chat_model.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
 

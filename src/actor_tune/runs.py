@@ -1,4 +1,4 @@
-"""What a fit leaves on disk: `patch.safetensors`, `model/`, `direction.safetensors`, `positions.json`, and `run.json` last of all."""
+"""What a fit leaves on disk: patch, model, direction and positions, and `run.json` last of all."""
 
 import platform
 from dataclasses import asdict
@@ -73,7 +73,9 @@ def run_json(
         "settings": asdict(settings) | {"export": export},
         "training": asdict(result.schedule),
         "layer": result.layer,
-        "scan": None if result.scan is None else [asdict(block) | {"score": block.score} for block in result.scan.blocks],
+        "scan": None
+        if result.scan is None
+        else [asdict(block) | {"score": block.score} for block in result.scan.blocks],
         "prompts": {
             kind: {"n": len(of_kind(given, kind)), "sha256": fingerprint(of_kind(given, kind))} for kind in KINDS
         },

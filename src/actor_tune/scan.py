@@ -7,13 +7,14 @@ Cost: one pass over the prompts, then a single token per block and direction, be
 """
 
 import copy
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from .activations import last_token_activations, shifted
+from .activations import compact_head, last_token_activations, shifted
 from .chat import Batch, TokenIds, encode, pad
 from .direction import RefusalDirection, refusal_direction, tsne_silhouette
 from .errors import UserError
@@ -24,7 +25,7 @@ from .prompts import KINDS, Prompt, of_kind
 SHIFT = 0.5
 """How far outputs are moved, in units of the distance between the harmless and the harmful mean."""
 
-MAX_PROMPTS = 48
+MAX_PROMPTS = 32
 """Per kind; more makes the scan slower, not the choice better."""
 
 
@@ -83,12 +84,16 @@ def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor) -> torch.Te
 
 
 def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int], silhouettes: bool, seed: int) -> Scan:
-    """Measure the effect of each block in `layers` on the first `MAX_PROMPTS` prompts of each kind.
+    """Measure the effect of each block in `layers` on at most `MAX_PROMPTS` prompts of each kind, chosen by `seed`.
 
     **Raises:** `UserError` when harmful and harmless prompts are answered alike, so that there is no refusal to move.
     """
-    chosen = {kind: of_kind(prompts, kind)[:MAX_PROMPTS] for kind in KINDS}
-    tokens = {kind: encode(chat_model.tokenizer, chosen[kind]) for kind in KINDS}
+    chooser = random.Random(seed)
+    tokens = {}
+    for kind in KINDS:
+        candidates = of_kind(prompts, kind)
+        chosen = chooser.sample(candidates, min(MAX_PROMPTS, len(candidates)))
+        tokens[kind] = encode(chat_model.tokenizer, chosen)
     activations = {kind: last_token_activations(chat_model, tokens[kind]) for kind in ("harmful", "harmless")}
     started = {kind: _Started(chat_model, tokens[kind]) for kind in KINDS}
     plain = {kind: started[kind].first_token_logprobs() for kind in KINDS}
@@ -123,7 +128,7 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
                 kl_harmless=sum(kl) / 2,
             )
         )
-    return Scan(blocks, [chat_model.tokenizer.decode([token]) for token in refusal_tokens.tolist()])
+    return Scan(blocks, [str(chat_model.tokenizer.decode([token])) for token in refusal_tokens.tolist()])
 
 
 class _Started:
@@ -151,11 +156,12 @@ class _Started:
     def _run(self, tokens: slice, cache: Any) -> Any:
         batch: Batch = self.batch
         mask = batch.attention_mask if cache is not None else batch.attention_mask[:, tokens]
-        return self.chat_model.model(
-            input_ids=batch.input_ids[:, tokens],
-            attention_mask=mask,
-            position_ids=batch.position_ids[:, tokens],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        with compact_head(self.chat_model):
+            return self.chat_model.model(
+                input_ids=batch.input_ids[:, tokens],
+                attention_mask=mask,
+                position_ids=batch.position_ids[:, tokens],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )

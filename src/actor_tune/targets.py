@@ -45,17 +45,13 @@ def boundary_targets(
     return activations + (factor * position).unsqueeze(-1) * direction.vector
 
 
-def paper_targets(
-    activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float
-) -> torch.Tensor:
+def paper_targets(activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float) -> torch.Tensor:
     """Eq. 9: a + alpha Proj_R(a) for harmful prompts, a - alpha Proj_R(a) for the others."""
     sign = torch.where(kinds == HARMFUL, 1.0, -1.0).unsqueeze(-1)
     return activations + sign * alpha * raw_projection(activations, vector)
 
 
-def uniform_targets(
-    activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float
-) -> torch.Tensor:
+def uniform_targets(activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float) -> torch.Tensor:
     """Eq. 10-11, the paper's control: a + alpha R for harmful prompts, a - alpha R for the others."""
     sign = torch.where(kinds == HARMFUL, 1.0, -1.0).unsqueeze(-1)
     return activations + sign * alpha * vector

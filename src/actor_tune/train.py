@@ -93,7 +93,7 @@ def train_block(
         parameters = list(block.parameters())
         for parameter in parameters:
             parameter.requires_grad_(True)
-        optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True)
         current, step = direction, 0
         for number in range(schedule.epochs):
             shuffler.shuffle(order)

@@ -33,8 +33,8 @@ def algorithm_1(inputs, kinds, weight, bias, alpha, rate, epochs, recompute_ever
         return x + theta["W"] @ x + theta["b"]
 
     def refusal_vector():
-        harmful = np.mean([activation(x) for x, kind in zip(inputs, kinds) if kind == "Q-"], axis=0)
-        safe = np.mean([activation(x) for x, kind in zip(inputs, kinds) if kind == "Q+"], axis=0)
+        harmful = np.mean([activation(x) for x, kind in zip(inputs, kinds, strict=True) if kind == "Q-"], axis=0)
+        safe = np.mean([activation(x) for x, kind in zip(inputs, kinds, strict=True) if kind == "Q+"], axis=0)
         return harmful - safe  # Eq. 1
 
     optimizer = AdamW(rate)

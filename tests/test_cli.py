@@ -1,0 +1,234 @@
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import actor_tune
+from actor_tune.cli import main
+from conftest import make_prompts
+
+PACKAGE = Path(actor_tune.__file__).parent
+
+
+def run(*arguments):
+    """Exit status of `actor ARGUMENTS`."""
+    before = sys.argv
+    sys.argv = ["actor", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as stop:
+        return stop.code or 0
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture
+def prompts_file(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": prompt.text, "kind": prompt.kind, "set": prompt.set} for prompt in make_prompts()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, capsys):
+    out = tmp_path / "run"
+    fit = ("fit", model_folder, "--prompts", prompts_file, "--output-dir", out, "--layer", 1, "--no-starter")
+    assert run(*fit, "--allow-unsafe") == 0
+    assert {file.name for file in out.iterdir()} == {
+        "run.json",
+        "patch.safetensors",
+        "direction.safetensors",
+        "positions.json",
+        "model",
+    }
+    record = json.loads((out / "run.json").read_text())
+    assert record["layer"] == 1
+    assert set(record["epochs"][0]["position"]) == {"harmful", "harmless", "pseudo_harmful"}
+    assert record["settings"]["rule"] == "boundary"
+    assert record["prompts"]["harmful"]["n"] == 12
+    patch = load_file(out / "patch.safetensors")
+    base = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()
+    tuned = AutoModelForCausalLM.from_pretrained(out / "model", dtype="auto").state_dict()
+    for name, tensor in tuned.items():
+        assert torch.equal(tensor, patch[name] if name in patch else base[name]), name
+    measure = ("measure", out / "model", "--baseline", model_folder, "--prompts", prompts_file, "--max-new-tokens", 3)
+    assert run(*measure, "--limit", 5, "--output-dir", tmp_path / "after") == 0
+    results = json.loads((tmp_path / "after" / "results.json").read_text())
+    assert [entry["n"] + entry["unscored"] for entry in results["sets"]] == [5, 5, 5]
+    assert "compliance rate" in capsys.readouterr().out
+
+
+def test_each_rule_runs_and_says_what_it_did(tmp_path, model_folder, prompts_file):
+    for rule in ("paper", "uniform"):
+        out = tmp_path / rule
+        arguments = ("--rule", rule, "--layer", 1, "--export", "none", "--output-dir", out)
+        assert run("fit", model_folder, "--prompts", prompts_file, *arguments) in (0, 3)
+        assert json.loads((out / "run.json").read_text())["settings"]["rule"] == rule
+        assert not (out / "model").exists()
+
+
+def test_a_model_that_lost_safety_is_not_written_and_the_status_is_3(
+    tmp_path, model_folder, prompts_file, monkeypatch, capsys
+):
+    from actor_tune import fit as module
+
+    monkeypatch.setattr(module, "failure", lambda *_: "On the validation prompts the safety score fell by 40 points.")
+    arguments = ("fit", model_folder, "--prompts", prompts_file, "--layer", 1, "--no-starter")
+    assert run(*arguments, "--output-dir", tmp_path / "a") == 3
+    assert not (tmp_path / "a" / "model").exists()
+    assert not (tmp_path / "a" / "patch.safetensors").exists()
+    assert (tmp_path / "a" / "run.json").exists()
+    assert "the safety score fell by 40 points" in capsys.readouterr().out
+    assert run(*arguments, "--output-dir", tmp_path / "b", "--allow-unsafe") == 0
+    assert (tmp_path / "b" / "model").exists()
+
+
+def test_scan_writes_the_table_and_names_the_block(tmp_path, model_folder, prompts_file, capsys):
+    assert run("scan", model_folder, "--prompts", prompts_file, "--output-dir", tmp_path / "s") == 0
+    record = json.loads((tmp_path / "s" / "scan.json").read_text())
+    assert [block["layer"] for block in record["blocks"]] == [0, 1, 2]
+    assert record["layer"] == max(record["blocks"], key=lambda block: block["score"])["layer"]
+    assert f"fit would take block {record['layer']}" in capsys.readouterr().out.replace("\n", " ")
+
+
+def cut_weights(folder):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] = float("nan")
+    save_file(tensors, file, {"format": "pt"})
+
+
+def few(path):
+    path.write_text("prompt,kind\nHi,harmless\nBad,harmful\nOdd,pseudo_harmful\n")
+
+
+# name of the mistake -> (what to break, options that replace the right ones, what the line must say)
+MISTAKES = {
+    "missing file": (None, {"--prompts": "missing.csv"}, "missing.csv: no such file"),
+    "unknown column": (
+        lambda tmp, _: (tmp / "p.csv").write_text("prompt,kind,color\nHi,harmless,red\n"),
+        {"--prompts": "p.csv"},
+        "unknown column `color`",
+    ),
+    "missing column": (
+        lambda tmp, _: (tmp / "p.csv").write_text("prompt\nHi\n"),
+        {"--prompts": "p.csv"},
+        "no column `kind`",
+    ),
+    "empty file": (lambda tmp, _: (tmp / "p.csv").write_text(""), {"--prompts": "p.csv"}, "no rows"),
+    "unknown kind": (
+        lambda tmp, _: (tmp / "p.csv").write_text("prompt,kind\nHi,nice\n"),
+        {"--prompts": "p.csv"},
+        "kind 'nice'; expected one of harmful, harmless, pseudo_harmful",
+    ),
+    "too few prompts": (
+        lambda tmp, _: few(tmp / "p.csv"),
+        {"--prompts": "p.csv"},
+        "1 of kind harmful; expected at least 8",
+    ),
+    "no chat template": (
+        lambda _, model: (model / "chat_template.jinja").unlink(),
+        {},
+        "the tokenizer has no chat template",
+    ),
+    "layer out of range": (None, {"--layer": "9"}, "--layer 9: 4 blocks; expected 0 to 2"),
+    "layer not a number": (None, {"--layer": "middle"}, "--layer: 'middle'; expected auto, silhouette or"),
+    "folder not empty": (
+        lambda tmp, _: ((tmp / "run").mkdir(), (tmp / "run" / "x").touch()),
+        {},
+        "a folder that is not empty",
+    ),
+    "no weights": (lambda _, model: (model / "model.safetensors").unlink(), {}, "no weights"),
+    "no model": (None, {"MODEL": "nowhere/at-all"}, "nowhere/at-all: no such folder"),
+    "NaN": (lambda _, model: cut_weights(model), {}, "NaN or infinity in model.norm.weight"),
+    "no such device": (None, {"--device": "warp"}, "--device warp"),
+}
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_a_mistake_gets_one_line_and_status_2(mistake, tmp_path, model_folder, prompts_file, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    break_it, changed, message = MISTAKES[mistake]
+    if break_it:
+        break_it(tmp_path, model_folder)
+    options = {"MODEL": model_folder, "--prompts": prompts_file, "--output-dir": "run", "--layer": 1} | changed
+    model = options.pop("MODEL")
+    status = run("fit", model, *[part for pair in options.items() for part in pair])
+    printed = capsys.readouterr()
+    assert status == 2
+    lines = printed.err.strip().splitlines()
+    assert len(lines) == 1, printed.err
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert "; expected " in lines[0]
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path, model_folder, prompts_file, capsys):
+    arguments = ("measure", model_folder, "--prompts", prompts_file, "--max-new-tokens", 2, "--output-dir")
+    assert run(*arguments, tmp_path / "m") == 0
+    before = (tmp_path / "m" / "results.json").read_bytes()
+    assert run(*arguments, tmp_path / "m") == 2
+    assert (tmp_path / "m" / "results.json").read_bytes() == before
+    assert "a folder that is not empty" in capsys.readouterr().err
+
+
+def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "actor_tune", "measure", "x", "--prompts", "none.csv", "--output-dir", "o"]
+    outcome = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert outcome.returncode == 2
+    assert outcome.stderr == "error: none.csv: no such file; expected a file of prompts; check the path\n"
+
+
+def test_help_does_not_import_torch(tmp_path):
+    code = (
+        "import sys; from actor_tune.cli import main; sys.argv = ['actor', 'fit', '--help']\n"
+        "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "--layer" in outcome.stdout
+
+
+# The flow of the data, one module a step.
+ORDER = [
+    "errors",
+    "files",
+    "progress",
+    "prompts",
+    "chat",
+    "model",
+    "activations",
+    "direction",
+    "targets",
+    "last_token",
+    "train",
+    "judge",
+    "metrics",
+    "respond",
+    "scan",
+    "strength",
+    "fit",
+    "checkpoint",
+    "runs",
+    "measure",
+    "show",
+    "testbed",
+    "cli",
+]
+
+
+def test_modules_import_only_what_comes_before_them_in_the_flow():
+    modules = {file.stem for file in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules == set(ORDER)
+    for position, name in enumerate(ORDER):
+        tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.level == 1}
+        assert imported <= set(ORDER[:position]), name

@@ -1,0 +1,76 @@
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from actor_tune.errors import UserError
+from actor_tune.model import check_layer, load_model, weights_hash
+from conftest import make_model, save_model
+
+
+def test_a_saved_model_loads_in_the_dtype_of_its_checkpoint(model_folder):
+    chat_model = load_model(str(model_folder))
+    assert chat_model.model.dtype == torch.bfloat16
+    assert len(chat_model.blocks) == 4
+    assert not any(parameter.requires_grad for parameter in chat_model.model.parameters())
+
+
+def test_blocks_are_found_by_structure_in_every_family(any_family):
+    assert [type(block).__name__.endswith("DecoderLayer") for block in any_family.blocks] == [True] * 4
+
+
+def test_the_weights_hash_changes_with_any_weight(model_folder):
+    before = weights_hash(model_folder)
+    assert weights_hash(model_folder) == before
+    file = model_folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, file, {"format": "pt"})
+    assert weights_hash(model_folder) != before
+
+
+def break_weights(folder, value):
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.2.mlp.up_proj.weight"][3, 3] = value
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(model_folder, value):
+    break_weights(model_folder, value)
+    with pytest.raises(UserError, match=re.escape("NaN or infinity in model.layers.2.mlp.up_proj.weight")):
+        load_model(str(model_folder))
+
+
+def test_a_folder_without_weights_config_or_template_is_refused(tmp_path, model_folder):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=re.escape("no config.json")):
+        load_model(str(tmp_path / "empty"))
+    (model_folder / "chat_template.jinja").unlink()
+    with pytest.raises(UserError, match="the tokenizer has no chat template"):
+        load_model(str(model_folder))
+    (model_folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no weights"):
+        load_model(str(model_folder))
+
+
+def test_weights_that_are_cut_short_are_refused(model_folder):
+    file = model_folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="weights that cannot be read"):
+        load_model(str(model_folder))
+
+
+def test_a_block_out_of_range_is_refused_and_a_negative_one_counts_from_the_end():
+    chat_model = make_model()
+    assert check_layer(chat_model, 2) == 2
+    assert check_layer(chat_model, -2) == 2
+    for layer in (3, 4, -1, -5):
+        with pytest.raises(UserError, match=re.escape(f"--layer {layer}: 4 blocks; expected 0 to 2")):
+            check_layer(chat_model, layer)
+
+
+def test_save_model_writes_what_the_other_tests_load(tmp_path):
+    assert load_model(str(save_model(make_model("qwen2"), tmp_path / "m"))).name == str(tmp_path / "m")

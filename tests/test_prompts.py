@@ -1,0 +1,132 @@
+import re
+
+import pytest
+
+from actor_tune.errors import UserError
+from actor_tune.prompts import (
+    KINDS,
+    Prompt,
+    fingerprint,
+    limit_per_set,
+    load_prompts,
+    load_prompts_of_kind,
+    of_kind,
+    require,
+    split_validation,
+    starter_prompts,
+)
+
+
+def test_csv_jsonl_and_parquet_with_the_same_rows_give_the_same_prompts(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "a.csv").write_text('prompt,kind,set\n"Hi, you",harmless,x\nBad,harmful,y\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"prompt": "Hi, you", "kind": "harmless", "set": "x"}\n\n{"prompt": "Bad", "kind": "harmful", "set": "y"}\n'
+    )
+    table = {"prompt": ["Hi, you", "Bad"], "kind": ["harmless", "harmful"], "set": ["x", "y"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "a.parquet")
+    expected = [Prompt("Hi, you", "harmless", "x"), Prompt("Bad", "harmful", "y")]
+    for name in ("a.csv", "a.jsonl", "a.parquet"):
+        assert load_prompts(tmp_path / name) == expected
+
+
+def test_the_set_defaults_to_the_stem_of_the_file(tmp_path):
+    (tmp_path / "mine.csv").write_text("prompt,kind\nHello,harmless\n")
+    assert load_prompts(tmp_path / "mine.csv")[0].set == "mine"
+
+
+def test_a_txt_file_is_one_prompt_a_line(tmp_path):
+    (tmp_path / "bad.txt").write_text("one\n\n  two \n")
+    expected = [Prompt("one", "harmful", "bad"), Prompt("two", "harmful", "bad")]
+    assert load_prompts_of_kind(tmp_path / "bad.txt", "harmful") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", None, "a.csv: no such file; expected a file of prompts; check the path"),
+        ("a.csv", "", "a.csv: no rows"),
+        ("a.csv", "prompt,kind\n", "a.csv: no rows"),
+        ("a.csv", "text,kind\nHi,harmless\n", "no column `prompt` (columns: text, kind)"),
+        ("a.csv", "prompt\nHi\n", "no column `kind` (columns: prompt)"),
+        ("a.csv", "prompt,kind,label\nHi,harmless,1\n", "unknown column `label`"),
+        ("a.csv", "prompt,kind\nHi,benign\n", "row 2: kind 'benign'; expected one of harmful, harmless"),
+        ("a.csv", "prompt,kind\n  ,harmless\n", "row 2: an empty prompt"),
+        ("a.csv", "prompt,kind\nHi, you,harmless\n", "line 2: more or fewer fields than the header has"),
+        ("a.jsonl", '{"prompt": "Hi"\n', "line 1: not JSON"),
+        ("a.jsonl", '["Hi"]\n', "expected an object whose values are strings"),
+        ("a.parquet", "no parquet", "not parquet"),
+        ("a.tsv", "prompt\tkind\n", "a file that ends in '.tsv'; expected one of .csv, .jsonl, .parquet, .txt"),
+        ("a.txt", "Hi\n", "a txt file has no column `kind`"),
+    ],
+)
+def test_a_wrong_file_gets_one_line_that_says_what_is_wrong(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        load_prompts(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_table_of_another_kind_than_the_option_says_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,kind\nHi,harmless\n")
+    with pytest.raises(UserError, match=re.escape("row 2: kind 'harmless'; expected 'harmful'")):
+        load_prompts_of_kind(tmp_path / "a.csv", "harmful")
+
+
+def test_too_few_prompts_of_a_kind_are_named():
+    with pytest.raises(UserError, match=r"0 of kind harmless; expected at least 1; add some with --harmless FILE"):
+        require([Prompt("x", "harmful", "s"), Prompt("y", "pseudo_harmful", "s")], 1)
+
+
+def test_the_validation_part_has_its_share_of_every_set_and_nothing_in_common_with_the_rest():
+    prompts = [Prompt(f"{kind} {number}", kind, kind) for kind in KINDS for number in range(20)]
+    split = split_validation(prompts, 0.25, seed=1)
+    assert {kind: len(of_kind(split.validation, kind)) for kind in KINDS} == dict.fromkeys(KINDS, 5)
+    assert sorted(split.train + split.validation, key=str) == sorted(prompts, key=str)
+    assert split_validation(prompts, 0.25, seed=1) == split
+    assert split_validation(prompts, 0.25, seed=2) != split
+
+
+def test_the_limit_holds_for_each_set():
+    prompts = [Prompt(str(number), "harmful", "ab"[number % 2]) for number in range(10)]
+    assert [prompt.text for prompt in limit_per_set(prompts, 2)] == ["0", "1", "2", "3"]
+
+
+def test_the_fingerprint_changes_with_any_prompt():
+    one, other = Prompt("x", "harmful", "s"), Prompt("x", "harmless", "s")
+    assert fingerprint([one]) == fingerprint([one])
+    assert len({fingerprint(prompts) for prompts in ([one], [other], [one, other], [other, one])}) == 4
+
+
+def test_the_starter_prompts_are_many_distinct_and_spread():
+    import csv
+    import importlib.resources
+
+    source = importlib.resources.files("actor_tune") / "starter" / "prompts.csv"
+    with source.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len({row["prompt"] for row in rows}) == len(rows)
+    for kind in KINDS:
+        mine = [row for row in rows if row["kind"] == kind]
+        assert len(mine) >= 160
+        assert len({row["category"] for row in mine}) >= 10
+    parts = {part: starter_prompts(part) for part in ("train", "held_out")}
+    assert len(parts["train"]) + len(parts["held_out"]) == len(rows)
+    for prompts in parts.values():
+        require(prompts, 40)
+
+
+def test_every_pseudo_harmful_starter_prompt_has_a_harmful_twin_in_the_same_part():
+    import csv
+    import importlib.resources
+
+    source = importlib.resources.files("actor_tune") / "starter" / "prompts.csv"
+    with source.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    twins = {row["pair"]: row for row in rows if row["kind"] == "harmful" and row["pair"]}
+    benign = [row for row in rows if row["kind"] == "pseudo_harmful"]
+    assert {row["pair"] for row in benign} == set(twins)
+    assert all(twins[row["pair"]]["part"] == row["part"] for row in benign)

@@ -1,0 +1,64 @@
+import pytest
+import torch
+
+from actor_tune.activations import last_token_activations, shifted
+from actor_tune.chat import encode
+from actor_tune.direction import refusal_direction
+from actor_tune.errors import UserError
+from actor_tune.metrics import mean_kl
+from actor_tune.prompts import of_kind
+from actor_tune.respond import first_token_logprobs
+from actor_tune.scan import SHIFT, BlockEffect, Scan, refusal_token_ids, scan
+
+
+def test_refusal_tokens_are_those_likelier_after_harmful_prompts():
+    harmful = torch.tensor([[0.6, 0.3, 0.1], [0.8, 0.1, 0.1]]).log()
+    harmless = torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]).log()
+    assert refusal_token_ids(harmful, harmless).tolist() == [0]
+
+
+def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, prompts):
+    """The scan keeps what came before the last token; the same edit in a plain forward pass must say the same."""
+    found = scan(any_family, prompts, [1], silhouettes=False, seed=0)
+    tokens = {kind: encode(any_family.tokenizer, of_kind(prompts, kind)) for kind in ("harmful", "harmless")}
+    activations = {kind: last_token_activations(any_family, tokens[kind])[:, 1] for kind in tokens}
+    direction = refusal_direction(activations["harmful"], activations["harmless"])
+    plain = first_token_logprobs(any_family, tokens["harmless"])
+    divergences = []
+    for sign in (-1, 1):
+        rows = []
+        for row in range(len(tokens["harmless"])):
+            width = len(tokens["harmless"][row])
+            shift = torch.zeros(1, width, 32)
+            shift[:, -1] = sign * SHIFT * direction.vector
+            with shifted(any_family.blocks[1], shift):
+                rows.append(first_token_logprobs(any_family, [tokens["harmless"][row]]))
+        divergences.append(mean_kl(plain, torch.cat(rows)))
+    assert found.blocks[0].kl_harmless == pytest.approx(sum(divergences) / 2, rel=1e-2, abs=1e-5)
+
+
+def test_a_model_that_begins_every_answer_alike_has_no_refusal_to_move(chat_model, prompts):
+    def forget(_module, arguments, keywords):
+        return (torch.zeros_like(arguments[0]), *arguments[1:]), keywords
+
+    handle = chat_model.blocks[2].register_forward_pre_hook(forget, with_kwargs=True)
+    with pytest.raises(UserError, match="begin their answers with the same tokens"):
+        scan(chat_model, prompts, [0, 1], silhouettes=False, seed=0)
+    handle.remove()
+
+
+def test_the_best_block_is_the_one_with_the_most_effect_for_its_cost():
+    blocks = [
+        BlockEffect(0, 0.9, refusal=0.5, toward_harmless=0.5, toward_harmful=0.5, kl_harmless=0.0),
+        BlockEffect(1, 0.1, refusal=0.5, toward_harmless=0.1, toward_harmful=0.9, kl_harmless=0.1),
+        BlockEffect(2, 0.2, refusal=0.5, toward_harmless=0.0, toward_harmful=1.0, kl_harmless=2.0),
+    ]
+    found = Scan(blocks, ["I"])
+    assert found.best().layer == 1
+    assert found.best_silhouette().layer == 0
+
+
+def test_the_scan_reports_silhouettes_where_asked(chat_model, prompts):
+    found = scan(chat_model, prompts, [0, 1, 2], silhouettes=True, seed=0)
+    assert [block.layer for block in found.blocks] == [0, 1, 2]
+    assert all(block.silhouette is not None and -1 <= block.silhouette <= 1 for block in found.blocks)
