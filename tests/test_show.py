@@ -30,7 +30,7 @@ AFTER = measurement(lambda prompt: "refusal" if prompt.kind == "harmful" else "c
 
 def test_the_table_has_every_set_with_its_interval_and_the_scores():
     text = printed(measurement_table({"before": BEFORE, "after": AFTER}))
-    assert "100.0 % [75.7, 100.0]" in text
+    assert "100.0 % [75.8, 100.0]" in text
     line = next(line for line in text.splitlines() if "compliance rate" in line)
     assert [cell.strip() for cell in line.split("│")[-3:-1]] == ["0.0 %", "100.0 %"]
     assert all(name in text for name in ("set_harmful", "set_harmless", "set_pseudo_harmful", "trade-off score"))

@@ -91,7 +91,6 @@ def scan(
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
     given = _gather(prompts, harmful, harmless, pseudo_harmful, "train")
     from .fit import MINIMUM_PROMPTS
-    from .model import load_model
     from .prompts import require
     from .scan import scan as run_scan
     from .show import scan_reason, scan_table
@@ -100,7 +99,7 @@ def scan(
     if target.exists():
         raise UserError(target, "a file of this name exists", "a new name", "give another --output-dir")
     require(given, MINIMUM_PROMPTS)
-    chat_model = load_model(model, _device(device))
+    chat_model = _load(model, device)
     found = run_scan(chat_model, given, range(len(chat_model.blocks) - 1), silhouettes=True, seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -151,11 +150,10 @@ def fit(
     choice = _layer(layer)
     new_folder(output_dir)
     from .fit import MINIMUM_PROMPTS, Settings
-    from .model import load_model
     from .prompts import require
 
     require(given, MINIMUM_PROMPTS)
-    chat_model = load_model(model, _device(device))
+    chat_model = _load(model, device)
     settings = Settings(rule=rule, layer=choice, seed=seed, starter=starter)
     _fit_and_save(chat_model, given, settings, output_dir, export, allow_unsafe)
 
@@ -182,13 +180,11 @@ def measure(
     new_folder(output_dir)
     from .measure import harmless_logprobs, save_measurement, with_harmful
     from .measure import measure as run_measure
-    from .model import load_model
     from .show import measurement_table
 
     given = with_harmful(limit_per_set(given, limit) if limit else given)
-    device = _device(device)
-    baseline_logprobs = harmless_logprobs(load_model(baseline, device), given) if baseline else None
-    measurement = run_measure(load_model(model, device), given, max_new_tokens, size, baseline_logprobs)
+    baseline_logprobs = harmless_logprobs(_load(baseline, device), given) if baseline else None
+    measurement = run_measure(_load(model, device), given, max_new_tokens, size, baseline_logprobs)
     save_measurement(measurement, output_dir)
     console.print(measurement_table({model: measurement}))
     console.print(f"Answers in {output_dir / 'responses.jsonl'}, rates in {output_dir / 'results.json'}")
@@ -201,6 +197,7 @@ def demo(
     ] = None,
     max_new_tokens: MaxNewTokens = 24,
     seed: Seed = 0,
+    device: Device = "auto",
 ) -> None:
     """The whole road on a small real model: testbed, fit, and measurements before and after on held-out prompts."""
     folder = new_folder(output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
@@ -209,12 +206,11 @@ def demo(
     from .fit import Settings
     from .measure import harmless_logprobs, save_measurement
     from .measure import measure as run_measure
-    from .model import load_model
     from .show import draw_positions, measurement_table, side_by_side
     from .testbed import build_testbed
 
     console.rule("1 of 4  The testbed: a chat model that refuses too much")
-    chat_model = load_model(str(build_testbed(folder / "testbed")))
+    chat_model = _load(str(build_testbed(folder / "testbed")), device)
     held_out = starter_prompts("held_out")
 
     console.rule("2 of 4  Measured as it is, on held-out prompts")
@@ -228,7 +224,7 @@ def demo(
     result = _fit_and_save(chat_model, starter_prompts("train"), Settings(seed=seed), run, "merged", False)
 
     console.rule("4 of 4  Measured again")
-    tuned = load_model(str(run / "model"))
+    tuned = _load(str(run / "model"), device)
     after = run_measure(tuned, held_out, max_new_tokens, baseline_logprobs=baseline_logprobs)
     save_measurement(after, new_folder(folder / "after"))
     console.print(measurement_table({"before": before, "after": after}))
@@ -283,6 +279,16 @@ def _gather(
         prompt for kind, paths in by_kind.items() for path in paths for prompt in load_prompts_of_kind(path, kind)
     ]
     return gathered or starter_prompts(part)
+
+
+def _load(name: str, device: str) -> "ChatModel":
+    from transformers.utils import logging as transformers_logging
+
+    from .model import load_model
+
+    if not console.is_terminal:
+        transformers_logging.disable_progress_bar()
+    return load_model(name, _device(device))
 
 
 def _layer(value: str) -> "LayerChoice":
