@@ -8,7 +8,7 @@ from actor_tune.errors import UserError
 from actor_tune.metrics import mean_kl
 from actor_tune.prompts import of_kind
 from actor_tune.respond import first_token_logprobs
-from actor_tune.scan import SHIFT, BlockEffect, Scan, refusal_token_ids, scan
+from actor_tune.scan import SHIFT, BlockEffect, Scan, candidate_layers, refusal_token_ids, scan
 
 
 def test_refusal_tokens_are_those_likelier_after_harmful_prompts():
@@ -47,15 +47,21 @@ def test_a_model_that_begins_every_answer_alike_has_no_refusal_to_move(chat_mode
     handle.remove()
 
 
-def test_the_best_block_is_the_one_with_the_most_effect_for_its_cost():
-    blocks = [
-        BlockEffect(0, 0.9, refusal=0.5, toward_harmless=0.5, toward_harmful=0.5, kl_harmless=0.0),
-        BlockEffect(1, 0.1, refusal=0.5, toward_harmless=0.1, toward_harmful=0.9, kl_harmless=0.1),
-        BlockEffect(2, 0.2, refusal=0.5, toward_harmless=0.0, toward_harmful=1.0, kl_harmless=2.0),
-    ]
-    found = Scan(blocks, ["I"])
-    assert found.best().layer == 1
+def effect(layer, size, silhouette=0.0):
+    return BlockEffect(layer, silhouette, refusal=0.5, toward_harmless=0.0, toward_harmful=size, kl_harmless=0.1)
+
+
+def test_the_candidate_with_the_largest_effect_is_chosen():
+    blocks = [effect(0, 0.99, silhouette=0.9), effect(1, 0.5), effect(2, 1.0), effect(3, 0.9), effect(4, 5.0)]
+    found = Scan(blocks, ["I"], candidates=range(1, 4))
+    assert found.best().layer == 2
     assert found.best_silhouette().layer == 0
+
+
+def test_candidates_leave_out_the_first_third_and_the_last_quarter():
+    assert candidate_layers(30) == range(10, 22)
+    assert candidate_layers(4) == range(1, 3)
+    assert candidate_layers(2) == range(0, 1)
 
 
 def test_the_scan_reports_silhouettes_where_asked(chat_model, prompts):

@@ -10,8 +10,9 @@ from actor_tune.train import state_of
 LIMITS = Limits(safety_drop=0.02, set_drop=0.06, kl_harmless=0.1)
 
 
-def trial(strength, compliance, safety, kl=0.0, **refusal):
-    return Trial(strength, compliance, safety, refusal or {"bad": safety}, kl)
+def trial(strength, compliance, safety, kl=0.0, error=0.0, **refusal):
+    sets = refusal or {"bad": safety}
+    return Trial(strength, compliance, safety, sets, dict.fromkeys(sets, error), kl)
 
 
 def test_the_most_compliance_within_the_limits_is_chosen():
@@ -22,6 +23,11 @@ def test_the_most_compliance_within_the_limits_is_chosen():
 def test_a_single_set_that_falls_too_far_rules_a_strength_out():
     trials = [trial(0, 0.4, 0.9, a=0.9, b=0.9), trial(1, 0.8, 0.9, a=1.0, b=0.8), trial(0.5, 0.6, 0.9, a=0.95, b=0.85)]
     assert choose(trials, ["a", "b"], LIMITS).strength == 0.5
+
+
+def test_a_set_whose_drop_may_be_chance_does_not_rule_a_strength_out():
+    trials = [trial(0, 0.4, 0.9, a=0.9, b=0.9), trial(1, 0.8, 0.9, error=0.05, a=1.0, b=0.8)]
+    assert choose(trials, ["a", "b"], LIMITS).strength == 1
 
 
 def test_damage_on_harmless_prompts_rules_a_strength_out():

@@ -90,7 +90,7 @@ def scan(
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
     given = _gather(prompts, harmful, harmless, pseudo_harmful, "train")
-    from .fit import MINIMUM_PROMPTS
+    from .fit import MINIMUM_PROMPTS, Settings, prepare
     from .prompts import require
     from .scan import scan as run_scan
     from .show import scan_reason, scan_table
@@ -100,7 +100,8 @@ def scan(
         raise UserError(target, "a file of this name exists", "a new name", "give another --output-dir")
     require(given, MINIMUM_PROMPTS)
     chat_model = _load(model, device)
-    found = run_scan(chat_model, given, range(len(chat_model.blocks) - 1), silhouettes=True, seed=seed)
+    split = prepare(given, Settings(seed=seed))  # the prompts that fit would scan, so that the choice is the same
+    found = run_scan(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes=True, seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(
         target,
@@ -110,7 +111,7 @@ def scan(
             "layer": found.best().layer,
             "reason": scan_reason(found),
             "refusal_tokens": found.refusal_tokens,
-            "blocks": [asdict(block) | {"effect": block.effect, "score": block.score} for block in found.blocks],
+            "blocks": [asdict(block) | {"effect": block.effect} for block in found.blocks],
         },
     )
     console.print(scan_table(found))

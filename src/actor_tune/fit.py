@@ -15,8 +15,8 @@ from .activations import block_inputs, check_wiring
 from .chat import encode
 from .direction import RefusalDirection, refusal_direction
 from .model import ChatModel, check_layer
-from .prompts import Prompt, of_kind, require, split_validation, starter_prompts
-from .scan import Scan, scan
+from .prompts import Prompt, Split, of_kind, require, split_validation, starter_prompts
+from .scan import Scan, candidate_layers, scan
 from .strength import Limits, Trial, choose, failure, try_strengths
 from .targets import (
     HARMFUL,
@@ -41,7 +41,7 @@ MINIMUM_PROMPTS = 8
 VALIDATION_SHARE = 0.2
 
 BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
-BOUNDARY_SCHEDULE = Schedule(epochs=13, batch_size=20, learning_rate=1e-3, decay=True, noise=0.1, recompute_every=0)
+BOUNDARY_SCHEDULE = Schedule(epochs=11, batch_size=20, learning_rate=1.2e-3, decay=True, noise=0.1, recompute_every=0)
 
 PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
 PAPER_SCHEDULE = Schedule(
@@ -120,11 +120,9 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
     """
     require(prompts, MINIMUM_PROMPTS)
     watch = _Stopwatch()
-    if settings.starter and settings.rule == "boundary":
-        prompts = with_starter(prompts)
-    split = split_validation(prompts, VALIDATION_SHARE, settings.seed)
+    split = prepare(prompts, settings)
     with watch.stage("choose block"):
-        found = None if isinstance(settings.layer, int) else find_block(chat_model, split.train, settings)
+        found = None if isinstance(settings.layer, int) else scan_candidates(chat_model, split, settings)
         layer = choose_layer(chat_model, settings.layer, found)
 
     everything = split.train + split.validation
@@ -179,17 +177,23 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
     )
 
 
+def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
+    """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation."""
+    if settings.starter and settings.rule == "boundary":
+        prompts = with_starter(prompts)
+    return split_validation(prompts, VALIDATION_SHARE, settings.seed)
+
+
 def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and the starter prompts of the training part that are not among them."""
     given = {prompt.text for prompt in prompts}
     return [*prompts, *(prompt for prompt in starter_prompts("train") if prompt.text not in given)]
 
 
-def find_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) -> Scan:
-    """Scan the middle of the model: blocks too early or too late cannot carry a decision about the whole prompt."""
-    count = len(chat_model.blocks)
-    layers = range(count // 3, count - max(1, count // 6))
-    return scan(chat_model, prompts, layers, settings.layer == "silhouette", settings.seed)
+def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
+    """Scan the blocks that may be chosen."""
+    layers = candidate_layers(len(chat_model.blocks))
+    return scan(chat_model, split.train, layers, settings.layer == "silhouette", settings.seed)
 
 
 def choose_layer(chat_model: ChatModel, choice: LayerChoice, found: Scan | None) -> int:

@@ -75,7 +75,7 @@ def run_json(
         "layer": result.layer,
         "scan": None
         if result.scan is None
-        else [asdict(block) | {"score": block.score} for block in result.scan.blocks],
+        else [asdict(block) | {"effect": block.effect} for block in result.scan.blocks],
         "prompts": {
             kind: {"n": len(of_kind(given, kind)), "sha256": fingerprint(of_kind(given, kind))} for kind in KINDS
         },

@@ -51,26 +51,34 @@ class BlockEffect:
         """How far refusal moves: toward harmful minus toward harmless."""
         return self.toward_harmful - self.toward_harmless
 
-    @property
-    def score(self) -> float:
-        """Effect less cost: what `--layer auto` maximises."""
-        return self.effect - self.kl_harmless
-
 
 @dataclass(frozen=True)
 class Scan:
-    """All blocks that could be trained, and the tokens by which first-token refusal was read."""
+    """What each scanned block does, and the tokens by which first-token refusal was read.
+
+    - `candidates`: the blocks that may be chosen.
+    """
 
     blocks: list[BlockEffect]
     refusal_tokens: list[str]
+    candidates: range
 
     def best(self) -> BlockEffect:
-        """The block with the highest score."""
-        return max(self.blocks, key=lambda block: block.score)
+        """The candidate with the largest effect."""
+        return max((block for block in self.blocks if block.layer in self.candidates), key=lambda block: block.effect)
 
     def best_silhouette(self) -> BlockEffect:
         """The block the paper would take."""
         return max(self.blocks, key=lambda block: -2.0 if block.silhouette is None else block.silhouette)
+
+
+def candidate_layers(count: int) -> range:
+    """The blocks of `count` that may be chosen: the middle, from one third to three quarters.
+
+    Before it, a prompt is not yet understood as a whole. After it, effects go on rising, because less and less is left
+    to compute, but so does the cost on harmless prompts: the last quarter turns what was decided into words.
+    """
+    return range(count // 3, max(count // 3 + 1, 3 * count // 4))
 
 
 def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor) -> torch.Tensor:
@@ -128,7 +136,11 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
                 kl_harmless=sum(kl) / 2,
             )
         )
-    return Scan(blocks, [str(chat_model.tokenizer.decode([token])) for token in refusal_tokens.tolist()])
+    return Scan(
+        blocks,
+        [str(chat_model.tokenizer.decode([token])) for token in refusal_tokens.tolist()],
+        candidate_layers(len(chat_model.blocks)),
+    )
 
 
 class _Started:

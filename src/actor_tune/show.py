@@ -56,7 +56,7 @@ def scan_table(found: Scan) -> Group:
     """One row a block, the chosen one marked, and the reason in words."""
     best = found.best()
     table = Table(title="What moving each block's output along the refusal direction does")
-    for column in ("block", "silhouette", "refusal", "moved to harmless", "moved to harmful", "effect", "KL", "score"):
+    for column in ("block", "silhouette", "refusal", "moved to harmless", "moved to harmful", "effect", "KL harmless"):
         table.add_column(column, justify="right")
     for block in found.blocks:
         numbers = (block.refusal, block.toward_harmless, block.toward_harmful, block.effect, block.kl_harmless)
@@ -64,7 +64,6 @@ def scan_table(found: Scan) -> Group:
             f"{'> ' if block is best else ''}{block.layer}",
             "-" if block.silhouette is None else f"{block.silhouette:.2f}",
             *[f"{number:.3f}" for number in numbers],
-            f"{block.score:.3f}",
             style="bold" if block is best else None,
         )
     return Group(table, Text(scan_reason(found)))
@@ -74,8 +73,9 @@ def scan_reason(found: Scan) -> str:
     """Why `fit` would take the block it would take, in a sentence or two."""
     best = found.best()
     reason = (
-        f"fit would take block {best.layer}: moving its output moves refusal of pseudo-harmful prompts by "
-        f"{best.effect:.2f} at a cost of {best.kl_harmless:.2f} nats on harmless ones, the best difference."
+        f"fit would take block {best.layer}: of the blocks {found.candidates.start} to {found.candidates.stop - 1} it has "
+        f"the largest effect. Moving its output moves refusal of pseudo-harmful prompts by {best.effect:.2f}, "
+        f"at a cost of {best.kl_harmless:.2f} nats on harmless ones."
     )
     paper = found.best_silhouette()
     if paper.silhouette is not None and paper.layer != best.layer:

@@ -148,7 +148,7 @@ def block_output(
 def block_outputs(chat_model: ChatModel, inputs: BlockInputs, batch_size: int = 64) -> torch.Tensor:
     """As `block_output` for all prompts, whatever the block's dtype now: (prompt, d_model) float32, on the CPU."""
     count = len(inputs.token_ids)
-    with in_float32(chat_model.blocks[inputs.layer]):
+    with in_float32(chat_model.blocks[inputs.layer]), _shortcut(chat_model, inputs):
         parts = [
             block_output(chat_model, inputs, list(range(start, min(start + batch_size, count))))
             for start in range(0, count, batch_size)
