@@ -92,7 +92,8 @@ def test_a_model_that_lost_safety_is_not_written_and_the_status_is_3(
 
 
 def test_scan_writes_the_table_and_names_the_block(tmp_path, model_folder, prompts_file, capsys):
-    assert run("scan", model_folder, "--prompts", prompts_file, "--output-dir", tmp_path / "s") == 0
+    arguments = ("--prompts", prompts_file, "--no-starter", "--output-dir", tmp_path / "s")
+    assert run("scan", model_folder, *arguments) == 0
     record = json.loads((tmp_path / "s" / "scan.json").read_text())
     assert [block["layer"] for block in record["blocks"]] == [0, 1, 2]
     assert record["layer"] in candidate_layers(4)

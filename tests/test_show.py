@@ -53,7 +53,7 @@ def test_the_scan_says_why_and_what_the_paper_would_take():
         BlockEffect(7, 0.1, refusal=0.5, toward_harmless=0.1, toward_harmful=0.9, kl_harmless=0.1),
     ]
     found = Scan(blocks, ["I"], candidates=range(3, 9))
-    assert scan_reason(found).startswith("fit would take block 7: of the blocks 3 to 8 it has the largest")
+    assert scan_reason(found).startswith("fit would take block 7: of blocks 3 to 8 it has the largest")
     assert "the silhouette, would take block 3 (effect 0.00)" in scan_reason(found)
     assert "> 7" in printed(scan_table(found))
 

@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,14 @@ from actor_tune.targets import (
     kind_codes,
     paper_targets,
 )
-from actor_tune.train import Schedule, block_outputs, interpolate, state_of, train_block
+from actor_tune.train import (
+    Schedule,
+    block_outputs,
+    interpolate,
+    shuffled_batches,
+    state_of,
+    train_block,
+)
 from reference.algorithm1 import algorithm_1
 
 
@@ -164,6 +172,16 @@ def test_epochs_report_the_mean_position_of_each_kind(chat_model, prompts):
     assert set(first) == set(KINDS)
     assert last["pseudo_harmful"] < first["pseudo_harmful"]
     assert last["harmful"] > first["harmful"]
+
+
+def test_batches_hold_every_row_once_and_prompts_of_like_length():
+    lengths = [10 + (7 * row) % 40 for row in range(205)]
+    batches = shuffled_batches(lengths, 20, random.Random(0))
+    assert sorted(row for batch in batches for row in batch) == list(range(205))
+    assert sorted(map(len, batches)) == [5, *[20] * 10]
+    padding = sum(max(lengths[row] for row in batch) - lengths[row] for batch in batches for row in batch)
+    assert padding < 0.15 * sum(lengths)
+    assert batches != shuffled_batches(lengths, 20, random.Random(1))
 
 
 def test_interpolation_goes_from_the_unedited_to_the_trained_block():

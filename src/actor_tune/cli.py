@@ -64,6 +64,9 @@ PseudoHarmful = Annotated[
         default_factory=list,
     ),
 ]
+Starter = Annotated[
+    bool, typer.Option(help="Also train on the built-in prompts, which hold refusal in place (boundary rule).")
+]
 Seed = Annotated[int, typer.Option(help="Seed of splits, order, noise and t-SNE.", min=0)]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, mps ...")]
 MaxNewTokens = Annotated[int, typer.Option(help="Length of answers in tokens.", min=1)]
@@ -85,6 +88,7 @@ def scan(
     harmless: Harmless,
     pseudo_harmful: PseudoHarmful,
     output_dir: OutputDir = Path("."),
+    starter: Starter = True,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -100,7 +104,9 @@ def scan(
         raise UserError(target, "a file of this name exists", "a new name", "give another --output-dir")
     require(given, MINIMUM_PROMPTS)
     chat_model = _load(model, device)
-    split = prepare(given, Settings(seed=seed))  # the prompts that fit would scan, so that the choice is the same
+    split = prepare(
+        given, Settings(seed=seed, starter=starter)
+    )  # the prompts that fit would scan, so that the choice is the same
     found = run_scan(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes=True, seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -138,9 +144,7 @@ def fit(
         Literal["merged", "patch", "none"],
         typer.Option(help="merged: patch and whole checkpoint; patch: the changed tensors alone; none: the record."),
     ] = "merged",
-    starter: Annotated[
-        bool, typer.Option(help="Also train on the built-in prompts, which hold refusal in place (boundary rule).")
-    ] = True,
+    starter: Starter = True,
     allow_unsafe: Annotated[
         bool, typer.Option("--allow-unsafe", help="Write the model even where it refuses fewer harmful prompts.")
     ] = False,

@@ -73,7 +73,7 @@ def scan_reason(found: Scan) -> str:
     """Why `fit` would take the block it would take, in a sentence or two."""
     best = found.best()
     reason = (
-        f"fit would take block {best.layer}: of the blocks {found.candidates.start} to {found.candidates.stop - 1} it has "
+        f"fit would take block {best.layer}: of blocks {found.candidates.start} to {found.candidates.stop - 1} it has "
         f"the largest effect. Moving its output moves refusal of pseudo-harmful prompts by {best.effect:.2f}, "
         f"at a cost of {best.kl_harmless:.2f} nats on harmless ones."
     )

@@ -6,7 +6,7 @@ dtype, because bf16 swallows updates of 1e-5 and, at the paper's alpha, most of 
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -85,8 +85,8 @@ def train_block(
     block = chat_model.blocks[inputs.layer]
     shuffler = random.Random(seed)
     noise = torch.Generator().manual_seed(seed)
-    order = list(range(len(inputs.token_ids)))
-    steps = schedule.epochs * math.ceil(len(order) / schedule.batch_size)
+    lengths = [len(tokens) for tokens in inputs.token_ids]
+    steps = schedule.epochs * math.ceil(len(lengths) / schedule.batch_size)
     epochs = []
     before = state_of(block)
     with in_float32(block), _shortcut(chat_model, inputs), progress_bar(steps, "Training one block") as advance:
@@ -96,10 +96,8 @@ def train_block(
         optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0, fused=True)
         current, step = direction, 0
         for number in range(schedule.epochs):
-            shuffler.shuffle(order)
-            losses, seen = [], torch.empty(len(order))
-            for start in range(0, len(order), schedule.batch_size):
-                rows = order[start : start + schedule.batch_size]
+            losses, seen = [], torch.empty(len(lengths))
+            for rows in shuffled_batches(lengths, schedule.batch_size, shuffler):
                 if schedule.recompute_every and step and step % schedule.recompute_every == 0:
                     current = current_direction(chat_model, inputs, kinds)
                 if schedule.decay:
@@ -121,6 +119,24 @@ def train_block(
         trained = TrainedBlock(state_of(block), epochs)
     block.load_state_dict(before)
     return trained
+
+
+def shuffled_batches(lengths: Sequence[int], batch_size: int, shuffler: random.Random) -> list[list[int]]:
+    """All rows once, in random batches of prompts of like length, so that little is spent on padding.
+
+    Rows are shuffled, and sorted by length within stretches of eight batches. Batches of one are in plain random order,
+    as in Algorithm 1.
+    """
+    order = list(range(len(lengths)))
+    shuffler.shuffle(order)
+    if batch_size == 1:
+        return [[row] for row in order]
+    stretch = 8 * batch_size
+    for start in range(0, len(order), stretch):
+        order[start : start + stretch] = sorted(order[start : start + stretch], key=lambda row: lengths[row])
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    shuffler.shuffle(batches)
+    return batches
 
 
 def block_output(

@@ -40,10 +40,10 @@ def algorithm_1(inputs, kinds, weight, bias, alpha, rate, epochs, recompute_ever
     optimizer = AdamW(rate)
     vector = refusal_vector()
     shuffler = random.Random(seed)
-    order = list(range(len(inputs)))
     step = 0
     losses = []
     for _ in range(epochs):
+        order = list(range(len(inputs)))
         shuffler.shuffle(order)
         for query in order:
             if step and step % recompute_every == 0:
