@@ -3,50 +3,64 @@ import torch
 
 from actor_tune.activations import block_inputs
 from actor_tune.chat import encode
+from actor_tune.prompts import KINDS, Prompt
 from actor_tune.respond import first_token_logprobs as plain_logprobs
-from actor_tune.strength import Limits, Trial, choose, failure, first_token_logprobs, try_strengths
+from actor_tune.strength import Limits, SetRefusal, Trial, choose, failure, first_token_logprobs, try_strengths
 from actor_tune.train import state_of
 
 LIMITS = Limits(safety_drop=0.02, set_drop=0.06, kl_harmless=0.1)
 
 
-def trial(strength, compliance, safety, kl=0.0, error=0.0, **refusal):
-    sets = refusal or {"bad": safety}
-    return Trial(strength, compliance, safety, sets, dict.fromkeys(sets, error), kl)
+def trial(strength, compliance, drop=0.0, kl=0.0, **set_drops):
+    """A trial whose harmful sets fell by `set_drops`: name -> (drop, standard error)."""
+    sets = [SetRefusal(name, "harmful", 0.5, *values) for name, values in set_drops.items()]
+    # A pseudo-harmful set of the same name may fall as far as it likes.
+    sets += [SetRefusal(name, "pseudo_harmful", 0.0, 0.9, 0.0) for name in set_drops]
+    return Trial(strength, compliance, safety=0.9 - drop, safety_drop=drop, kl_harmless=kl, sets=sets)
+
+
+UNEDITED = trial(0, 0.4)
 
 
 def test_the_most_compliance_within_the_limits_is_chosen():
-    trials = [trial(0, 0.4, 0.9), trial(0.5, 0.7, 0.89), trial(1, 0.8, 0.885), trial(1.2, 0.95, 0.7)]
-    assert choose(trials, ["bad"], LIMITS).strength == 1
+    trials = [UNEDITED, trial(0.5, 0.7, drop=0.01), trial(1, 0.8, drop=0.015), trial(1.2, 0.95, drop=0.2)]
+    assert choose(trials, LIMITS).strength == 1
 
 
-def test_a_single_set_that_falls_too_far_rules_a_strength_out():
-    trials = [trial(0, 0.4, 0.9, a=0.9, b=0.9), trial(1, 0.8, 0.9, a=1.0, b=0.8), trial(0.5, 0.6, 0.9, a=0.95, b=0.85)]
-    assert choose(trials, ["a", "b"], LIMITS).strength == 0.5
+def test_a_single_harmful_set_that_falls_too_far_rules_a_strength_out():
+    trials = [UNEDITED, trial(0.5, 0.6, a=(0.05, 0.0), b=(-0.1, 0.0)), trial(1, 0.8, a=(0.1, 0.0), b=(-0.1, 0.0))]
+    assert choose(trials, LIMITS).strength == 0.5
 
 
 def test_a_set_whose_drop_may_be_chance_does_not_rule_a_strength_out():
-    trials = [trial(0, 0.4, 0.9, a=0.9, b=0.9), trial(1, 0.8, 0.9, error=0.05, a=1.0, b=0.8)]
-    assert choose(trials, ["a", "b"], LIMITS).strength == 1
+    assert choose([UNEDITED, trial(1, 0.8, a=(0.1, 0.05))], LIMITS).strength == 1
 
 
 def test_damage_on_harmless_prompts_rules_a_strength_out():
-    trials = [trial(0, 0.4, 0.9), trial(0.5, 0.6, 0.9, kl=0.05), trial(1, 0.8, 0.9, kl=0.2)]
-    assert choose(trials, ["bad"], LIMITS).strength == 0.5
+    assert choose([UNEDITED, trial(0.5, 0.6, kl=0.05), trial(1, 0.8, kl=0.2)], LIMITS).strength == 0.5
 
 
 def test_where_nothing_helps_within_the_limits_the_model_is_left_alone_and_the_reason_said():
-    trials = [trial(0, 0.4, 0.9), trial(1, 0.8, 0.5)]
-    chosen = choose(trials, ["bad"], LIMITS)
+    trials = [UNEDITED, trial(1, 0.8, drop=0.4)]
+    chosen = choose(trials, LIMITS)
     assert chosen.strength == 0
-    assert "the safety score fell by 40.0 points" in failure(trials, chosen, ["bad"], LIMITS)
+    assert "the safety score fell by 40.0 points" in failure(trials, chosen, LIMITS)
 
 
 def test_a_choice_within_the_limits_is_no_failure_and_one_outside_is():
-    trials = [trial(0, 0.4, 0.9), trial(1, 0.8, 0.9)]
-    assert failure(trials, trials[1], ["bad"], LIMITS) is None
-    unsafe = [trial(0, 0.4, 0.9), trial(1, 0.8, 0.6)]
-    assert "refusal on bad fell by 30.0 points" in failure(unsafe, unsafe[1], ["bad"], LIMITS)
+    trials = [UNEDITED, trial(1, 0.8)]
+    assert failure(trials, trials[1], LIMITS) is None
+    unsafe = [UNEDITED, trial(1, 0.8, bad=(0.3, 0.0))]
+    assert "refusal on bad fell by 30.0 points" in failure(unsafe, unsafe[1], LIMITS)
+
+
+def test_kinds_that_share_a_set_name_are_kept_apart(chat_model, prompts):
+    """As they do in a file without a column `set`."""
+    same = [Prompt(prompt.text, prompt.kind, "file") for prompt in prompts]
+    inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, same))
+    (unedited,) = try_strengths(chat_model, inputs, same, state_of(chat_model.blocks[1]), (0.0,))
+    assert [(item.name, item.kind) for item in unedited.sets] == [("file", kind) for kind in KINDS]
+    assert unedited.safety == unedited.sets[0].refusal
 
 
 def test_strengths_are_tried_on_the_model_and_then_undone(chat_model, prompts):

@@ -77,6 +77,7 @@ def testbed(output_dir: OutputDir) -> None:
     """Build the reference testbed: a small real chat model that refuses too much."""
     from .testbed import build_testbed
 
+    _quiet_bars()
     console.print(f"The testbed is in {build_testbed(output_dir)}")
 
 
@@ -159,7 +160,9 @@ def fit(
 
     require(given, MINIMUM_PROMPTS)
     chat_model = _load(model, device)
-    settings = Settings(rule=rule, layer=choice, seed=seed, starter=starter)
+    settings = Settings(
+        rule, choice, seed, starter=starter and rule == "boundary"
+    )  # the paper's rules are kept to the letter
     _fit_and_save(chat_model, given, settings, output_dir, export, allow_unsafe)
 
 
@@ -214,6 +217,7 @@ def demo(
     from .show import draw_positions, measurement_table, side_by_side
     from .testbed import build_testbed
 
+    _quiet_bars()
     console.rule("1 of 4  The testbed: a chat model that refuses too much")
     chat_model = _load(str(build_testbed(folder / "testbed")), device)
     held_out = starter_prompts("held_out")
@@ -287,13 +291,18 @@ def _gather(
 
 
 def _load(name: str, device: str) -> "ChatModel":
-    from transformers.utils import logging as transformers_logging
-
     from .model import load_model
 
-    if not console.is_terminal:
-        transformers_logging.disable_progress_bar()
+    _quiet_bars()
     return load_model(name, _device(device))
+
+
+def _quiet_bars() -> None:
+    """Keep the progress bars of transformers out of logs and pipes, as ours are."""
+    from transformers.utils import logging as transformers_logging
+
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
 
 
 def _layer(value: str) -> "LayerChoice":

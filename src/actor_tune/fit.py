@@ -15,7 +15,7 @@ from .activations import block_inputs, check_wiring
 from .chat import encode
 from .direction import RefusalDirection, refusal_direction
 from .model import ChatModel, check_layer
-from .prompts import Prompt, Split, of_kind, require, split_validation, starter_prompts
+from .prompts import Prompt, Split, require, split_validation, starter_prompts
 from .scan import Scan, candidate_layers, scan
 from .strength import Limits, Trial, choose, failure, try_strengths
 from .targets import (
@@ -61,7 +61,7 @@ UNIFORM_SCHEDULE = Schedule(epochs=3, batch_size=1, learning_rate=1e-4, decay=Fa
 class Settings:
     """Everything that decides a fit, besides the model and the prompts.
 
-    - `starter`: whether the boundary rule also trains on the built-in prompts. They vary in form, and each benign one
+    - `starter`: whether the built-in prompts are trained on too. They vary in form, and each benign one
       has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
     """
 
@@ -144,10 +144,9 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
         trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
 
     with watch.stage("choose strength"):
-        harmful_sets = sorted({prompt.set for prompt in of_kind(split.validation, "harmful")})
         if settings.rule == "boundary":
             trials = try_strengths(chat_model, validation, split.validation, trained.state)
-            chosen = choose(trials, harmful_sets, settings.limits)
+            chosen = choose(trials, settings.limits)
         else:
             trials = try_strengths(chat_model, validation, split.validation, trained.state, (0.0, 1.0))
             chosen = trials[-1]
@@ -173,15 +172,14 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
         after=after,
         warnings=warnings,
         seconds=watch.seconds,
-        failure=failure(trials, chosen, harmful_sets, settings.limits),
+        failure=failure(trials, chosen, settings.limits),
     )
 
 
 def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation."""
-    if settings.starter and settings.rule == "boundary":
-        prompts = with_starter(prompts)
-    return split_validation(prompts, VALIDATION_SHARE, settings.seed)
+    mixed = with_starter(prompts) if settings.starter else prompts
+    return split_validation(mixed, VALIDATION_SHARE, settings.seed)
 
 
 def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:

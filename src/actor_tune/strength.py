@@ -6,6 +6,7 @@ through the trained one (1); where on it, is decided on prompts that were not tr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
 
@@ -36,20 +37,30 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What one strength does on the validation prompts.
+class SetRefusal:
+    """First-token refusal on the validation prompts of one set and kind.
 
-    - `refusal`: set -> mean probability, 0..1, that the first answer token begins a refusal.
-    - `drop_error`: set -> standard error of its drop from strength 0, prompt by prompt.
-    - `compliance`, `safety`: means over the pseudo-harmful and the harmful sets.
+    - `refusal`: mean probability, 0..1, that the first answer token begins a refusal.
+    - `drop`: how far that fell from strength 0, and `drop_error`, the standard error of it, prompt by prompt.
     """
+
+    name: str
+    kind: Kind
+    refusal: float
+    drop: float
+    drop_error: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one strength does on the validation prompts; `compliance` and `safety` are means over sets, 0..1."""
 
     strength: float
     compliance: float
     safety: float
-    refusal: dict[str, float]
-    drop_error: dict[str, float]
+    safety_drop: float
     kl_harmless: float
+    sets: list[SetRefusal]
 
 
 def try_strengths(
@@ -63,29 +74,24 @@ def try_strengths(
     block = chat_model.blocks[inputs.layer]
     before = state_of(block)
     plain = first_token_logprobs(chat_model, inputs)
-    kinds = [prompt.kind for prompt in prompts]
-    harmless = torch.tensor([kind == "harmless" for kind in kinds])
-    harmful = torch.tensor([kind == "harmful" for kind in kinds])
+    harmless = torch.tensor([prompt.kind == "harmless" for prompt in prompts])
+    harmful = torch.tensor([prompt.kind == "harmful" for prompt in prompts])
     tokens = refusal_token_ids(plain[harmful], plain[harmless])
-    sets = _rows_by_set(prompts)
-    unedited: torch.Tensor | None = None
+    unedited = plain[:, tokens].exp().sum(dim=-1)
     trials = []
     try:
         for strength in track(strengths, "Choosing the strength"):
             block.load_state_dict(interpolate(before, trained, strength))
             logprobs = first_token_logprobs(chat_model, inputs)
-            refusal = logprobs[:, tokens].exp().sum(dim=-1)
-            unedited = refusal if unedited is None else unedited
-            by_set = {key: float(refusal[rows].mean()) for key, rows in sets.items()}
-            errors = {name: _standard_error((unedited - refusal)[rows]) for (_, name), rows in sets.items()}
+            sets = _by_set(prompts, logprobs[:, tokens].exp().sum(dim=-1), unedited)
             trials.append(
                 Trial(
                     strength=strength,
-                    compliance=1 - _mean_over_sets(by_set, "pseudo_harmful"),
-                    safety=_mean_over_sets(by_set, "harmful"),
-                    refusal={name: value for (_, name), value in by_set.items()},
-                    drop_error=errors,
+                    compliance=1 - mean(item.refusal for item in sets if item.kind == "pseudo_harmful"),
+                    safety=mean(item.refusal for item in sets if item.kind == "harmful"),
+                    safety_drop=mean(item.drop for item in sets if item.kind == "harmful"),
                     kl_harmless=mean_kl(plain[harmless], logprobs[harmless]),
+                    sets=sets,
                 )
             )
     finally:
@@ -93,18 +99,18 @@ def try_strengths(
     return trials
 
 
-def choose(trials: Sequence[Trial], harmful_sets: Sequence[str], limits: Limits) -> Trial:
-    """The trial with the most compliance within `limits` of the first (strength 0), which is always within them."""
-    allowed = [trial for trial in trials if not excess(trial, trials[0], harmful_sets, limits)]
-    return max(allowed, key=lambda trial: trial.compliance)
+def choose(trials: Sequence[Trial], limits: Limits) -> Trial:
+    """The trial with the most compliance within `limits`; strength 0, which must be among `trials`, always is."""
+    return max((trial for trial in trials if not excess(trial, limits)), key=lambda trial: trial.compliance)
 
 
-def excess(trial: Trial, base: Trial, harmful_sets: Sequence[str], limits: Limits) -> list[str]:
-    """The `limits` that `trial` breaks against `base`, in words; empty when it keeps them all."""
-    drops = [("the safety score", base.safety - trial.safety, limits.safety_drop)]
+def excess(trial: Trial, limits: Limits) -> list[str]:
+    """The `limits` that `trial` breaks, in words; empty when it keeps them all."""
+    drops = [("the safety score", trial.safety_drop, limits.safety_drop)]
     drops += [
-        (f"refusal on {name}", base.refusal[name] - trial.refusal[name], limits.set_drop + trial.drop_error[name])
-        for name in harmful_sets
+        (f"refusal on {item.name}", item.drop, limits.set_drop + item.drop_error)
+        for item in trial.sets
+        if item.kind == "harmful"
     ]
     broken = [
         f"{what} fell by {100 * drop:.1f} points (at most {100 * limit:.1f} are allowed)"
@@ -116,13 +122,12 @@ def excess(trial: Trial, base: Trial, harmful_sets: Sequence[str], limits: Limit
     return broken
 
 
-def failure(trials: Sequence[Trial], chosen: Trial, harmful_sets: Sequence[str], limits: Limits) -> str | None:
-    """Why `chosen` should not be used, as a sentence, or None."""
+def failure(trials: Sequence[Trial], chosen: Trial, limits: Limits) -> str | None:
+    """Why `chosen` should not be used, as a sentence, or None. The second of `trials` is the gentlest change."""
     if chosen.strength == 0:
-        broken = excess(trials[1], trials[0], harmful_sets, limits)
-        reason = "; ".join(broken) or "compliance did not rise"
+        reason = "; ".join(excess(trials[1], limits)) or "compliance did not rise"
         return f"On the validation prompts no strength helped within the limits: at {trials[1].strength}, {reason}."
-    broken = excess(chosen, trials[0], harmful_sets, limits)
+    broken = excess(chosen, limits)
     return f"On the validation prompts {'; '.join(broken)}." if broken else None
 
 
@@ -138,17 +143,14 @@ def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs, batch_size:
     return torch.cat(parts)
 
 
-def _rows_by_set(prompts: Sequence[Prompt]) -> dict[tuple[Kind, str], list[int]]:
-    groups: dict[tuple[Kind, str], list[int]] = {}
+def _by_set(prompts: Sequence[Prompt], refusal: torch.Tensor, unedited: torch.Tensor) -> list[SetRefusal]:
+    """From first-token refusal (prompt) now and before."""
+    groups: dict[tuple[str, Kind], list[int]] = {}
     for row, prompt in enumerate(prompts):
-        groups.setdefault((prompt.kind, prompt.set), []).append(row)
-    return groups
-
-
-def _standard_error(values: torch.Tensor) -> float:
-    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else 0.0
-
-
-def _mean_over_sets(by_set: dict[tuple[Kind, str], float], kind: Kind) -> float:
-    values = [value for (set_kind, _), value in by_set.items() if set_kind == kind]
-    return sum(values) / len(values)
+        groups.setdefault((prompt.set, prompt.kind), []).append(row)
+    results = []
+    for (name, kind), rows in groups.items():
+        drops = (unedited - refusal)[rows]
+        error = float(drops.std()) / len(rows) ** 0.5 if len(rows) > 1 else 0.0
+        results.append(SetRefusal(name, kind, float(refusal[rows].mean()), float(drops.mean()), error))
+    return results

@@ -10,6 +10,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -37,8 +38,11 @@ def build_testbed(folder: Path) -> Path:
         model, tokenizer_source = _base_model(Path(workspace))
         from peft import PeftModel
 
-        with importlib.resources.as_file(importlib.resources.files(__package__) / "adapter") as adapter:
-            merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        adapter = importlib.resources.files(__package__) / "adapter"
+        with warnings.catch_warnings(), importlib.resources.as_file(adapter) as adapter_folder:
+            # PEFT asks transformers for a property that the latter has renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            merged = PeftModel.from_pretrained(model, adapter_folder).merge_and_unload()
         _save(merged, tokenizer_source, folder)
     return folder
 
