@@ -16,7 +16,7 @@ def trial(strength, compliance, drop=0.0, kl=0.0, **set_drops):
     sets = [SetRefusal(name, "harmful", 0.5, *values) for name, values in set_drops.items()]
     # A pseudo-harmful set of the same name may fall as far as it likes.
     sets += [SetRefusal(name, "pseudo_harmful", 0.0, 0.9, 0.0) for name in set_drops]
-    return Trial(strength, compliance, safety=0.9 - drop, safety_drop=drop, kl_harmless=kl, sets=sets)
+    return Trial(strength, compliance, safety=0.9 - drop, safety_drop=drop, kl_harmless=kl, kl_error=0.01, sets=sets)
 
 
 UNEDITED = trial(0, 0.4)

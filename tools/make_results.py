@@ -37,7 +37,6 @@ EXPERIMENTS = {
     "boundary, seed 1": ["--seed", "1"],
     "boundary, seed 2": ["--seed", "2"],
     "boundary without the starter prompts": ["--no-starter"],
-    "boundary on the silhouette's block": ["--layer", "silhouette"],
     "paper, its own block (silhouette)": ["--rule", "paper", "--layer", "silhouette"],
     "paper, block by effect": ["--rule", "paper"],
     "uniform control, block by effect": ["--rule", "uniform"],

@@ -92,6 +92,11 @@ def scores(sets: Sequence[SetResult]) -> Scores:
     return Scores(compliance, safety, tradeoff, mean_refusal("harmless"))
 
 
+def kl(baseline: torch.Tensor, model: torch.Tensor) -> torch.Tensor:
+    """KL(baseline || model) in nats of each row of log-probabilities (prompt, vocabulary) float32: (prompt)."""
+    return (baseline.exp() * (baseline - model)).sum(dim=-1)
+
+
 def mean_kl(baseline: torch.Tensor, model: torch.Tensor) -> float:
-    """Mean KL(baseline || model) in nats over log-probabilities (prompt, vocabulary) float32."""
-    return float((baseline.exp() * (baseline - model)).sum(dim=-1).mean())
+    """The mean of `kl` over prompts."""
+    return float(kl(baseline, model).mean())

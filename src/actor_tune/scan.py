@@ -18,6 +18,7 @@ from .activations import compact_head, last_token_activations, shifted
 from .chat import Batch, TokenIds, encode, pad
 from .direction import RefusalDirection, refusal_direction, tsne_silhouette
 from .errors import UserError
+from .metrics import mean_kl
 from .model import ChatModel
 from .progress import track
 from .prompts import KINDS, Prompt, of_kind
@@ -122,10 +123,7 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
             for kind in ("pseudo_harmful", "harmless")
             for sign in (-1, 1)
         }
-        kl = [
-            float((plain["harmless"].exp() * (plain["harmless"] - moved["harmless", sign])).sum(dim=-1).mean())
-            for sign in (-1, 1)
-        ]
+        costs = [mean_kl(plain["harmless"], moved["harmless", sign]) for sign in (-1, 1)]
         blocks.append(
             BlockEffect(
                 layer=layer,
@@ -133,7 +131,7 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
                 refusal=refusal(plain["pseudo_harmful"]),
                 toward_harmless=refusal(moved["pseudo_harmful", -1]),
                 toward_harmful=refusal(moved["pseudo_harmful", 1]),
-                kl_harmless=sum(kl) / 2,
+                kl_harmless=sum(costs) / 2,
             )
         )
     return Scan(
