@@ -1,10 +1,13 @@
+import os
+
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actor_tune.checkpoint import checkpoint_names, save_merged, save_patch
+from actor_tune.checkpoint import check_stored, checkpoint_names, save_merged, save_patch
+from actor_tune.errors import UserError
 from actor_tune.model import load_model
 from actor_tune.train import state_of
 from conftest import make_model, save_model
@@ -61,8 +64,24 @@ def test_the_patch_has_the_changed_tensors_and_names_its_base(tmp_path, model_fo
 def test_a_tensor_that_the_base_does_not_have_is_a_bug_and_not_ignored(tmp_path, model_folder):
     with pytest.raises(KeyError, match="no tensors named"):
         save_merged(model_folder, {"other": torch.zeros(1)}, tmp_path / "a")
-    with pytest.raises(KeyError, match="but in the checkpoint"):
-        save_merged(model_folder, {"model.norm.weight": torch.zeros(1)}, tmp_path / "b")
+
+
+def test_a_block_that_could_not_be_written_back_is_refused_before_training(tmp_path):
+    """transformers fuses the experts of Qwen3-MoE when it loads them, and stores them apart."""
+    for family in ("llama", "qwen2", "gemma2"):
+        check_stored(load_model(str(save_model(make_model(family), tmp_path / family))), LAYER)
+    chat_model = load_model(str(save_model(make_model("qwen3_moe"), tmp_path / "moe")))
+    with pytest.raises(UserError, match=r"experts.* in memory and missing in the weight files"):
+        check_stored(chat_model, LAYER)
+
+
+def test_what_is_written_can_be_read_by_others(tmp_path, model_folder):
+    save_merged(model_folder, edited(load_model(str(model_folder))), tmp_path / "merged")
+    umask = os.umask(0)
+    os.umask(umask)
+    save_patch(tmp_path / "p.safetensors", {"x": torch.zeros(1)}, LAYER, "m", "abc")
+    for file in ("merged/model.safetensors", "p.safetensors"):
+        assert (tmp_path / file).stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_the_base_is_not_touched(tmp_path):

@@ -57,6 +57,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     patch = load_file(out / "patch.safetensors")
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()
     tuned = AutoModelForCausalLM.from_pretrained(out / "model", dtype="auto").state_dict()
+    assert any(not torch.equal(tensor, base[name]) for name, tensor in patch.items())
     for name, tensor in tuned.items():
         assert torch.equal(tensor, patch[name] if name in patch else base[name]), name
     measure = ("measure", out / "model", "--baseline", model_folder, "--prompts", prompts_file, "--max-new-tokens", 3)
@@ -71,7 +72,12 @@ def test_each_rule_runs_and_says_what_it_did(tmp_path, model_folder, prompts_fil
         out = tmp_path / rule
         arguments = ("--rule", rule, "--layer", 1, "--export", "none", "--output-dir", out)
         assert run("fit", model_folder, "--prompts", prompts_file, *arguments) in (0, 3)
-        assert json.loads((out / "run.json").read_text())["settings"]["rule"] == rule
+        record = json.loads((out / "run.json").read_text())
+        assert record["settings"]["rule"] == rule
+        assert record["settings"]["starter"] is False
+        assert record["training"]["alpha"] == {"paper": 0.0015, "uniform": 0.1}[rule]
+        positions = json.loads((out / "positions.json").read_text())
+        assert any(row["before"] != row["after"] for row in positions)
         assert not (out / "model").exists()
 
 
@@ -173,6 +179,24 @@ def test_a_mistake_gets_one_line_and_status_2(mistake, tmp_path, model_folder, p
     assert "; expected " in lines[0]
 
 
+def test_a_file_without_sets_and_a_limit_below_the_built_in_prompts(tmp_path, model_folder, capsys):
+    rows = [json.dumps({"prompt": prompt.text, "kind": prompt.kind}) for prompt in make_prompts()]
+    (tmp_path / "p.jsonl").write_text("\n".join(rows))
+    arguments = ("--prompts", tmp_path / "p.jsonl", "--layer", 1, "--no-starter", "--output-dir", tmp_path / "r")
+    assert run("fit", model_folder, *arguments) in (0, 3)
+    trial = json.loads((tmp_path / "r" / "run.json").read_text())["trials"][0]
+    assert {(item["name"], item["kind"]) for item in trial["sets"]} == {
+        ("p", "harmful"),
+        ("p", "harmless"),
+        ("p", "pseudo_harmful"),
+    }
+    (tmp_path / "odd.txt").write_text("steal the scene\nkill the lights\nshoot the bride\n")
+    measure = ("measure", model_folder, "--pseudo-harmful", tmp_path / "odd.txt", "--limit", 2)
+    assert run(*measure, "--max-new-tokens", 2, "--output-dir", tmp_path / "m") == 0
+    sets = json.loads((tmp_path / "m" / "results.json").read_text())["sets"]
+    assert [(entry["kind"], entry["n"]) for entry in sets] == [("pseudo_harmful", 2), ("harmful", 2), ("harmful", 2)]
+
+
 def test_a_finished_run_is_not_overwritten(tmp_path, model_folder, prompts_file, capsys):
     arguments = ("measure", model_folder, "--prompts", prompts_file, "--max-new-tokens", 2, "--output-dir")
     assert run(*arguments, tmp_path / "m") == 0
@@ -189,14 +213,15 @@ def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path):
     assert outcome.stderr == "error: none.csv: no such file; expected a file of prompts; check the path\n"
 
 
-def test_help_does_not_import_torch(tmp_path):
+@pytest.mark.parametrize("command", ["testbed", "scan", "fit", "measure", "demo"])
+def test_help_does_not_import_torch(command):
     code = (
-        "import sys; from actor_tune.cli import main; sys.argv = ['actor', 'fit', '--help']\n"
+        f"import sys; from actor_tune.cli import main; sys.argv = ['actor', {command!r}, '--help']\n"
         "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
-    assert "--layer" in outcome.stdout
+    assert "--output-dir" in outcome.stdout
 
 
 # The flow of the data, one module a step.
@@ -217,8 +242,8 @@ ORDER = [
     "respond",
     "scan",
     "strength",
-    "fit",
     "checkpoint",
+    "fit",
     "runs",
     "measure",
     "show",

@@ -2,7 +2,9 @@ import json
 import re
 
 import pytest
+import torch
 
+from actor_tune import measure as module
 from actor_tune.errors import UserError
 from actor_tune.judge import Verdict
 from actor_tune.measure import (
@@ -10,7 +12,6 @@ from actor_tune.measure import (
     measure,
     results_by_set,
     results_json,
-    save_measurement,
     with_harmful,
 )
 from actor_tune.prompts import Prompt, of_kind, starter_prompts
@@ -19,8 +20,7 @@ from actor_tune.respond import Response
 
 def test_the_results_have_the_promised_form(chat_model, prompts, tmp_path):
     baseline = harmless_logprobs(chat_model, prompts)
-    measurement = measure(chat_model, prompts, max_new_tokens=4, baseline_logprobs=baseline)
-    save_measurement(measurement, tmp_path)
+    measure(chat_model, prompts, tmp_path, max_new_tokens=4, baseline_logprobs=baseline)
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == [
         "schema",
@@ -49,8 +49,8 @@ def test_rates_are_counted_from_verdicts_set_by_set():
     assert [(item.name, item.refusals.count, item.refusals.n) for item in sets] == [("x", 1, 2), ("y", 1, 1)]
 
 
-def test_without_a_baseline_there_is_no_kl(chat_model, prompts):
-    assert "kl_harmless" not in results_json(measure(chat_model, prompts[:3], max_new_tokens=2))
+def test_without_a_baseline_there_is_no_kl(chat_model, prompts, tmp_path):
+    assert "kl_harmless" not in results_json(measure(chat_model, prompts[:3], tmp_path, max_new_tokens=2))
 
 
 def test_harmful_prompts_are_measured_even_where_none_are_given(prompts):
@@ -61,8 +61,22 @@ def test_harmful_prompts_are_measured_even_where_none_are_given(prompts):
     assert with_harmful(prompts) == prompts
 
 
-def test_nothing_to_measure_is_an_error_and_not_a_score(chat_model, prompts):
+def test_answers_are_kept_where_a_set_cannot_be_scored(chat_model, prompts, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "judge_opening", lambda *_: Verdict("unscored", "empty answer"))
+    with pytest.raises(UserError, match=r"none of 12 answers could be scored.*look at responses.jsonl"):
+        measure(chat_model, prompts, tmp_path, max_new_tokens=2)
+    assert len((tmp_path / "responses.jsonl").read_text().splitlines()) == len(prompts)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_baseline_of_another_vocabulary_is_refused_before_anything_is_answered(chat_model, prompts, tmp_path):
+    baseline = torch.zeros(12, 99)
+    with pytest.raises(UserError, match="--baseline: a vocabulary of 99 tokens; expected 261"):
+        measure(chat_model, prompts, tmp_path, max_new_tokens=2, baseline_logprobs=baseline)
+
+
+def test_nothing_to_measure_is_an_error_and_not_a_score(chat_model, prompts, tmp_path):
     with pytest.raises(UserError, match="prompts: none"):
-        measure(chat_model, [], max_new_tokens=2)
+        measure(chat_model, [], tmp_path, max_new_tokens=2)
     with pytest.raises(UserError, match=re.escape("--baseline: no harmless prompts")):
         harmless_logprobs(chat_model, of_kind(prompts, "harmful"))

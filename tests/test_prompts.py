@@ -6,6 +6,7 @@ from actor_tune.errors import UserError
 from actor_tune.prompts import (
     KINDS,
     Prompt,
+    distinct,
     fingerprint,
     limit_per_set,
     load_prompts,
@@ -88,6 +89,48 @@ def test_the_validation_part_has_its_share_of_every_set_and_nothing_in_common_wi
     assert sorted(split.train + split.validation, key=str) == sorted(prompts, key=str)
     assert split_validation(prompts, 0.25, seed=1) == split
     assert split_validation(prompts, 0.25, seed=2) != split
+
+
+def test_a_prompt_alone_in_its_set_is_trained_on():
+    prompts = [Prompt(f"{kind} {number}", kind, kind) for kind in KINDS for number in range(4)]
+    alone = Prompt("alone", "harmful", "alone")
+    assert alone in split_validation([*prompts, alone], 0.25, seed=0).train
+    with pytest.raises(UserError, match="the harmful prompts are alone in their sets"):
+        split_validation([Prompt(str(number), "harmful", str(number)) for number in range(9)], 0.25, seed=0)
+
+
+def test_repeated_prompts_are_used_once_and_one_of_two_kinds_is_refused():
+    one, again = Prompt("x", "harmful", "a"), Prompt("x", "harmful", "b")
+    assert distinct([one, again]) == [one]
+    with pytest.raises(UserError, match="'x' is harmful and harmless; expected one kind for each prompt"):
+        distinct([one, Prompt("x", "harmless", "a")])
+
+
+def test_unusual_line_separators_do_not_break_a_prompt_in_two(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a\u2028b", "kind": "harmful"}\n', encoding="utf-8")
+    (tmp_path / "a.csv").write_text("prompt,kind\na\u2028b,harmful\n", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("a\u2028b\n", encoding="utf-8")
+    assert (
+        load_prompts(tmp_path / "a.jsonl") == load_prompts(tmp_path / "a.csv") == [Prompt("a\u2028b", "harmful", "a")]
+    )
+    assert load_prompts_of_kind(tmp_path / "a.txt", "harmful") == [Prompt("a\u2028b", "harmful", "a")]
+
+
+def test_windows_line_ends_and_line_breaks_in_a_quoted_prompt_are_read(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'prompt,kind\r\n"two\r\nlines",harmful\r\n')
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\n")
+    assert load_prompts(tmp_path / "a.csv")[0].text == "two\r\nlines"
+    assert [prompt.text for prompt in load_prompts_of_kind(tmp_path / "a.txt", "harmful")] == ["one", "two"]
+
+
+def test_an_empty_cell_of_a_parquet_file_is_not_the_prompt_none(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"prompt": ["Hi", None], "kind": ["harmless", "harmless"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="row 2: `prompt` is None; expected a string"):
+        load_prompts(tmp_path / "a.parquet")
 
 
 def test_the_limit_holds_for_each_set():

@@ -30,6 +30,7 @@ def test_sampling_settings_of_the_checkpoint_are_not_used(chat_model, prompts):
     chat_model.model.generation_config.do_sample = True
     chat_model.model.generation_config.temperature = 5.0
     chat_model.model.generation_config.repetition_penalty = 9.0
+    chat_model.model.generation_config.no_repeat_ngram_size = 1
     assert respond(chat_model, prompts[:4], max_new_tokens=5) == plain
 
 

@@ -14,7 +14,7 @@ from actor_tune.scan import SHIFT, BlockEffect, Scan, candidate_layers, refusal_
 def test_refusal_tokens_are_those_likelier_after_harmful_prompts():
     harmful = torch.tensor([[0.6, 0.3, 0.1], [0.8, 0.1, 0.1]]).log()
     harmless = torch.tensor([[0.1, 0.8, 0.1], [0.1, 0.8, 0.1]]).log()
-    assert refusal_token_ids(harmful, harmless).tolist() == [0]
+    assert refusal_token_ids(harmful, harmless, "m").tolist() == [0]
 
 
 def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, prompts):

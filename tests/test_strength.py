@@ -5,7 +5,7 @@ from actor_tune.activations import block_inputs
 from actor_tune.chat import encode
 from actor_tune.prompts import KINDS, Prompt
 from actor_tune.respond import first_token_logprobs as plain_logprobs
-from actor_tune.strength import Limits, SetRefusal, Trial, choose, failure, first_token_logprobs, try_strengths
+from actor_tune.strength import Limits, SetRefusal, Trial, choose, excess, failure, first_token_logprobs, try_strengths
 from actor_tune.train import state_of
 
 LIMITS = Limits(safety_drop=0.02, set_drop=0.06, kl_harmless=0.1)
@@ -52,6 +52,13 @@ def test_a_choice_within_the_limits_is_no_failure_and_one_outside_is():
     assert failure(trials, trials[1], LIMITS) is None
     unsafe = [UNEDITED, trial(1, 0.8, bad=(0.3, 0.0))]
     assert "refusal on bad fell by 30.0 points" in failure(unsafe, unsafe[1], LIMITS)
+
+
+def test_a_change_that_could_not_be_measured_is_never_within_the_limits():
+    nan = float("nan")
+    assert excess(trial(1, 0.8, drop=nan), LIMITS)
+    assert excess(trial(1, 0.8, kl=nan), LIMITS)
+    assert excess(trial(1, 0.8, a=(nan, 0.0)), LIMITS)
 
 
 def test_kinds_that_share_a_set_name_are_kept_apart(chat_model, prompts):

@@ -24,6 +24,12 @@ def test_the_boundary_rule_moves_each_prompt_by_its_own_distance_from_the_harmle
     assert targets.tolist() == [[11.0, 6.0], [9.0, 1.0], [12.0, -1.0]]
 
 
+def test_prompts_beyond_the_harmless_mean_are_held_in_place_whatever_their_kind():
+    activations = torch.tensor([[11.0, -3.0], [9.0, -1.0], [12.0, -2.0]])
+    targets = boundary_targets(activations, KINDS, DIRECTION, Shifts(pseudo_harmful=1.5, harmful=1.0))
+    assert torch.equal(targets, activations)
+
+
 def test_the_boundary_rule_does_not_depend_on_where_the_zero_of_activation_space_is():
     activations = torch.tensor([[11.0, 3.0], [9.0, 1.0], [12.0, 2.0]])
     shifts = Shifts(pseudo_harmful=1.5, harmful=1.0)

@@ -59,3 +59,15 @@ def test_testbed_fit_and_measure_on_the_real_model(tmp_path):
     assert after["compliance_rate"] > before["compliance_rate"] + 0.15
     assert after["safety_score"] > before["safety_score"] - 0.05
     assert after["kl_harmless"] < 0.15
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_the_demo_leaves_a_model_two_measurements_and_a_picture(tmp_path, capsys):
+    assert run("demo", "--output-dir", tmp_path / "demo", "--max-new-tokens", 8) == 0
+    for name in ("testbed/config.json", "run/model/config.json", "before/results.json", "after/results.json"):
+        assert (tmp_path / "demo" / name).is_file()
+    assert (tmp_path / "demo" / "projections.png").stat().st_size > 20_000
+    printed = capsys.readouterr().out
+    assert "trade-off score" in printed
+    assert "Mean position along the refusal" in printed

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from actor_tune.activations import BlockInputs, block_inputs, last_token_activations
+from actor_tune.activations import BlockInputs, block_inputs
 from actor_tune.chat import encode
 from actor_tune.direction import refusal_direction
 from actor_tune.fit import PAPER_ALPHA
@@ -115,7 +115,7 @@ def test_algorithm_1_equals_an_independent_transcription():
     assert trained.epochs[0].loss == pytest.approx(np.mean(losses[: len(names)]), rel=1e-3)
 
 
-def boundary_training(chat_model, prompts, layer, epochs=30):
+def boundary_training(chat_model, prompts, layer, epochs=30, seed=0):
     token_ids = encode(chat_model.tokenizer, prompts)
     inputs = block_inputs(chat_model, layer, token_ids)
     activations = block_outputs(chat_model, inputs)
@@ -130,7 +130,7 @@ def boundary_training(chat_model, prompts, layer, epochs=30):
         direction,
         lambda now, rows, _: distance_loss(now, targets[rows], direction.length),
         schedule,
-        seed=0,
+        seed,
     )
     return SimpleNamespace(
         inputs=inputs, kinds=kinds, direction=direction, targets=targets, trained=trained, activations=activations
@@ -160,10 +160,11 @@ def test_training_leaves_the_model_as_it_was_and_no_gradients_behind(any_family,
 
 
 def test_training_is_repeatable_and_the_seed_matters(chat_model, prompts):
-    first, again = (boundary_training(chat_model, prompts, layer=1, epochs=2).trained for _ in range(2))
+    first, again, other = (
+        boundary_training(chat_model, prompts, layer=1, epochs=2, seed=seed).trained for seed in (0, 0, 1)
+    )
     assert all(torch.equal(tensor, again.state[name]) for name, tensor in first.state.items())
-    token_ids = encode(chat_model.tokenizer, prompts)
-    assert torch.equal(last_token_activations(chat_model, token_ids), last_token_activations(chat_model, token_ids))
+    assert not all(torch.equal(tensor, other.state[name]) for name, tensor in first.state.items())
 
 
 def test_epochs_report_the_mean_position_of_each_kind(chat_model, prompts):

@@ -7,9 +7,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from .errors import UserError
 from .files import link_or_copy, replacing
 from .model import ChatModel, weight_files
 from .train import State
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Files with weights, in any format; those that are not safetensors would not have the change and are left out."""
+
+SAFETENSORS_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
 
 PATCH_FORMAT = "actor-tune patch 1"
 
@@ -20,6 +26,26 @@ def checkpoint_names(chat_model: ChatModel, layer: int, state: State) -> State:
     prefix = next(name for name, module in chat_model.model.named_modules() if module is block)
     parameters = dict(block.named_parameters())
     return {f"{prefix}.{name}": tensor for name, tensor in state.items() if name in parameters}
+
+
+def check_stored(chat_model: ChatModel, layer: int) -> None:
+    """Stop before training where the block could not be written back.
+
+    **Raises:** `UserError` when a parameter is not in the weight files under its name, shape and dtype in memory, as
+    with experts that transformers fuses when it loads them.
+    """
+    wanted = checkpoint_names(chat_model, layer, dict(chat_model.blocks[layer].state_dict()))
+    stored: dict[str, tuple[list[int], str]] = {}
+    for file in weight_files(chat_model.folder):
+        with safe_open(file, framework="pt") as reader:
+            for name in wanted.keys() & set(reader.keys()):
+                header = reader.get_slice(name)
+                stored[name] = (list(header.get_shape()), header.get_dtype())
+    for name, tensor in wanted.items():
+        here = (list(tensor.shape), SAFETENSORS_DTYPES.get(tensor.dtype, str(tensor.dtype)))
+        if stored.get(name) != here:
+            found = f"{name} is {here} in memory and {stored.get(name, 'missing')} in the weight files"
+            raise UserError(chat_model.name, found, "the same", "choose another block, or report this architecture")
 
 
 def save_patch(path: Path, tensors: State, layer: int, base: str, base_hash: str) -> None:
@@ -35,12 +61,12 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
     Weight files without a changed tensor are linked or copied, all other files (config, tokenizer, chat template)
     copied, byte for byte; in a file with changed tensors all others keep their bits.
 
-    **Raises:** `KeyError` when the base has no tensor of a name or another shape or dtype there.
+    **Raises:** `KeyError` when the base has no tensor of a name; `check_stored` finds that out before training.
     """
     folder.mkdir()
     missing = set(tensors)
     for file in sorted(base_folder.iterdir()):
-        if file.is_file() and file.suffix in (".json", ".jinja", ".model", ".txt"):
+        if file.is_file() and file.suffix not in WEIGHT_SUFFIXES:
             shutil.copyfile(file, folder / file.name)
     for file in weight_files(base_folder):
         with safe_open(file, framework="pt") as reader:
@@ -51,16 +77,9 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
             contents = {name: reader.get_tensor(name) for name in names}
             metadata = reader.metadata()
         for name in names & set(tensors):
-            _check_same_form(name, contents[name], tensors[name])
             contents[name] = tensors[name].contiguous()
         missing -= names
         with replacing(folder / file.name) as temporary:
             save_file(contents, temporary, metadata=metadata)
     if missing:
         raise KeyError(f"the checkpoint {base_folder} has no tensors named {', '.join(sorted(missing))}")
-
-
-def _check_same_form(name: str, before: torch.Tensor, after: torch.Tensor) -> None:
-    if before.shape != after.shape or before.dtype != after.dtype:
-        found = f"{tuple(after.shape)} {after.dtype}"
-        raise KeyError(f"{name} is {found}, but in the checkpoint {tuple(before.shape)} {before.dtype}")

@@ -16,12 +16,15 @@ from rich.logging import RichHandler
 
 from .errors import UserError
 from .files import new_folder, write_json
-from .prompts import Kind, Part, Prompt, limit_per_set, load_prompts, load_prompts_of_kind, starter_prompts
+from .prompts import Kind, Part, Prompt, limit_per_set, load_prompts, load_prompts_of_kind, require, starter_prompts
 
 if TYPE_CHECKING:
     from .fit import Fit, LayerChoice, Settings
     from .model import ChatModel
     from .runs import Export
+
+ANSWER_TOKENS = 32
+"""Enough to tell a refusal from an answer, and few enough for a CPU."""
 
 EXIT_USER_ERROR = 2
 EXIT_NOT_SAFE = 3
@@ -33,7 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-console = Console()
+# No markup: set names, paths and answers are not to be trusted with it.
+console = Console(markup=False, emoji=False, highlight=False)
 
 Model = Annotated[str, typer.Argument(help="Model folder or Hugging Face Hub id.", metavar="MODEL")]
 OutputDir = Annotated[Path, typer.Option(help="New or empty folder for the results.", metavar="DIR")]
@@ -88,7 +92,7 @@ def scan(
     harmful: Harmful,
     harmless: Harmless,
     pseudo_harmful: PseudoHarmful,
-    output_dir: OutputDir = Path("."),
+    output_dir: Annotated[Path, typer.Option(help="Folder for scan.json.", metavar="DIR")] = Path("."),
     starter: Starter = True,
     seed: Seed = 0,
     device: Device = "auto",
@@ -96,11 +100,12 @@ def scan(
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
     given = _gather(prompts, harmful, harmless, pseudo_harmful, "train")
     from .fit import MINIMUM_PROMPTS, Settings, prepare
-    from .prompts import require
     from .scan import scan as run_scan
     from .show import scan_reason, scan_table
 
     target = output_dir / "scan.json"
+    if output_dir.is_file():
+        raise UserError(output_dir, "a file", "a folder", "give another --output-dir")
     if target.exists():
         raise UserError(target, "a file of this name exists", "a new name", "give another --output-dir")
     require(given, MINIMUM_PROMPTS)
@@ -147,7 +152,10 @@ def fit(
     ] = "merged",
     starter: Starter = True,
     allow_unsafe: Annotated[
-        bool, typer.Option("--allow-unsafe", help="Write the model even where it refuses fewer harmful prompts.")
+        bool,
+        typer.Option(
+            "--allow-unsafe", help="Write the trained model even where it refuses fewer harmful prompts than it may."
+        ),
     ] = False,
     device: Device = "auto",
 ) -> None:
@@ -156,14 +164,12 @@ def fit(
     choice = _layer(layer)
     new_folder(output_dir)
     from .fit import MINIMUM_PROMPTS, Settings
-    from .prompts import require
 
     require(given, MINIMUM_PROMPTS)
     chat_model = _load(model, device)
-    settings = Settings(
-        rule, choice, seed, starter=starter and rule == "boundary"
-    )  # the paper's rules are kept to the letter
-    _fit_and_save(chat_model, given, settings, output_dir, export, allow_unsafe)
+    # The paper's rules are kept to the letter, so they see the given prompts alone.
+    settings = Settings(rule, choice, seed, starter=starter and rule == "boundary", allow_unsafe=allow_unsafe)
+    _fit_and_save(chat_model, given, settings, output_dir, export)
 
 
 @app.command()
@@ -178,7 +184,7 @@ def measure(
         str | None, typer.Option(help="Model to compare with: KL on harmless prompts.", metavar="MODEL")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)] = None,
-    max_new_tokens: MaxNewTokens = 64,
+    max_new_tokens: MaxNewTokens = ANSWER_TOKENS,
     batch_size: Annotated[str, typer.Option(help="Prompts at a time: auto or a number.")] = "auto",
     device: Device = "auto",
 ) -> None:
@@ -186,14 +192,15 @@ def measure(
     given = _gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
     size = _batch_size(batch_size)
     new_folder(output_dir)
-    from .measure import harmless_logprobs, save_measurement, with_harmful
+    from .measure import harmless_logprobs, with_harmful
     from .measure import measure as run_measure
     from .show import measurement_table
 
-    given = with_harmful(limit_per_set(given, limit) if limit else given)
+    given = with_harmful(given)
+    if limit:
+        given = limit_per_set(given, limit)
     baseline_logprobs = harmless_logprobs(_load(baseline, device), given) if baseline else None
-    measurement = run_measure(_load(model, device), given, max_new_tokens, size, baseline_logprobs)
-    save_measurement(measurement, output_dir)
+    measurement = run_measure(_load(model, device), given, output_dir, max_new_tokens, size, baseline_logprobs)
     console.print(measurement_table({model: measurement}))
     console.print(f"Answers in {output_dir / 'responses.jsonl'}, rates in {output_dir / 'results.json'}")
 
@@ -203,7 +210,7 @@ def demo(
     output_dir: Annotated[
         Path | None, typer.Option(help="New or empty folder; default: runs/demo-DATE-TIME.", metavar="DIR")
     ] = None,
-    max_new_tokens: MaxNewTokens = 24,
+    max_new_tokens: MaxNewTokens = ANSWER_TOKENS,
     seed: Seed = 0,
     device: Device = "auto",
 ) -> None:
@@ -212,7 +219,7 @@ def demo(
     from .activations import last_token_activations
     from .chat import encode
     from .fit import Settings
-    from .measure import harmless_logprobs, save_measurement
+    from .measure import harmless_logprobs
     from .measure import measure as run_measure
     from .show import draw_positions, measurement_table, side_by_side
     from .testbed import build_testbed
@@ -223,19 +230,18 @@ def demo(
     held_out = starter_prompts("held_out")
 
     console.rule("2 of 4  Measured as it is, on held-out prompts")
-    before = run_measure(chat_model, held_out, max_new_tokens)
+    before = run_measure(chat_model, held_out, new_folder(folder / "before"), max_new_tokens)
     baseline_logprobs = harmless_logprobs(chat_model, held_out)
-    save_measurement(before, new_folder(folder / "before"))
     console.print(measurement_table({"before": before}))
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
     run = new_folder(folder / "run")
-    result = _fit_and_save(chat_model, starter_prompts("train"), Settings(seed=seed), run, "merged", False)
+    result = _fit_and_save(chat_model, starter_prompts("train"), Settings(seed=seed), run, "merged")
 
     console.rule("4 of 4  Measured again")
     tuned = _load(str(run / "model"), device)
-    after = run_measure(tuned, held_out, max_new_tokens, baseline_logprobs=baseline_logprobs)
-    save_measurement(after, new_folder(folder / "after"))
+    after_folder = new_folder(folder / "after")
+    after = run_measure(tuned, held_out, after_folder, max_new_tokens, baseline_logprobs=baseline_logprobs)
     console.print(measurement_table({"before": before, "after": after}))
     console.print(side_by_side(before, after, count=3))
     picture = folder / "projections.png"
@@ -254,7 +260,6 @@ def _fit_and_save(
     settings: "Settings",
     folder: Path,
     export: "Export",
-    allow_unsafe: bool,
 ) -> "Fit":
     """Fit, show and save. Exits with status 3 where the model was withheld as unsafe."""
     from .fit import fit as run_fit
@@ -265,8 +270,8 @@ def _fit_and_save(
     console.print(fit_table(result))
     if result.failure:
         console.print(result.failure, style="bold red")
-    withheld = bool(result.failure) and not allow_unsafe
-    save_run(folder, chat_model, result, settings, given, "none" if withheld else export)
+    withheld = bool(result.failure) and not settings.allow_unsafe
+    save_run(folder, chat_model, result, settings, given, export, written=not withheld)
     if withheld:
         console.print(f"No model was written (--allow-unsafe writes it all the same). Record: {folder / 'run.json'}")
         raise typer.Exit(EXIT_NOT_SAFE)

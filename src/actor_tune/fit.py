@@ -13,9 +13,11 @@ import torch
 
 from .activations import block_inputs, check_wiring
 from .chat import encode
+from .checkpoint import check_stored
 from .direction import RefusalDirection, refusal_direction
+from .errors import UserError
 from .model import ChatModel, check_layer
-from .prompts import Prompt, Split, require, split_validation, starter_prompts
+from .prompts import Prompt, Split, distinct, require, split_validation, starter_prompts
 from .scan import Scan, candidate_layers, scan
 from .strength import Limits, Trial, choose, failure, try_strengths
 from .targets import (
@@ -63,12 +65,14 @@ class Settings:
 
     - `starter`: whether the built-in prompts are trained on too. They vary in form, and each benign one
       has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
+    - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
     rule: Rule = "boundary"
     layer: LayerChoice = "auto"
     seed: int = 0
     starter: bool = True
+    allow_unsafe: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -124,6 +128,7 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
     with watch.stage("choose block"):
         found = None if isinstance(settings.layer, int) else scan_candidates(chat_model, split, settings)
         layer = choose_layer(chat_model, settings.layer, found)
+        check_stored(chat_model, layer)
 
     everything = split.train + split.validation
     with watch.stage("run blocks below"):
@@ -143,10 +148,15 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
         loss, schedule = objective(settings.rule, trained_on, kinds, direction)
         trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
 
+    if not all(tensor.isfinite().all() for tensor in trained.state.values()):
+        raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
+
     with watch.stage("choose strength"):
         if settings.rule == "boundary":
             trials = try_strengths(chat_model, validation, split.validation, trained.state)
             chosen = choose(trials, settings.limits)
+            if chosen.strength == 0 and settings.allow_unsafe:
+                chosen = next(trial for trial in trials if trial.strength == 1)
         else:
             trials = try_strengths(chat_model, validation, split.validation, trained.state, (0.0, 1.0))
             chosen = trials[-1]
@@ -177,8 +187,11 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
 
 
 def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
-    """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation."""
-    mixed = with_starter(prompts) if settings.starter else prompts
+    """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation.
+
+    **Raises:** `UserError` when a prompt is given under two kinds, or sets are too small to be divided.
+    """
+    mixed = distinct(with_starter(prompts) if settings.starter else prompts)
     return split_validation(mixed, VALIDATION_SHARE, settings.seed)
 
 
@@ -189,9 +202,11 @@ def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
-    """Scan the blocks that may be chosen."""
-    layers = candidate_layers(len(chat_model.blocks))
-    return scan(chat_model, split.train, layers, settings.layer == "silhouette", settings.seed)
+    """Scan the blocks that may be chosen: by silhouette all, as in the paper, by effect the middle."""
+    by_silhouette = settings.layer == "silhouette"
+    count = len(chat_model.blocks)
+    layers = range(count - 1) if by_silhouette else candidate_layers(count)
+    return scan(chat_model, split.train, layers, by_silhouette, settings.seed)
 
 
 def choose_layer(chat_model: ChatModel, choice: LayerChoice, found: Scan | None) -> int:

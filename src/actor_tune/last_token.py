@@ -51,6 +51,8 @@ def _same(run: RunBlock, plain: torch.Tensor, tolerance: float) -> bool:
     try:
         with torch.no_grad():
             short = run()
+    except torch.OutOfMemoryError:
+        raise
     except (RuntimeError, ValueError, IndexError):
         return False  # The parts around it do not fit an input of one token: it must see all of them.
     return short.shape == plain.shape and float((short - plain).abs().max()) <= tolerance

@@ -53,27 +53,36 @@ def with_harmful(prompts: Sequence[Prompt]) -> list[Prompt]:
 def measure(
     chat_model: ChatModel,
     prompts: Sequence[Prompt],
+    folder: Path,
     max_new_tokens: int,
     batch_size: int | None = None,
     baseline_logprobs: torch.Tensor | None = None,
 ) -> Measurement:
-    """Answer, judge and score.
+    """Answer, judge and score; write `responses.jsonl` as soon as there are answers, `results.json` last, in `folder`.
 
     **Arguments:**
 
     - `baseline_logprobs`: `harmless_logprobs` of the baseline on the same prompts.
 
-    **Raises:** `UserError` when there is no prompt or a set without a scored answer.
+    **Raises:** `UserError` when there is no prompt, a set without a scored answer, or a baseline of another vocabulary.
     """
     if not prompts:
         raise UserError("prompts", "none", "at least one", "give --prompts FILE")
-    responses = respond(chat_model, prompts, max_new_tokens, batch_size)
-    verdicts = [judge_opening(response.prompt.text, response.text) for response in responses]
-    sets = results_by_set(responses, verdicts)
     kl = None
     if baseline_logprobs is not None:
-        kl = mean_kl(baseline_logprobs, harmless_logprobs(chat_model, prompts))
-    return Measurement(chat_model.name, responses, verdicts, sets, scores(sets), kl)
+        logprobs = harmless_logprobs(chat_model, prompts)
+        if logprobs.shape != baseline_logprobs.shape:
+            found = f"a vocabulary of {baseline_logprobs.shape[1]} tokens"
+            expected = f"{logprobs.shape[1]}, as the model has"
+            raise UserError("--baseline", found, expected, "name the model it was made from")
+        kl = mean_kl(baseline_logprobs, logprobs)
+    responses = respond(chat_model, prompts, max_new_tokens, batch_size)
+    verdicts = [judge_opening(response.prompt.text, response.text) for response in responses]
+    write_jsonl(folder / "responses.jsonl", responses_json(responses, verdicts))
+    sets = results_by_set(responses, verdicts)
+    measurement = Measurement(chat_model.name, responses, verdicts, sets, scores(sets), kl)
+    write_json(folder / "results.json", results_json(measurement))
+    return measurement
 
 
 def harmless_logprobs(chat_model: ChatModel, prompts: Sequence[Prompt]) -> torch.Tensor:
@@ -121,9 +130,9 @@ def results_json(measurement: Measurement) -> dict[str, Any]:
     return results
 
 
-def save_measurement(measurement: Measurement, folder: Path) -> None:
-    """Write `responses.jsonl`, then `results.json`: where that is, the measurement is whole."""
-    rows = [
+def responses_json(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """The rows of `responses.jsonl`."""
+    return [
         {
             "prompt": response.prompt.text,
             "kind": response.prompt.kind,
@@ -132,7 +141,5 @@ def save_measurement(measurement: Measurement, folder: Path) -> None:
             "verdict": verdict.outcome,
             "reason": verdict.reason,
         }
-        for response, verdict in zip(measurement.responses, measurement.verdicts, strict=True)
+        for response, verdict in zip(responses, verdicts, strict=True)
     ]
-    write_jsonl(folder / "responses.jsonl", rows)
-    write_json(folder / "results.json", results_json(measurement))

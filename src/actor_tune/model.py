@@ -48,7 +48,7 @@ class ChatModel:
 
 
 def load_model(name: str, device: str = "cpu") -> ChatModel:
-    """Load a local folder or Hub id in the dtype of its checkpoint, ready for reading (no gradients, eval mode).
+    """Load a local folder or Hub id in the dtype its config names, ready for reading (no gradients, eval mode).
 
     **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, or when
     a weight is not finite.
@@ -58,19 +58,29 @@ def load_model(name: str, device: str = "cpu") -> ChatModel:
         raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
     if not weight_files(folder):
         raise UserError(name, "no weights", f"{WEIGHT_FILES} beside config.json", "save the model with save_pretrained")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            name, f"no tokenizer ({_first_line(error)})", "a chat model", "save its tokenizer too"
+        ) from None
     if not tokenizer.chat_template:
         fix = "choose a chat model, or add chat_template.jinja to its folder"
         raise UserError(name, "the tokenizer has no chat template", "a chat model", fix)
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map=device)
-    except SafetensorError as error:
-        raise UserError(name, f"weights that cannot be read ({error})", WEIGHT_FILES, "download them again") from None
+    except (OSError, ValueError, SafetensorError) as error:
+        found = f"a model that cannot be loaded ({_first_line(error)})"
+        raise UserError(name, found, "a causal language model with all its weights", "download it again") from None
     model.eval().requires_grad_(False)
     for tensor_name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
     return ChatModel(name, folder, model, tokenizer, find_blocks(model))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def model_folder(name: str) -> Path:
@@ -129,7 +139,8 @@ def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
 def check_layer(chat_model: ChatModel, layer: int) -> int:
     """`layer` as a block index that can be trained; negative counts from the end.
 
-    The last block is excluded: nothing reads its output but the final norm, so moving it does not move refusal.
+    The last block is excluded: `hidden_states` has its output only after the final norm, so that reading and editing it
+    would not be the same thing.
 
     **Raises:** `UserError` when out of range.
     """

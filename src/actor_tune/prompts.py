@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import importlib.resources
+import io
 import json
 import random
 from collections import Counter
@@ -51,7 +52,7 @@ def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:
     **Raises:** `UserError` as `load_prompts`; also when a column `kind` says something else.
     """
     if path.suffix == ".txt":
-        lines = _read_text(path).splitlines()
+        lines = _read_text(path).split("\n")
         prompts = [Prompt(line.strip(), kind, path.stem) for line in lines if line.strip()]
         if not prompts:
             raise UserError(path, "the file is empty", "one prompt a line", "add prompts or leave the option out")
@@ -71,7 +72,7 @@ def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:
 def starter_prompts(part: Part) -> list[Prompt]:
     """The prompts that ship with the package; `part` is "train" or "held_out". Twins stay in the same part."""
     file = importlib.resources.files(__package__) / "starter" / "prompts.csv"
-    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines(keepends=True))
+    rows = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
     return [Prompt(row["prompt"], cast(Kind, row["kind"]), row["set"]) for row in rows if row["part"] == part]
 
 
@@ -111,18 +112,44 @@ class Split:
 
 
 def split_validation(prompts: Sequence[Prompt], share: float, seed: int) -> Split:
-    """Put `share` (0..1) of each set's prompts, at least one of every kind, aside for validation. Order is kept."""
+    """Put `share` (0..1) of each set's prompts, at least one of every set of two or more, aside. Order is kept.
+
+    **Raises:** `UserError` when a kind then has no prompt in one of the parts.
+    """
     chooser = random.Random(seed)
     groups: dict[tuple[Kind, str], list[int]] = {}
     for index, prompt in enumerate(prompts):
         groups.setdefault((prompt.kind, prompt.set), []).append(index)
     aside: set[int] = set()
     for members in groups.values():
-        aside.update(chooser.sample(members, max(1, round(share * len(members)))))
-    return Split(
+        count = min(len(members) - 1, max(1, round(share * len(members))))  # a prompt alone in its set is trained on
+        aside.update(chooser.sample(members, count))
+    split = Split(
         train=[prompt for index, prompt in enumerate(prompts) if index not in aside],
         validation=[prompt for index, prompt in enumerate(prompts) if index in aside],
     )
+    for kind in KINDS:
+        if not (of_kind(split.train, kind) and of_kind(split.validation, kind)):
+            found = f"the {kind} prompts are alone in their sets"
+            raise UserError("prompts", found, "a set of at least two of each kind", "give more prompts the same set")
+    return split
+
+
+def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts` without repetitions, so that none is both trained and validated on.
+
+    **Raises:** `UserError` when a text is given under two kinds.
+    """
+    kinds: dict[str, Kind] = {}
+    kept = []
+    for prompt in prompts:
+        if prompt.text not in kinds:
+            kinds[prompt.text] = prompt.kind
+            kept.append(prompt)
+        elif kinds[prompt.text] != prompt.kind:
+            found = f"{prompt.text[:60]!r} is {kinds[prompt.text]} and {prompt.kind}"
+            raise UserError("prompts", found, "one kind for each prompt", "remove it from one of the files")
+    return kept
 
 
 def limit_per_set(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
@@ -178,9 +205,11 @@ def _read_table(path: Path, required: tuple[str, ...]) -> list[Row]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(path, "no such file", "a file of prompts", "check the path") from None
+    except PermissionError:
+        raise UserError(path, "may not be read", "a readable file", "change its permissions") from None
     except IsADirectoryError:
         raise UserError(path, "a folder", "a file of prompts", "name a file in it") from None
     except UnicodeDecodeError as error:
@@ -188,7 +217,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_csv(path: Path) -> list[Row]:
-    reader = csv.DictReader(_read_text(path).splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
     rows = []
     try:
         for row in reader:
@@ -204,7 +233,7 @@ def _read_csv(path: Path) -> list[Row]:
 
 def _read_jsonl(path: Path) -> list[Row]:
     rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -232,5 +261,10 @@ def _read_parquet(path: Path) -> list[Row]:
         table = pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise UserError(path, f"not parquet ({error})", "a parquet file", "write it again") from None
-    rows = table.to_pylist()
-    return [(number, {key: str(value) for key, value in row.items()}) for number, row in enumerate(rows, start=1)]
+    rows = list(enumerate(table.to_pylist(), start=1))
+    for number, row in rows:
+        for column, value in row.items():
+            if not isinstance(value, str):
+                fix = "write the column as strings"
+                raise UserError(f"{path}, row {number}", f"`{column}` is {value!r}", "a string", fix)
+    return rows

@@ -1,10 +1,12 @@
 """Greedy answers of a model to prompts, in batches."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from transformers import GenerationConfig
 
 from .activations import compact_head, forward
 from .chat import Batch, TokenIds, encode, pad, rows_by_length
@@ -60,22 +62,29 @@ def respond(
 
 
 def _generate(chat_model: ChatModel, batch: Batch, max_new_tokens: int) -> list[str]:
-    # Every sampling setting that a checkpoint's generation_config.json may carry is set here: answers are greedy.
-    with compact_head(chat_model):
+    with compact_head(chat_model), _plain_decoding(chat_model):
         output = chat_model.model.generate(  # type: ignore[operator]
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=None,
-            pad_token_id=chat_model.pad_id,
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=max_new_tokens
         )
     new_tokens = output[:, batch.input_ids.shape[1] :]
     return chat_model.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+
+
+@contextmanager
+def _plain_decoding(chat_model: ChatModel) -> Iterator[None]:
+    """Greedy decoding and nothing else: no sampling, penalty or banned word that the checkpoint's config may name."""
+    model = chat_model.model
+    own = model.generation_config
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+        pad_token_id=chat_model.pad_id,
+    )
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @torch.inference_mode()

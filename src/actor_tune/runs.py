@@ -10,17 +10,29 @@ from safetensors.torch import save_file
 
 from .checkpoint import checkpoint_names, save_merged, save_patch
 from .files import replacing, write_json
-from .fit import Fit, Settings
+from .fit import BOUNDARY_SHIFTS, PAPER_ALPHA, UNIFORM_ALPHA, Fit, Rule, Settings
 from .model import ChatModel, weights_hash
-from .prompts import KINDS, Prompt, fingerprint, of_kind
+from .prompts import KINDS, Prompt, fingerprint, of_kind, starter_prompts
 
 Export = Literal["merged", "patch", "none"]
+
+STRENGTH_OF: dict[Rule, dict[str, Any]] = {
+    "boundary": {"shifts": asdict(BOUNDARY_SHIFTS)},
+    "paper": {"alpha": PAPER_ALPHA},
+    "uniform": {"alpha": UNIFORM_ALPHA},
+}
 
 VERSIONS_OF = ("actor-tune", "torch", "transformers", "safetensors", "scikit-learn")
 
 
 def save_run(
-    folder: Path, chat_model: ChatModel, result: Fit, settings: Settings, given: list[Prompt], export: Export
+    folder: Path,
+    chat_model: ChatModel,
+    result: Fit,
+    settings: Settings,
+    given: list[Prompt],
+    export: Export,
+    written: bool,
 ) -> None:
     """Write the run; where `run.json` is, the run is whole.
 
@@ -28,18 +40,21 @@ def save_run(
 
     - `given`: the prompts as the user gave them; `result.prompts` may have guards added.
     - `export`: "merged" writes patch and model, "patch" the patch alone, "none" neither.
+    - `written`: False where patch and model are withheld all the same, as unsafe.
     """
     base_hash = weights_hash(chat_model.folder)
     tensors = checkpoint_names(chat_model, result.layer, result.state)
-    if export != "none":
+    if written and export != "none":
         save_patch(folder / "patch.safetensors", tensors, result.layer, chat_model.name, base_hash)
-    if export == "merged":
+    if written and export == "merged":
         save_merged(chat_model.folder, tensors, folder / "model")
     with replacing(folder / "direction.safetensors") as temporary:
         direction = {"vector": result.direction.vector, "origin": result.direction.origin}
         save_file(direction, temporary, metadata={"layer": str(result.layer), "base_sha256": base_hash})
     write_json(folder / "positions.json", positions_json(result))
-    write_json(folder / "run.json", run_json(chat_model, result, settings, given, export, base_hash))
+    write_json(
+        folder / "run.json", run_json(chat_model, result, settings, given, export, base_hash) | {"written": written}
+    )
 
 
 def positions_json(result: Fit) -> list[dict[str, Any]]:
@@ -71,7 +86,7 @@ def run_json(
         "schema": 1,
         "model": {"name": chat_model.name, "sha256": base_hash, "blocks": len(chat_model.blocks)},
         "settings": asdict(settings) | {"export": export},
-        "training": asdict(result.schedule),
+        "training": asdict(result.schedule) | STRENGTH_OF[settings.rule],
         "layer": result.layer,
         "scan": None
         if result.scan is None
@@ -79,6 +94,7 @@ def run_json(
         "prompts": {
             kind: {"n": len(of_kind(given, kind)), "sha256": fingerprint(of_kind(given, kind))} for kind in KINDS
         },
+        "starter_sha256": fingerprint(starter_prompts("train")) if settings.starter else None,
         "trained_on": len(result.validation) - sum(result.validation),
         "validated_on": sum(result.validation),
         "direction_length": result.direction.length,

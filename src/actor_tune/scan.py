@@ -3,7 +3,7 @@
 The paper picks the layer where harmful and harmless prompts lie furthest apart. That can be a layer where editing does
 nothing (see `docs/method.md`), so the choice is made by effect, with the paper's silhouette shown beside it.
 
-Cost: one pass over the prompts, then a single token per block and direction, because only the last token is moved.
+Cost: two passes over at most 32 prompts of each kind, then single tokens: only the last token is moved.
 """
 
 import copy
@@ -82,14 +82,20 @@ def candidate_layers(count: int) -> range:
     return range(count // 3, max(count // 3 + 1, 3 * count // 4))
 
 
-def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor) -> torch.Tensor:
+def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor, model_name: str) -> torch.Tensor:
     """The first answer tokens that are more likely by 0.01 or more after harmful than after harmless prompts.
 
     From log-probabilities (prompt, vocabulary); returns token ids. Read off the model itself, so that no list of
     phrases, and no language, is built in.
+
+    **Raises:** `UserError` when there is none: without a sign of refusal nothing can be said about safety.
     """
     surplus = harmful.exp().mean(dim=0) - harmless.exp().mean(dim=0)
-    return (surplus > 0.01).nonzero().flatten()
+    tokens = (surplus > 0.01).nonzero().flatten()
+    if not len(tokens):
+        found = "harmful and harmless prompts begin their answers with the same tokens"
+        raise UserError(model_name, found, "a model that refuses harmful prompts at once", "choose an aligned model")
+    return tokens
 
 
 def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int], silhouettes: bool, seed: int) -> Scan:
@@ -106,10 +112,7 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
     activations = {kind: last_token_activations(chat_model, tokens[kind]) for kind in ("harmful", "harmless")}
     started = {kind: _Started(chat_model, tokens[kind]) for kind in KINDS}
     plain = {kind: started[kind].first_token_logprobs() for kind in KINDS}
-    refusal_tokens = refusal_token_ids(plain["harmful"], plain["harmless"])
-    if not len(refusal_tokens):
-        found = "harmful and harmless prompts begin their answers with the same tokens"
-        raise UserError(chat_model.name, found, "a model that refuses harmful prompts", "choose an aligned model")
+    refusal_tokens = refusal_token_ids(plain["harmful"], plain["harmless"], chat_model.name)
 
     def refusal(logprobs: torch.Tensor) -> float:
         return float(logprobs[:, refusal_tokens].exp().sum(dim=-1).mean())

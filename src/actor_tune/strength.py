@@ -83,7 +83,7 @@ def try_strengths(
     plain = first_token_logprobs(chat_model, inputs)
     harmless = torch.tensor([prompt.kind == "harmless" for prompt in prompts])
     harmful = torch.tensor([prompt.kind == "harmful" for prompt in prompts])
-    tokens = refusal_token_ids(plain[harmful], plain[harmless])
+    tokens = refusal_token_ids(plain[harmful], plain[harmless], chat_model.name)
     unedited = plain[:, tokens].exp().sum(dim=-1)
     trials = []
     try:
@@ -124,10 +124,10 @@ def excess(trial: Trial, limits: Limits) -> list[str]:
     broken = [
         f"{what} fell by {100 * drop:.1f} points (at most {100 * limit:.1f} are allowed)"
         for what, drop, limit in drops
-        if drop > limit
+        if not drop <= limit  # so that NaN breaks it
     ]
     most = limits.kl_harmless + trial.kl_error
-    if trial.kl_harmless > most:
+    if not trial.kl_harmless <= most:
         broken.append(f"KL on harmless prompts is {trial.kl_harmless:.2f} nats (at most {most:.2f} are allowed)")
     return broken
 
@@ -166,5 +166,5 @@ def _by_set(prompts: Sequence[Prompt], refusal: torch.Tensor, unedited: torch.Te
 
 
 def _standard_error(values: torch.Tensor) -> float:
-    """Of the mean of `values` (prompt)."""
-    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    """Of the mean of `values` (prompt), which are probabilities or nats; of a single one nothing is known, so 1."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 1.0

@@ -32,13 +32,14 @@ def boundary_targets(
     """Targets of the boundary rule, from the activations of the unedited model.
 
     With u = R / ||R|| and s = u.(a - o): a - p s u for pseudo-harmful, a + h s u for harmful, a for harmless. Each
-    prompt moves along R by as much as it is from the harmless mean, so that one that is hardly refused hardly moves.
+    prompt moves along R by as much as it is from the harmless mean, so that one hardly refused hardly moves; one on
+    the far side of that mean (s < 0) is held in place, whatever its kind.
 
     Differs from the paper (Eq. 9): the projection is taken from the harmless mean o instead of from 0, so that its sign
     says which side a prompt is on; targets are fixed by the unedited model, so that training has an end; harmless
     prompts are held in place.
     """
-    position = direction.position(activations)
+    position = direction.position(activations).clamp(min=0)  # a prompt beyond the harmless mean stays where it is
     factor = torch.zeros_like(position)
     factor[kinds == PSEUDO_HARMFUL] = -shifts.pseudo_harmful
     factor[kinds == HARMFUL] = shifts.harmful

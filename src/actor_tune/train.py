@@ -180,13 +180,15 @@ def current_direction(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.T
 
 @contextmanager
 def in_float32(block: torch.nn.Module) -> Iterator[None]:
-    """Hold the block in float32; afterwards it is in the dtype it had."""
-    dtype = next(block.parameters()).dtype
+    """Hold the block in float32; afterwards every tensor of it is in the dtype it had."""
+    tensors = [*block.parameters(), *block.buffers()]
+    dtypes = [tensor.dtype for tensor in tensors]
     block.float()
     try:
         yield
     finally:
-        block.to(dtype)
+        for tensor, dtype in zip([*block.parameters(), *block.buffers()], dtypes, strict=True):
+            tensor.data = tensor.data.to(dtype)
 
 
 @contextmanager
