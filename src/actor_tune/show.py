@@ -29,7 +29,11 @@ def score_text(score: float | None) -> str:
 
 def measurement_table(measurements: dict[str, Measurement]) -> Table:
     """One row a set and a score, one column a measurement; all must have measured the same sets."""
-    table = Table(title="Refused, with 95 % intervals")
+    table = Table(
+        title="Refused, with 95 % intervals",
+        caption="compliance rate: answered, mean over pseudo_harmful sets; "
+        "safety score: refused, mean over harmful sets",
+    )
     for column in ("set", "kind", "n"):
         table.add_column(column, justify="right" if column == "n" else "left")
     for name in measurements:
@@ -40,8 +44,8 @@ def measurement_table(measurements: dict[str, Measurement]) -> Table:
         table.add_row(result.name, Text(result.kind, COLOURS[result.kind]), str(result.refusals.n), *rates)
     table.add_section()
     for label, name in (
-        ("compliance rate (mean over pseudo_harmful sets)", "compliance_rate"),
-        ("safety score (mean over harmful sets)", "safety_score"),
+        ("compliance rate", "compliance_rate"),
+        ("safety score", "safety_score"),
         ("trade-off score", "tradeoff_score"),
         ("harmless refusal rate", "harmless_refusal_rate"),
     ):
