@@ -48,10 +48,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=3)
     arguments = parser.parse_args()
-    random.seed(arguments.seed)
-    torch.manual_seed(arguments.seed)
     with tempfile.TemporaryDirectory() as workspace:
         chat_model = load_model(str(arguments.base or build_base(Path(workspace) / "base")))
+    # Only now: building the base draws random numbers, and the result must not depend on whether it was given.
+    random.seed(arguments.seed)
+    torch.manual_seed(arguments.seed)
     examples = training_examples(chat_model)
     model = get_peft_model(
         chat_model.model, LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
