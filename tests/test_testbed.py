@@ -42,7 +42,7 @@ def test_the_adapter_is_small():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # other people's code: GGUF reading and PEFT warn of their own deprecations
 def test_testbed_fit_and_measure_on_the_real_model(tmp_path):
-    """The whole road on the real model, with thresholds well inside what docs/results.md reports."""
+    """The whole road on the real model, on the starter prompts, with thresholds well inside what `make demo` prints."""
     model = tmp_path / "testbed"
     assert run("testbed", "--output-dir", model) == 0
     assert run("fit", model, "--output-dir", tmp_path / "run") == 0

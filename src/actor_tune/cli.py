@@ -110,9 +110,8 @@ def scan(
         raise UserError(target, "a file of this name exists", "a new name", "give another --output-dir")
     require(given, MINIMUM_PROMPTS)
     chat_model = _load(model, device)
-    split = prepare(
-        given, Settings(seed=seed, starter=starter)
-    )  # the prompts that fit would scan, so that the choice is the same
+    # The prompts that fit would scan, so that the choice is the same.
+    split = prepare(given, Settings(seed=seed, starter=starter))
     found = run_scan(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes=True, seed=seed)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_json(
@@ -273,7 +272,10 @@ def _fit_and_save(
     withheld = bool(result.failure) and not settings.allow_unsafe
     save_run(folder, chat_model, result, settings, given, export, written=not withheld)
     if withheld:
-        console.print(f"No model was written (--allow-unsafe writes it all the same). Record: {folder / 'run.json'}")
+        console.print(
+            "No model was written. Add harmful prompts that look like your pseudo-harmful ones, or try another "
+            f"--layer; --allow-unsafe writes it all the same. Record: {folder / 'run.json'}"
+        )
         raise typer.Exit(EXIT_NOT_SAFE)
     console.print(f"Block {result.layer} trained. Everything is in {folder}")
     return result

@@ -27,7 +27,7 @@ SHIFT = 0.5
 """How far outputs are moved, in units of the distance between the harmless and the harmful mean."""
 
 MAX_PROMPTS = 32
-"""Per kind; more makes the scan slower, not the choice better."""
+"""Per kind: few, because each block and direction runs them all once more."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Scan:
 def candidate_layers(count: int) -> range:
     """The blocks of `count` that may be chosen: the middle, from one third to three quarters.
 
-    Before it, a prompt is not yet understood as a whole. After it, effects go on rising, because less and less is left
-    to compute, but so does the cost on harmless prompts: the last quarter turns what was decided into words.
+    A choice of ours (see `docs/decisions/001-block-by-effect.md`): on the testbed, effects are small before it and go
+    on rising after it, and with them the cost on harmless prompts.
     """
     return range(count // 3, max(count // 3 + 1, 3 * count // 4))
 

@@ -1,7 +1,7 @@
 """Train one block so that the last token's activation reaches its target. Algorithm 1 of the paper, and schedules.
 
-Start here to read the method. Only block l's parameters change; they are trained in float32, whatever the model's
-dtype, because bf16 swallows updates of 1e-5 and, at the paper's alpha, most of the target itself.
+`fit.py` is the whole method; this is its training. Only block l's parameters change; they are trained in float32,
+whatever the model's dtype, because bf16 swallows updates of 1e-5 and, at the paper's alpha, most of the target itself.
 """
 
 import math
@@ -99,7 +99,7 @@ def train_block(
             losses, seen = [], torch.empty(len(lengths))
             for rows in shuffled_batches(lengths, schedule.batch_size, shuffler):
                 if schedule.recompute_every and step and step % schedule.recompute_every == 0:
-                    current = current_direction(chat_model, inputs, kinds)
+                    current = _current_direction(chat_model, inputs, kinds)
                 if schedule.decay:
                     optimizer.param_groups[0]["lr"] = schedule.learning_rate * (1 - step / steps)
                 activations = block_output(chat_model, inputs, rows, schedule.noise, noise)
@@ -163,18 +163,22 @@ def block_output(
 @torch.no_grad()
 def block_outputs(chat_model: ChatModel, inputs: BlockInputs, batch_size: int = 64) -> torch.Tensor:
     """As `block_output` for all prompts, whatever the block's dtype now: (prompt, d_model) float32, on the CPU."""
-    count = len(inputs.token_ids)
     with in_float32(chat_model.blocks[inputs.layer]), _shortcut(chat_model, inputs):
-        parts = [
-            block_output(chat_model, inputs, list(range(start, min(start + batch_size, count))))
-            for start in range(0, count, batch_size)
-        ]
-    return torch.cat(parts)
+        return _outputs_as_prepared(chat_model, inputs, batch_size)
 
 
-def current_direction(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> RefusalDirection:
+def _outputs_as_prepared(chat_model: ChatModel, inputs: BlockInputs, batch_size: int = 64) -> torch.Tensor:
+    """`block_outputs` of a block that is already in float32 and cut down to the last token."""
+    count = len(inputs.token_ids)
+    starts = range(0, count, batch_size)
+    rows = [list(range(start, min(start + batch_size, count))) for start in starts]
+    return torch.cat([block_output(chat_model, inputs, batch) for batch in rows])
+
+
+@torch.no_grad()
+def _current_direction(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> RefusalDirection:
     """The refusal direction with the block's current parameters, from the training prompts themselves (Eq. 1)."""
-    activations = block_outputs(chat_model, inputs)
+    activations = _outputs_as_prepared(chat_model, inputs)
     return refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
 
 
