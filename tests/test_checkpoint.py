@@ -1,16 +1,29 @@
+import copy
+import json
 import os
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actor_tune.checkpoint import check_stored, checkpoint_names, save_merged, save_patch
+from actor_tune import checkpoint
+from actor_tune.checkpoint import (
+    check_stored,
+    checkpoint_names,
+    save_merged,
+    save_patch,
+    stored_dtype_of_block,
+    stored_dtypes,
+)
 from actor_tune.errors import UserError
 from actor_tune.model import load_model
 from actor_tune.train import state_of
-from conftest import make_model, save_model
+from conftest import CONFIGS, make_model, make_tokenizer, save_model
 
 LAYER = 2
 
@@ -20,21 +33,239 @@ def edited(chat_model):
     return checkpoint_names(chat_model, LAYER, {name: tensor + 1 for name, tensor in state.items()})
 
 
+def save_tiny(folder, family="llama", tied=False, shard_size="5GB"):
+    """A tiny bfloat16 checkpoint; of 20KB a shard it is many files."""
+    config = copy.deepcopy(CONFIGS[family])
+    config.tie_word_embeddings = tied
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size=shard_size)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def tensors_of(file):
+    """Name -> tensor of one weight file, copied: a mapped file would be seen to change."""
+    return {name: tensor.clone() for name, tensor in load_file(file).items()}
+
+
+def weights(folder):
+    return sorted(folder.glob("*.safetensors"))
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
+@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shard_size", ["5GB", "20KB"])
-def test_nothing_outside_the_block_changes_and_the_block_does(tmp_path, family, shard_size):
-    base = make_model(family, torch.bfloat16)
-    base.model.save_pretrained(tmp_path / "base", max_shard_size=shard_size)
-    base.tokenizer.save_pretrained(tmp_path / "base")
-    chat_model = load_model(str(tmp_path / "base"))
-    tensors = edited(chat_model)
-    save_merged(tmp_path / "base", tensors, tmp_path / "merged")
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
-    for name, before in base.model.state_dict().items():
+def test_nothing_outside_the_block_changes_and_the_block_does(tmp_path, family, tied, shard_size):
+    base = save_tiny(tmp_path / "base", family, tied, shard_size)
+    stored = {name for file in weights(base) for name in tensors_of(file)}
+    assert ("lm_head.weight" in stored) != tied
+    assert (len(weights(base)) > 1) == (shard_size == "20KB")
+    tensors = edited(load_model(str(base)))
+    save_merged(base, tensors, tmp_path / "merged")
+
+    before = AutoModelForCausalLM.from_pretrained(base, dtype="auto").state_dict()
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
         inside = name.startswith(f"model.layers.{LAYER}.")
         assert (name in tensors) == inside
-        assert torch.equal(merged[name], before + 1 if inside else before), name
-    assert len(list((tmp_path / "base").iterdir())) == len(list((tmp_path / "merged").iterdir()))
+        assert torch.equal(after[name], tensor + 1 if inside else tensor), name
+        assert after[name].dtype == torch.bfloat16
+    assert [file.name for file in sorted(base.iterdir())] == [
+        file.name for file in sorted((tmp_path / "merged").iterdir())
+    ]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shard_size", ["5GB", "20KB"])
+def test_a_loader_that_reads_all_files_in_any_order_sees_no_old_tensor(tmp_path, reverse, shard_size):
+    base = save_tiny(tmp_path / "base", shard_size=shard_size)
+    tensors = edited(load_model(str(base)))
+    save_merged(base, tensors, tmp_path / "merged")
+    seen = {}
+    for file in sorted(weights(tmp_path / "merged"), reverse=reverse):
+        contents = tensors_of(file)
+        assert not seen.keys() & contents.keys(), "TGI refuses a name that is in two files"
+        seen.update(contents)
+    assert all(torch.equal(seen[name], tensor) for name, tensor in tensors.items())
+    assert seen.keys() == {name for file in weights(base) for name in tensors_of(file)}
+
+
+def test_only_bytes_of_changed_tensors_differ(tmp_path):
+    """Read with the library's own reader: the header and every other tensor are where and what they were."""
+    base = save_tiny(tmp_path / "base")
+    tensors = edited(load_model(str(base)))
+    save_merged(base, tensors, tmp_path / "merged")
+    before, after = ((folder / "model.safetensors").read_bytes() for folder in (base, tmp_path / "merged"))
+    assert len(before) == len(after)
+    differing = sum(a != b for a, b in zip(before, after, strict=True))
+    assert 0 < differing <= sum(tensor.nbytes for tensor in tensors.values())
+    length = 8 + int.from_bytes(before[:8], "little")
+    assert before[:length] == after[:length]
+
+
+@pytest.mark.parametrize("linkable", [True, False])
+def test_shards_without_a_changed_tensor_are_linked_or_copied(tmp_path, monkeypatch, linkable):
+    base = save_tiny(tmp_path / "base", shard_size="20KB")
+    tensors = edited(load_model(str(base)))
+    if not linkable:
+
+        def refuse(source, target):
+            raise OSError("no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    save_merged(base, tensors, tmp_path / "merged")
+    changed = [bool(tensors.keys() & tensors_of(file).keys()) for file in weights(base)]
+    assert len(set(changed)) == 2
+    for file, is_changed in zip(weights(base), changed, strict=True):
+        merged = tmp_path / "merged" / file.name
+        assert merged.samefile(file) == (linkable and not is_changed)
+        assert (merged.read_bytes() == file.read_bytes()) != is_changed
+
+
+def test_files_are_copied_where_the_system_cannot_copy_within_itself(tmp_path, monkeypatch):
+    base = save_tiny(tmp_path / "base")
+    tensors = edited(load_model(str(base)))
+    monkeypatch.delattr(os, "copy_file_range", raising=False)
+    save_merged(base, tensors, tmp_path / "plain")
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0, raising=False)
+    save_merged(base, tensors, tmp_path / "nothing_copied")
+    for folder in ("plain", "nothing_copied"):
+        contents = tensors_of(tmp_path / folder / "model.safetensors")
+        assert all(torch.equal(contents[name], tensor) for name, tensor in tensors.items())
+
+
+def test_a_folder_of_symbolic_links_as_the_hub_makes_gives_real_files(tmp_path):
+    base = save_tiny(tmp_path / "base", shard_size="20KB")
+    tensors = edited(load_model(str(base)))
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    for file in base.iterdir():
+        (snapshot / file.name).symlink_to(file)
+    before = {file.name: file.read_bytes() for file in base.iterdir()}
+    save_merged(snapshot, tensors, tmp_path / "merged")
+    assert not any(file.is_symlink() for file in (tmp_path / "merged").iterdir())
+    assert {file.name: file.read_bytes() for file in base.iterdir()} == before
+
+
+@pytest.mark.parametrize("shard_size", ["5GB", "20KB"])
+def test_weights_that_transformers_does_not_load_are_left_out(tmp_path, shard_size):
+    """They would have the old block: a `consolidated.safetensors` is what vLLM takes first."""
+    base = save_tiny(tmp_path / "base", shard_size=shard_size)
+    expected = {file.name for file in base.iterdir()}
+    tensors = edited(load_model(str(base)))
+    save_file({"layers.2.wq": torch.zeros(1)}, base / "consolidated.safetensors")
+    save_file(tensors, base / "model.fp16.safetensors")
+    (base / "pytorch_model.bin").write_bytes(b"x")
+    (base / "pytorch_model.bin.index.json").write_text("{}")
+    if shard_size == "5GB":
+        names = {"weight_map": dict.fromkeys(tensors, "model.fp16.safetensors")}
+        (base / "model.safetensors.index.json").write_text(json.dumps(names))
+    save_merged(base, tensors, tmp_path / "merged")
+    assert {file.name for file in (tmp_path / "merged").iterdir()} == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_a_file_is_changed_without_being_loaded(tmp_path):
+    """One tensor of 128 MiB beside the small ones."""
+    size = 128 << 20
+    (tmp_path / "base").mkdir()
+    file = tmp_path / "base" / "model.safetensors"
+    entries = {"small": ([4, 2], [0, 16]), "large": ([size // 2], [16, 16 + size])}
+    header = {name: {"dtype": "BF16", "shape": shape, "data_offsets": at} for name, (shape, at) in entries.items()}
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(file, 8 + len(text) + 16 + size)
+
+    def memory(name):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
+
+    small = torch.arange(8, dtype=torch.bfloat16).reshape(4, 2)
+    Path("/proc/self/clear_refs").write_text("5")  # The peak starts anew.
+    start = memory("VmRSS")
+    save_merged(tmp_path / "base", {"small": small}, tmp_path / "merged")
+    assert memory("VmHWM") - start < size // 4
+    with safe_open(tmp_path / "merged" / "model.safetensors", framework="pt") as reader:
+        assert torch.equal(reader.get_tensor("small"), small)
+        assert reader.get_slice("large").get_shape() == [size // 2]
+
+
+def test_a_half_written_model_is_never_seen(tmp_path, monkeypatch, model_folder):
+    tensors = edited(load_model(str(model_folder)))
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_merged(model_folder, tensors, tmp_path / "merged")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_older_model_is_not_overwritten(tmp_path, model_folder):
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(FileExistsError):
+        save_merged(model_folder, edited(load_model(str(model_folder))), tmp_path / "merged")
+
+
+@pytest.mark.parametrize("wrong", [torch.float32, torch.float16])
+def test_tensors_in_another_dtype_than_the_stored_are_a_bug_and_not_cast(tmp_path, model_folder, wrong):
+    chat_model = load_model(str(model_folder))
+    with pytest.raises(ValueError, match="bfloat16 in the weight files"):
+        checkpoint_names(chat_model, LAYER, {k: v.to(wrong) for k, v in state_of(chat_model.blocks[LAYER]).items()})
+    tensors = {name: tensor.to(wrong) for name, tensor in edited(chat_model).items()}
+    with pytest.raises(ValueError, match="in the weight files"):
+        save_merged(model_folder, tensors, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_tensor_of_another_shape_is_a_bug(tmp_path, model_folder):
+    tensors = {name: tensor.reshape(-1, 1) for name, tensor in edited(load_model(str(model_folder))).items()}
+    with pytest.raises(ValueError, match="in the weight files"):
+        save_merged(model_folder, tensors, tmp_path / "merged")
+
+
+def test_the_stored_dtype_is_the_file_s_and_not_that_of_the_memory(tmp_path, model_folder):
+    """Of a model that is computed in float32, with a norm that is stored in float32."""
+    file = model_folder / "model.safetensors"
+    contents = tensors_of(file)
+    norm = f"model.layers.{LAYER}.input_layernorm.weight"
+    contents[norm] = contents[norm].float()
+    save_file(contents, file, metadata={"format": "pt"})
+    chat_model = load_model(str(model_folder))
+    chat_model = replace(chat_model, model=chat_model.model.float())
+    check_stored(chat_model, LAYER)
+    dtypes = stored_dtype_of_block(chat_model, LAYER)
+    assert dtypes.keys() == dict(chat_model.blocks[LAYER].named_parameters()).keys()
+    assert {name for name, dtype in dtypes.items() if dtype == torch.float32} == {"input_layernorm.weight"}
+    assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
+    assert stored_dtypes(model_folder, [norm, "model.norm.weight"]) == {
+        norm: torch.float32,
+        "model.norm.weight": torch.bfloat16,
+    }
+    rounded = {name: tensor.to(dtypes[name]) for name, tensor in state_of(chat_model.blocks[LAYER]).items()}
+    save_merged(model_folder, checkpoint_names(chat_model, LAYER, rounded), tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").read_bytes() == file.read_bytes()
+
+
+def test_a_block_whose_weights_were_left_on_disk_can_be_checked(model_folder):
+    chat_model = load_model(str(model_folder))
+    chat_model.blocks[LAYER].to("meta")
+    check_stored(chat_model, LAYER)
+    assert set(stored_dtype_of_block(chat_model, LAYER).values()) == {torch.bfloat16}
+
+
+def test_a_block_that_is_quantised_in_the_files_is_refused_before_training(model_folder):
+    chat_model = load_model(str(model_folder))
+    file = model_folder / "model.safetensors"
+    contents = tensors_of(file)
+    name = f"model.layers.{LAYER}.mlp.up_proj.weight"
+    contents[name] = contents[name].to(torch.float8_e4m3fn)
+    save_file(contents, file, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"F8_E4M3 \[48, 32\] in the weight files"):
+        stored_dtype_of_block(chat_model, LAYER)
 
 
 def test_the_tokenizer_and_chat_template_come_along(tmp_path, model_folder):

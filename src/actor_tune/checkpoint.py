@@ -1,51 +1,134 @@
-"""The changed block as a file of its own (`patch.safetensors`), and a whole checkpoint with it put in (`model/`)."""
+"""The changed block as a file of its own (`patch.safetensors`), and a whole checkpoint with it put in (`model/`).
 
+Weight files are read and written by their headers alone: no tensor but those of the changed block is ever in memory.
+"""
+
+import json
 import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from .errors import UserError
-from .files import link_or_copy, replacing
+from .files import building, clone_or_copy, link_or_copy, replacing
 from .model import ChatModel, weight_files
 from .train import State
 
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-"""Files with weights, in any format; those that are not safetensors would not have the change and are left out."""
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 
-SAFETENSORS_DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.float64: "F64"}
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Files with weights, in any format; those that transformers does not load would not have the change: left out."""
+
+FLOAT_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+"""By their names in safetensors. Others (float8, integers) are quantised and cannot be trained as they are."""
 
 PATCH_FORMAT = "actor-tune patch 1"
 
 
-def checkpoint_names(chat_model: ChatModel, layer: int, state: State) -> State:
-    """`state` of block `layer` under the names that its tensors have in the checkpoint (parameters only)."""
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as the header of its weight file describes it.
+
+    - `dtype`: by its name in safetensors; `shape`: axes in order.
+    - `start`: position of its first byte in the file; `size`: in bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file by name. The library has no call that gives their positions."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors[name] = StoredTensor(entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
+    return tensors
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The weight files that transformers loads, sorted: `model.safetensors`, else those that the index names."""
+    files = weight_files(folder)
+    single = [file for file in files if file.name == SINGLE_FILE]
+    index = folder / INDEX_FILE
+    if single or not index.is_file():
+        return single or files
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [file for file in files if file.name in named]
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the checkpoint in `folder`, by name."""
+    return {name: tensor for file in loaded_files(folder) for name, tensor in read_header(file).items()}
+
+
+def stored_dtypes(folder: Path, names: Iterable[str]) -> dict[str, torch.dtype]:
+    """The dtypes that the tensors of these names have in the weight files, whatever they are computed in.
+
+    **Raises:** `KeyError` when one is not there or is quantised; `check_stored` finds that out before training.
+    """
+    stored = stored_tensors(folder)
+    return {name: FLOAT_DTYPES[stored[name].dtype] for name in names}
+
+
+def block_names(chat_model: ChatModel, layer: int) -> dict[str, str]:
+    """Names of the parameters of block `layer` within the block -> their names in the checkpoint."""
     block = chat_model.blocks[layer]
     prefix = next(name for name, module in chat_model.model.named_modules() if module is block)
-    parameters = dict(block.named_parameters())
-    return {f"{prefix}.{name}": tensor for name, tensor in state.items() if name in parameters}
+    return {name: f"{prefix}.{name}" for name, _ in block.named_parameters()}
+
+
+def stored_dtype_of_block(chat_model: ChatModel, layer: int) -> dict[str, torch.dtype]:
+    """The stored dtype of each parameter of block `layer`, by its name within the block.
+
+    **Raises:** `UserError` where the block could not be written back, as `check_stored` does.
+    """
+    check_stored(chat_model, layer)
+    names = block_names(chat_model, layer)
+    stored = stored_dtypes(chat_model.folder, names.values())
+    return {name: stored[full] for name, full in names.items()}
 
 
 def check_stored(chat_model: ChatModel, layer: int) -> None:
-    """Stop before training where the block could not be written back.
+    """Stop before training where the block could not be written back. Its dtype in memory does not matter.
 
-    **Raises:** `UserError` when a parameter is not in the weight files under its name, shape and dtype in memory, as
-    with experts that transformers fuses when it loads them.
+    **Raises:** `UserError` when a parameter is not in the weight files under its name and shape, as with experts that
+    transformers fuses when it loads them, or is quantised there.
     """
-    wanted = checkpoint_names(chat_model, layer, dict(chat_model.blocks[layer].state_dict()))
-    stored: dict[str, tuple[list[int], str]] = {}
-    for file in weight_files(chat_model.folder):
-        with safe_open(file, framework="pt") as reader:
-            for name in wanted.keys() & set(reader.keys()):
-                header = reader.get_slice(name)
-                stored[name] = (list(header.get_shape()), header.get_dtype())
-    for name, tensor in wanted.items():
-        here = (list(tensor.shape), SAFETENSORS_DTYPES.get(tensor.dtype, str(tensor.dtype)))
-        if stored.get(name) != here:
-            found = f"{name} is {here} in memory and {stored.get(name, 'missing')} in the weight files"
-            raise UserError(chat_model.name, found, "the same", "choose another block, or report this architecture")
+    names = block_names(chat_model, layer)
+    stored = stored_tensors(chat_model.folder)
+    for name, parameter in chat_model.blocks[layer].named_parameters():
+        there = stored.get(names[name])
+        if there is None or there.shape != tuple(parameter.shape) or there.dtype not in FLOAT_DTYPES:
+            entry = f"{there.dtype} {list(there.shape)}" if there else "missing"
+            found = f"{names[name]} is {list(parameter.shape)} in memory and {entry} in the weight files"
+            expected = f"the same shape in both, stored as {', '.join(FLOAT_DTYPES)}"
+            raise UserError(chat_model.name, found, expected, "choose another block, or report this architecture")
+
+
+def checkpoint_names(chat_model: ChatModel, layer: int, state: State) -> State:
+    """`state` of block `layer` under the names that its tensors have in the checkpoint (parameters only).
+
+    **Raises:** `ValueError` when a tensor is not in the dtype that it is stored in. Rounding it here would be too late:
+    the strength was chosen for other numbers.
+    """
+    names = block_names(chat_model, layer)
+    tensors = {names[name]: tensor for name, tensor in state.items() if name in names}
+    for name, dtype in stored_dtypes(chat_model.folder, tensors).items():
+        if tensors[name].dtype != dtype:
+            raise ValueError(f"{name} is {tensors[name].dtype}, but {dtype} in the weight files")
+    return tensors
 
 
 def save_patch(path: Path, tensors: State, layer: int, base: str, base_hash: str, safety: str) -> None:
@@ -53,6 +136,7 @@ def save_patch(path: Path, tensors: State, layer: int, base: str, base_hash: str
 
     **Arguments:**
 
+    - `tensors`: from `checkpoint_names`, which sees to their dtype.
     - `safety`: what was found about it, in a sentence; in the metadata too, as a patch has no model card.
     """
     metadata = {"format": PATCH_FORMAT, "layer": str(layer), "base_model": base, "base_sha256": base_hash}
@@ -65,27 +149,40 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
     """Write the base checkpoint into `folder` with `tensors` in the place of those of the same names.
 
     Weight files without a changed tensor are linked or copied, all other files (config, tokenizer, chat template)
-    copied, byte for byte; in a file with changed tensors all others keep their bits.
+    copied, byte for byte. A file with changed tensors is copied, and only their bytes are replaced: no file of the
+    result has an old tensor, so it does not matter in which order a loader reads them, or whether it reads the index.
 
-    **Raises:** `KeyError` when the base has no tensor of a name; `check_stored` finds that out before training.
+    **Raises:** `KeyError` when the base has no tensor of a name, `ValueError` when it has another dtype or shape there.
     """
-    folder.mkdir()
-    missing = set(tensors)
-    for file in sorted(base_folder.iterdir()):
-        if file.is_file() and file.suffix not in WEIGHT_SUFFIXES:
-            shutil.copyfile(file, folder / file.name)
-    for file in weight_files(base_folder):
-        with safe_open(file, framework="pt") as reader:
-            names = set(reader.keys())
-            if not names & set(tensors):
-                link_or_copy(file, folder / file.name)
-                continue
-            contents = {name: reader.get_tensor(name) for name in names}
-            metadata = reader.metadata()
-        for name in names & set(tensors):
-            contents[name] = tensors[name].contiguous()
-        missing -= names
-        with replacing(folder / file.name) as temporary:
-            save_file(contents, temporary, metadata=metadata)
+    headers = {file: read_header(file) for file in loaded_files(base_folder)}
+    missing = tensors.keys() - set().union(*headers.values())
     if missing:
         raise KeyError(f"the checkpoint {base_folder} has no tensors named {', '.join(sorted(missing))}")
+    with building(folder) as unfinished:
+        for file, stored in headers.items():
+            changed = [name for name in tensors if name in stored]
+            if not changed:
+                link_or_copy(file, unfinished / file.name)
+                continue
+            clone_or_copy(file, unfinished / file.name)
+            with (unfinished / file.name).open("r+b") as stream:
+                for name in changed:
+                    _overwrite(stream, name, stored[name], tensors[name])
+        unread = _unread_indexes(base_folder, set(headers))
+        for file in sorted(base_folder.iterdir()):
+            if file.is_file() and file.suffix not in WEIGHT_SUFFIXES and file not in unread:
+                shutil.copyfile(file, unfinished / file.name)
+
+
+def _overwrite(stream: BinaryIO, name: str, stored: StoredTensor, tensor: torch.Tensor) -> None:
+    here = (tensor.dtype, tuple(tensor.shape))
+    if here != (FLOAT_DTYPES.get(stored.dtype), stored.shape):
+        raise ValueError(f"{name} is {here}, but {(stored.dtype, stored.shape)} in the weight files")
+    stream.seek(stored.start)
+    stream.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _unread_indexes(folder: Path, loaded: set[Path]) -> set[Path]:
+    """Indexes of weight files that are left out: other formats, or shards beside a single file."""
+    read = set() if folder / SINGLE_FILE in loaded else {folder / INDEX_FILE}
+    return set(folder.glob("*.index.json")) - read
