@@ -13,7 +13,7 @@ from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3_moe import Qwen3MoeConfig
 
 from actor_tune.model import ChatModel, find_blocks
-from actor_tune.prompts import Prompt
+from actor_tune.prompts import Prompt, with_system_prompt
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -124,6 +124,13 @@ def prompts() -> list[Prompt]:
 @pytest.fixture(params=sorted(CONFIGS))
 def any_family(request) -> ChatModel:
     return make_model(request.param)
+
+
+@pytest.fixture(params=["apart", "together"])
+def opened_prompts(request) -> list[Prompt]:
+    """Prompts with and without a system prompt, which makes an opening that all of them share."""
+    prompts = make_prompts()
+    return with_system_prompt(prompts, "You are the friendly assistant.") if request.param == "apart" else prompts
 
 
 @pytest.fixture

@@ -21,11 +21,18 @@ from actor_tune.checkpoint import (
     stored_dtypes,
 )
 from actor_tune.errors import UserError
-from actor_tune.model import load_model
+from actor_tune.model import ChatModel
+from actor_tune.model import load_model as load_placed
+from actor_tune.placement import Placement
 from actor_tune.train import state_of
 from conftest import CONFIGS, make_model, make_tokenizer, save_model
 
 LAYER = 2
+
+
+def load_model(folder: str) -> ChatModel:
+    """In the stored dtype, whatever this processor would choose."""
+    return load_placed(folder, Placement(dtype="bfloat16"))
 
 
 def edited(chat_model):

@@ -6,11 +6,12 @@ from safetensors.torch import load_file, save_file
 
 from actor_tune.errors import UserError
 from actor_tune.model import check_layer, load_model, weights_hash
+from actor_tune.placement import Placement
 from conftest import make_model, save_model
 
 
 def test_a_saved_model_loads_in_the_dtype_of_its_checkpoint(model_folder):
-    chat_model = load_model(str(model_folder))
+    chat_model = load_model(str(model_folder), Placement(dtype="bfloat16"))
     assert chat_model.model.dtype == torch.bfloat16
     assert len(chat_model.blocks) == 4
     assert not any(parameter.requires_grad for parameter in chat_model.model.parameters())

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from actor_tune.activations import last_token_activations, shifted
+from actor_tune.activations import shifted
 from actor_tune.chat import encode
 from actor_tune.direction import refusal_direction
 from actor_tune.divergence import mean_kl
@@ -17,11 +17,19 @@ def test_refusal_tokens_are_those_likelier_after_harmful_prompts():
     assert refusal_token_ids(harmful, harmless, "m").tolist() == [0]
 
 
-def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, prompts):
+def last_token_activations(chat_model, token_ids, layer):
+    """What the block returns at the last token in plain forward passes: (prompt, d_model)."""
+    states = [chat_model.model(torch.tensor([ids]), output_hidden_states=True).hidden_states for ids in token_ids]
+    return torch.stack([state[layer + 1][0, -1] for state in states])
+
+
+def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, opened_prompts, monkeypatch):
     """The scan keeps what came before the last token; the same edit in a plain forward pass must say the same."""
-    found = scan(any_family, prompts, [1], silhouettes=False, seed=0)
+    monkeypatch.setattr("actor_tune.scan.refusal_token_ids", lambda *_: torch.tensor([0]))
+    prompts = opened_prompts
+    found = scan(any_family, prompts, [0, 1], silhouettes=False, seed=0)
     tokens = {kind: encode(any_family.tokenizer, of_kind(prompts, kind)) for kind in ("harmful", "harmless")}
-    activations = {kind: last_token_activations(any_family, tokens[kind])[:, 1] for kind in tokens}
+    activations = {kind: last_token_activations(any_family, tokens[kind], 1) for kind in tokens}
     direction = refusal_direction(activations["harmful"], activations["harmless"])
     plain = plain_logprobs(any_family, tokens["harmless"])
     divergences = []
@@ -34,14 +42,11 @@ def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, promp
             with shifted(any_family.blocks[1], shift):
                 rows.append(plain_logprobs(any_family, [tokens["harmless"][row]]))
         divergences.append(mean_kl(plain, torch.cat(rows)))
-    assert found.blocks[0].kl_harmless == pytest.approx(sum(divergences) / 2, rel=1e-2, abs=1e-5)
+    assert found.blocks[1].kl_harmless == pytest.approx(sum(divergences) / 2, rel=1e-2, abs=1e-5)
 
 
 def test_a_model_that_begins_every_answer_alike_has_no_refusal_to_move(chat_model, prompts):
-    def forget(_module, arguments, keywords):
-        return (torch.zeros_like(arguments[0]), *arguments[1:]), keywords
-
-    handle = chat_model.blocks[2].register_forward_pre_hook(forget, with_kwargs=True)
+    handle = chat_model.blocks[2].register_forward_hook(lambda _module, _arguments, output: torch.zeros_like(output))
     with pytest.raises(UserError, match="begin their answers with the same tokens"):
         scan(chat_model, prompts, [0, 1], silhouettes=False, seed=0)
     handle.remove()

@@ -65,7 +65,7 @@ def test_kinds_that_share_a_set_name_are_kept_apart(chat_model, prompts):
     """As they do in a file without a column `set`."""
     same = [Prompt(prompt.text, prompt.kind, "file") for prompt in prompts]
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, same))
-    (unedited,) = try_strengths(chat_model, inputs, same, state_of(chat_model.blocks[1]), (0.0,))
+    (unedited,) = try_strengths(chat_model, inputs, same, state_of(chat_model.blocks[1]), {}, (0.0,))
     assert [(item.name, item.kind) for item in unedited.sets] == [("file", kind) for kind in KINDS]
     assert unedited.safety == unedited.sets[0].refusal
 
@@ -75,13 +75,13 @@ def test_strengths_are_tried_on_the_model_and_then_undone(chat_model, prompts):
     inputs = block_inputs(chat_model, 1, token_ids)
     before = state_of(chat_model.blocks[1])
     other = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in before.items()}
-    trials = try_strengths(chat_model, inputs, prompts, other, (0.0, 1.0))
+    trials = try_strengths(chat_model, inputs, prompts, other, {}, (0.0, 1.0))
     assert trials[0].kl_harmless == pytest.approx(0, abs=1e-6)
     assert trials[1].kl_harmless > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in chat_model.blocks[1].state_dict().items())
 
 
-def test_logprobs_from_kept_inputs_are_those_of_the_whole_model(any_family, prompts):
-    token_ids = encode(any_family.tokenizer, prompts)
+def test_logprobs_from_kept_inputs_are_those_of_the_whole_model(any_family, opened_prompts):
+    token_ids = encode(any_family.tokenizer, opened_prompts)
     kept = first_token_logprobs(any_family, block_inputs(any_family, 2, token_ids))
     assert torch.allclose(kept, plain_logprobs(any_family, token_ids), atol=1e-4)

@@ -25,9 +25,9 @@ from actor_tune.targets import (
 )
 from actor_tune.train import (
     Schedule,
+    batches_of_like_length,
     block_outputs,
     interpolate,
-    shuffled_batches,
     state_of,
     train_block,
 )
@@ -60,7 +60,7 @@ class AffineModel(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 
-    def forward(self, input_ids, attention_mask, position_ids, use_cache, logits_to_keep):
+    def forward(self, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
         hidden = self.embedding(input_ids)
         for block in self.blocks:
             hidden = block(hidden)
@@ -81,7 +81,7 @@ def test_algorithm_1_equals_an_independent_transcription():
     names = ["harmful", "harmless", "pseudo_harmful"] * 4
     kinds = kind_codes(names)
     hidden = torch.randn(len(names), 6, generator=generator)
-    inputs = BlockInputs(1, [[1]] * len(names), [row.unsqueeze(0) for row in hidden])
+    inputs = BlockInputs(1, [[1]] * len(names), 0, hidden[:0], hidden, list(range(len(names))))
     weight, bias = block.map.weight.numpy().copy(), block.map.bias.numpy().copy()
     alpha, rate, every = 0.3, 1e-2, 5
 
@@ -115,14 +115,14 @@ def test_algorithm_1_equals_an_independent_transcription():
     assert trained.epochs[0].loss == pytest.approx(np.mean(losses[: len(names)]), rel=1e-3)
 
 
-def boundary_training(chat_model, prompts, layer, epochs=30, seed=0):
+def boundary_training(chat_model, prompts, layer, epochs=30, seed=0, batch_size=12, rate=3e-3, decay=True):
     token_ids = encode(chat_model.tokenizer, prompts)
     inputs = block_inputs(chat_model, layer, token_ids)
     activations = block_outputs(chat_model, inputs)
     kinds = kind_codes([prompt.kind for prompt in prompts])
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     targets = boundary_targets(activations, kinds, direction, Shifts(pseudo_harmful=1.5, harmful=1.0))
-    schedule = Schedule(epochs, batch_size=12, learning_rate=3e-3, decay=True, noise=0.0, recompute_every=0)
+    schedule = Schedule(epochs, batch_size, learning_rate=rate, decay=decay, noise=0.0, recompute_every=0)
     trained = train_block(
         chat_model,
         inputs,
@@ -177,19 +177,62 @@ def test_epochs_report_the_mean_position_of_each_kind(chat_model, prompts):
 
 def test_batches_hold_every_row_once_and_prompts_of_like_length():
     lengths = [10 + (7 * row) % 40 for row in range(205)]
-    batches = shuffled_batches(lengths, 20, random.Random(0))
+    batches = batches_of_like_length(lengths, 20, random.Random(0))
     assert sorted(row for batch in batches for row in batch) == list(range(205))
     assert sorted(map(len, batches)) == [5, *[20] * 10]
     padding = sum(max(lengths[row] for row in batch) - lengths[row] for batch in batches for row in batch)
     assert padding < 0.15 * sum(lengths)
-    assert batches != shuffled_batches(lengths, 20, random.Random(1))
+    assert batches != batches_of_like_length(lengths, 20, random.Random(1))
+
+
+def trained_through_the_whole_model(chat_model, layer, token_ids, targets, length, rate, epochs, seed):
+    """The same training as user code would do it: one prompt a step, forward and backward through the whole model."""
+    block = chat_model.blocks[layer]
+    before = state_of(block)
+    optimizer = torch.optim.AdamW(block.requires_grad_(True).parameters(), lr=rate, weight_decay=0.0)
+    shuffler = random.Random(seed)
+    for _ in range(epochs):
+        shuffler.shuffle(order := list(range(len(token_ids))))
+        for row in order:
+            states = chat_model.model(torch.tensor([token_ids[row]]), output_hidden_states=True).hidden_states
+            loss = ((states[layer + 1][0, -1] - targets[row]) ** 2).sum() / length**2
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    trained = state_of(block)
+    block.requires_grad_(False).load_state_dict(before)
+    return before, trained
+
+
+def test_training_from_kept_inputs_equals_training_through_the_whole_model(any_family, opened_prompts):
+    token_ids = encode(any_family.tokenizer, opened_prompts)
+    run = boundary_training(any_family, opened_prompts, layer=1, epochs=2, batch_size=1, rate=1e-3, decay=False)
+    before, expected = trained_through_the_whole_model(
+        any_family, 1, token_ids, run.targets, run.direction.length, rate=1e-3, epochs=2, seed=0
+    )
+    for name, start in before.items():
+        moved = float((expected[name] - start).norm())
+        error = float((run.trained.state[name] - expected[name]).norm())
+        # AdamW divides by the size of the gradient, which makes much of rounding where there is next to none.
+        assert error <= 1e-2 * moved, (name, error, moved)
 
 
 def test_interpolation_goes_from_the_unedited_to_the_trained_block():
     before, after = {"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([3.0, 2.0])}
-    assert interpolate(before, after, 0.0)["w"].tolist() == [1.0, 2.0]
-    assert interpolate(before, after, 0.5)["w"].tolist() == [2.0, 2.0]
-    assert interpolate(before, after, 1.0)["w"].tolist() == [3.0, 2.0]
+    assert interpolate(before, after, 0.0, {})["w"].tolist() == [1.0, 2.0]
+    assert interpolate(before, after, 0.5, {})["w"].tolist() == [2.0, 2.0]
+    assert interpolate(before, after, 1.0, {})["w"].tolist() == [3.0, 2.0]
+
+
+def test_interpolation_rounds_to_the_stored_dtype_whatever_is_computed_in():
+    before, after = (
+        {"w": torch.tensor([1.0]), "b": torch.tensor([1.0])},
+        {"w": torch.tensor([1.001]), "b": torch.tensor([1.001])},
+    )
+    mixed = interpolate(before, after, 1.0, {"w": torch.bfloat16})
+    assert mixed["w"].dtype == torch.bfloat16
+    assert mixed["w"].item() == 1.0
+    assert mixed["b"].item() == pytest.approx(1.001)
 
 
 def test_at_the_papers_alpha_most_of_a_bfloat16_target_is_lost():

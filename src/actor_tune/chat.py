@@ -22,10 +22,13 @@ class Batch:
     """Some prompts as one left-padded batch.
 
     - `rows`: index of each row's prompt in the list that was batched.
-    - `input_ids`, `attention_mask`, `position_ids`: (prompt, token) int64; positions count real tokens only.
+    - `opening`: tokens with which all prompts begin and which were run apart; 0 where none were.
+    - `input_ids`, `position_ids`: (prompt, token) int64, of the tokens after the opening; positions count real tokens.
+    - `attention_mask`: (prompt, opening + token) int64.
     """
 
     rows: list[int]
+    opening: int
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
@@ -52,20 +55,33 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> lis
     return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
-def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: torch.device) -> Batch:
-    """Left-pad the prompts `rows` of `token_ids` to one length."""
-    width = max(len(token_ids[row]) for row in rows)
+def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: torch.device, opening: int = 0) -> Batch:
+    """Left-pad the prompts `rows` of `token_ids`, without their first `opening` tokens, to one length."""
+    width = max(len(token_ids[row]) for row in rows) - opening
     input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
-    attention_mask = torch.zeros_like(input_ids)
+    attention_mask = torch.zeros(len(rows), opening + width, dtype=torch.int64)
+    attention_mask[:, :opening] = 1
     for line, row in enumerate(rows):
-        input_ids[line, width - len(token_ids[row]) :] = torch.tensor(token_ids[row])
-        attention_mask[line, width - len(token_ids[row]) :] = 1
-    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
-    return Batch(rows, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
+        real = len(token_ids[row]) - opening
+        input_ids[line, width - real :] = torch.tensor(token_ids[row][opening:])
+        attention_mask[line, opening + width - real :] = 1
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, opening:]
+    return Batch(rows, opening, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
 
 
-def rows_by_length(token_ids: Sequence[TokenIds], batch_size: int) -> Iterator[list[int]]:
-    """Groups of at most `batch_size` indices, longest first: little padding, and out of memory shows at once."""
+def rows_by_length(
+    token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int | None = None
+) -> Iterator[list[int]]:
+    """Groups of at most `batch_size` indices, longest first: little padding, and out of memory shows at once.
+
+    **Arguments:**
+
+    - `batch_tokens`: tokens, padding included, that a group of more than one may have; None: any number.
+    """
     order = sorted(range(len(token_ids)), key=lambda row: -len(token_ids[row]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
+    while order:
+        size = batch_size
+        if batch_tokens is not None:
+            size = max(1, min(batch_size, batch_tokens // len(token_ids[order[0]])))
+        yield order[:size]
+        order = order[size:]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from .errors import UserError
 from .files import building, clone_or_copy, link_or_copy, replacing
-from .model import ChatModel, weight_files
+from .model import ChatModel, block_name, weight_files
 from .train import State
 
 SINGLE_FILE = "model.safetensors"
@@ -84,9 +84,8 @@ def stored_dtypes(folder: Path, names: Iterable[str]) -> dict[str, torch.dtype]:
 
 def block_names(chat_model: ChatModel, layer: int) -> dict[str, str]:
     """Names of the parameters of block `layer` within the block -> their names in the checkpoint."""
-    block = chat_model.blocks[layer]
-    prefix = next(name for name, module in chat_model.model.named_modules() if module is block)
-    return {name: f"{prefix}.{name}" for name, _ in block.named_parameters()}
+    prefix = block_name(chat_model, layer)
+    return {name: f"{prefix}.{name}" for name, _ in chat_model.blocks[layer].named_parameters()}
 
 
 def stored_dtype_of_block(chat_model: ChatModel, layer: int) -> dict[str, torch.dtype]:

@@ -11,15 +11,16 @@ from typing import Literal
 
 import torch
 
-from .activations import block_inputs, check_wiring
+from .activations import block_inputs, check_effect, check_reading
 from .chat import encode
-from .checkpoint import check_stored
+from .checkpoint import stored_dtype_of_block
 from .direction import RefusalDirection, refusal_direction
 from .errors import UserError
-from .model import ChatModel, check_layer
+from .model import ChatModel, check_layer, restore_precision
+from .placement import held, settle
 from .prompts import Prompt, Split, distinct, require, split_validation, starter_prompts, with_system_prompt
 from .scan import Scan, candidate_layers, scan
-from .strength import Limits, Trial, choose, failure, try_strengths
+from .strength import STRENGTHS, Limits, Trial, choose, failure, try_strengths
 from .targets import (
     HARMFUL,
     HARMLESS,
@@ -82,7 +83,7 @@ class Settings:
 class Fit:
     """What a fit found.
 
-    - `state`: the block's parameters to keep, in the model's dtype.
+    - `state`: the block's parameters to keep, in the checkpoint's dtype.
     - `scan`: None where the block was named.
     - `trials`: the strengths tried, and `chosen`, the one kept; for the rules `paper` and `uniform`, which have no
       strength but their alpha, only 0 and 1 are measured and 1 is kept.
@@ -130,41 +131,55 @@ def fit(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings) ->
     with watch.stage("choose block"):
         found = None if isinstance(settings.layer, int) else scan_candidates(chat_model, split, settings)
         layer = choose_layer(chat_model, settings.layer, found)
-        check_stored(chat_model, layer)
+        restore_precision(chat_model, layer)
+        stored = stored_dtype_of_block(chat_model, layer)
+    with held(chat_model.blocks[layer]):
+        return _fit_block(chat_model, split, settings, layer, found, stored, watch)
 
+
+def _fit_block(
+    chat_model: ChatModel,
+    split: Split,
+    settings: Settings,
+    layer: int,
+    found: Scan | None,
+    stored: dict[str, torch.dtype],
+    watch: _Stopwatch,
+) -> Fit:
+    """`fit` of block `layer`, whose weights are in memory and have the dtypes `stored` in the checkpoint."""
     everything = split.train + split.validation
     with watch.stage("run blocks below"):
         token_ids = encode(chat_model.tokenizer, everything)
-        check_wiring(chat_model, layer, token_ids)
+        check_reading(chat_model, layer, token_ids)
         inputs = block_inputs(chat_model, layer, token_ids)
     training = inputs.select(range(len(split.train)))
     validation = inputs.select(range(len(split.train), len(everything)))
 
-    activations = block_outputs(chat_model, inputs)
-    kinds = kind_codes([prompt.kind for prompt in split.train])
-    trained_on = activations[: len(split.train)]
-    direction = refusal_direction(trained_on[kinds == HARMFUL], trained_on[kinds == HARMLESS])
-    warnings = sign_warnings(trained_on, kinds, direction) if settings.rule == "paper" else []
-
     with watch.stage("train"):
+        activations = block_outputs(chat_model, inputs)
+        kinds = kind_codes([prompt.kind for prompt in split.train])
+        trained_on = activations[: len(split.train)]
+        direction = refusal_direction(trained_on[kinds == HARMFUL], trained_on[kinds == HARMLESS])
+        warnings = sign_warnings(trained_on, kinds, direction) if settings.rule == "paper" else []
         loss, schedule = objective(settings.rule, trained_on, kinds, direction)
         trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
-
-    if not all(tensor.isfinite().all() for tensor in trained.state.values()):
-        raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
+        if not all(tensor.isfinite().all() for tensor in trained.state.values()):
+            raise UserError(
+                chat_model.name, "training diverged", "finite weights", "report this model and these prompts"
+            )
 
     with watch.stage("choose strength"):
-        if settings.rule == "boundary":
-            trials = try_strengths(chat_model, validation, split.validation, trained.state)
-            chosen = choose(trials, settings.limits)
-            if chosen.strength == 0 and settings.allow_unsafe:
-                chosen = next(trial for trial in trials if trial.strength == 1)
-        else:
-            trials = try_strengths(chat_model, validation, split.validation, trained.state, (0.0, 1.0))
-            chosen = trials[-1]
+        if chat_model.placement.offload == "none" and chat_model.placement.device_map is None:
+            settle(chat_model.model)  # the blocks above, which were not needed until now
+        check_effect(chat_model, layer, token_ids)
+        strengths = STRENGTHS if settings.rule == "boundary" else (0.0, 1.0)
+        trials = try_strengths(chat_model, validation, split.validation, trained.state, stored, strengths)
+        chosen = choose(trials, settings.limits) if settings.rule == "boundary" else trials[-1]
+        if settings.rule == "boundary" and chosen.strength == 0 and settings.allow_unsafe:
+            chosen = next(trial for trial in trials if trial.strength == 1)
 
     block = chat_model.blocks[layer]
-    state = interpolate(state_of(block), trained.state, chosen.strength)
+    state = interpolate(state_of(block), trained.state, chosen.strength, stored)
     with loaded(block, state):
         after = direction.position(block_outputs(chat_model, inputs)).tolist()
     return Fit(

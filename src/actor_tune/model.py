@@ -5,19 +5,26 @@ for the last block, whose entry there is taken after the final norm.
 """
 
 import hashlib
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .errors import UserError
 from .files import sha256_of
+from .placement import Placement, device_map_with_disk, device_of, resolve_device, resolve_dtype
 
+DEFAULT_PLACEMENT = Placement()
 WEIGHT_FILES = "*.safetensors"
 OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*")
 
@@ -28,6 +35,7 @@ class ChatModel:
 
     - `name`: the path or Hub id that the user gave; `folder`: where its files are.
     - `blocks`: the decoder blocks in order; an entry is the module that turns block l's input into its output.
+    - `placement`: where it was asked to be.
     """
 
     name: str
@@ -35,11 +43,12 @@ class ChatModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     blocks: nn.ModuleList
+    placement: Placement = DEFAULT_PLACEMENT
 
     @property
     def device(self) -> torch.device:
         """Where inputs go."""
-        return next(self.model.get_input_embeddings().parameters()).device
+        return device_of(self.model.get_input_embeddings())
 
     @property
     def pad_id(self) -> int:
@@ -48,17 +57,60 @@ class ChatModel:
         return self.tokenizer.eos_token_id if pad is None else pad
 
 
-def load_model(name: str, device: str = "cpu") -> ChatModel:
-    """Load a local folder or Hub id in the dtype its config names, ready for reading (no gradients, eval mode).
+def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: int | None = None) -> ChatModel:
+    """Load a local folder or Hub id, ready for reading (no gradients, eval mode).
 
-    **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, or when
-    a weight is not finite.
+    **Arguments:**
+
+    - `last_block`: with the weights in one place, blocks above this one stay on disk until `placement.settle` fetches
+      them. Negative counts from the end.
+
+    **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, when a
+    weight is not finite, or when `placement` cannot be had.
     """
     folder = model_folder(name)
     if not (folder / "config.json").is_file():
         raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
     if not weight_files(folder):
         raise UserError(name, "no weights", f"{WEIGHT_FILES} beside config.json", "save the model with save_pretrained")
+    tokenizer = load_tokenizer(name, folder)
+    device = resolve_device(placement.device)
+    options: dict[str, Any] = {}
+    model = None
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        options["dtype"] = resolve_dtype(placement.dtype, stored_dtype(config), device)
+        options["device_map"] = placement.device_map or device
+        if placement.offload == "stream" or last_block is not None:
+            empty, blocks = empty_model(folder)
+            first = 0 if placement.offload == "stream" or last_block is None else last_block % len(blocks) + 1
+            if first < len(blocks):
+                # Weights that transformers rearranges, such as fused experts, cannot stay in their files.
+                options["offload_folder"] = tempfile.mkdtemp(prefix="actor-tune-")
+                options["device_map"] = device_map_with_disk(empty, blocks, device, range(first, len(blocks)))
+        if placement.quantization == "bnb_4bit":
+            options["quantization_config"] = _four_bits(options["dtype"])
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        found = f"a model that cannot be loaded ({_first_line(error)})"
+        raise UserError(name, found, "a causal language model with all its weights", "download it again") from None
+    finally:
+        if "offload_folder" in options and model is None:
+            shutil.rmtree(options["offload_folder"])
+    if "offload_folder" in options:
+        weakref.finalize(model, shutil.rmtree, options["offload_folder"])
+    model.eval().requires_grad_(False)
+    for tensor_name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
+            raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
+    return ChatModel(name, folder, model, tokenizer, find_blocks(model), placement)
+
+
+def load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `folder`, with its chat template.
+
+    **Raises:** `UserError` when there is none.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -68,16 +120,57 @@ def load_model(name: str, device: str = "cpu") -> ChatModel:
     if not tokenizer.chat_template:
         fix = "choose a chat model, or add chat_template.jinja to its folder"
         raise UserError(name, "the tokenizer has no chat template", "a chat model", fix)
+    return tokenizer
+
+
+def empty_model(folder: Path) -> tuple[PreTrainedModel, nn.ModuleList]:
+    """The model of `folder` without weights, from its config alone, and its blocks."""
+    config = AutoConfig.from_pretrained(folder)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(config, dtype=stored_dtype(config))
+    return model, find_blocks(model)
+
+
+def restore_precision(chat_model: ChatModel, layer: int) -> None:
+    """Put the block as it is in the weight files in the place of a quantised one; any other block is left alone."""
+    if chat_model.placement.quantization == "none":
+        return
+    _, blocks = empty_model(chat_model.folder)
+    prefix = block_name(chat_model, layer)
+    block = blocks[layer]
+    for file in weight_files(chat_model.folder):
+        with safe_open(file, framework="pt") as reader:
+            names = [name for name in reader.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 - no mapping
+            tensors = {name.removeprefix(f"{prefix}."): reader.get_tensor(name) for name in names}
+        block.load_state_dict(tensors, strict=False, assign=True)
+    device = device_of(chat_model.blocks[layer])
+    dtype = next(parameter for parameter in chat_model.model.parameters() if parameter.is_floating_point()).dtype
+    chat_model.blocks[layer] = block.to(device, dtype).eval().requires_grad_(False)
+
+
+def block_name(chat_model: ChatModel, layer: int) -> str:
+    """The name of block `layer` in the model, with which the names of its tensors begin."""
+    block = chat_model.blocks[layer]
+    return next(name for name, module in chat_model.model.named_modules() if module is block)
+
+
+def stored_dtype(config: Any) -> torch.dtype:
+    """The dtype that a config names for the weights; float32 where it names none, as transformers takes it."""
+    dtype = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
+    return dtype or torch.float32
+
+
+def _four_bits(dtype: torch.dtype) -> Any:
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map=device)
-    except (OSError, ValueError, SafetensorError) as error:
-        found = f"a model that cannot be loaded ({_first_line(error)})"
-        raise UserError(name, found, "a causal language model with all its weights", "download it again") from None
-    model.eval().requires_grad_(False)
-    for tensor_name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
-    return ChatModel(name, folder, model, tokenizer, find_blocks(model))
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        fix = "run: pip install 'actor-tune[bnb]'"
+        raise UserError("--quantization bnb_4bit", "bitsandbytes is not installed", "the extra `bnb`", fix) from None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def _first_line(error: Exception) -> str:

@@ -13,14 +13,15 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(total: int, what: str, done: int = 0) -> Iterator[Callable[[], None]]:
+def progress_bar(total: int, what: str, done: int = 0) -> Iterator[Callable[..., None]]:
     """Draw a bar named `what` where stderr is a terminal, with `done` of `total` steps behind it.
 
-    Call what it yields after each further step.
+    Call what it yields after each further step, or with the number of steps. A bar within a bar is not drawn.
     """
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    hidden = not console.is_terminal or getattr(console, "_live_stack", None) or getattr(console, "_live", None)
+    with Progress(console=console, transient=True, disable=bool(hidden)) as progress:
         task = progress.add_task(what, total=total, completed=done)
-        yield lambda: progress.advance(task)
+        yield lambda steps=1: progress.advance(task, steps)
 
 
 def track(items: Sequence[Item], what: str) -> Iterable[Item]:

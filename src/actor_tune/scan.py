@@ -3,28 +3,33 @@
 The paper picks the layer where harmful and harmless prompts lie furthest apart. That can be a layer where editing does
 nothing (see `docs/method.md`), so the choice is made by effect, with the paper's silhouette shown beside it.
 
-Cost: two passes over at most 32 prompts of each kind, then single tokens: only the last token is moved.
+Cost: one pass over at most 32 prompts of each kind, then single tokens: only the last token is moved. Prompts, moved or
+not, go through one block before the next is needed, so that weights on disk are fetched once.
 """
 
-import copy
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
-from .activations import compact_head, last_token_activations, shifted
-from .chat import Batch, TokenIds, encode, pad
+from .activations import block_inputs, last_logits, run_block, run_opening
+from .chat import Batch, encode
 from .direction import RefusalDirection, refusal_direction, tsne_silhouette
 from .divergence import mean_kl
 from .errors import UserError
+from .keys import Keys, KeyValue
 from .model import ChatModel
+from .placement import held
 from .progress import track
-from .prompts import KINDS, Prompt, of_kind
+from .prompts import KINDS, Kind, Prompt, of_kind
 
 SHIFT = 0.5
 """How far outputs are moved, in units of the distance between the harmless and the harmful mean."""
+
+SIGNS = (-1, 1)
+
+MOVED: tuple[Kind, ...] = ("pseudo_harmful", "harmless")
 
 MAX_PROMPTS = 32
 """Per kind: few, because each block and direction runs them all once more."""
@@ -104,36 +109,27 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
     **Raises:** `UserError` when harmful and harmless prompts are answered alike, so that there is no refusal to move.
     """
     chooser = random.Random(seed)
-    tokens = {}
+    chosen: list[Prompt] = []
     for kind in KINDS:
         candidates = of_kind(prompts, kind)
-        chosen = chooser.sample(candidates, min(MAX_PROMPTS, len(candidates)))
-        tokens[kind] = encode(chat_model.tokenizer, chosen)
-    activations = {kind: last_token_activations(chat_model, tokens[kind]) for kind in ("harmful", "harmless")}
-    started = {kind: _Started(chat_model, tokens[kind]) for kind in KINDS}
-    plain = {kind: started[kind].first_token_logprobs() for kind in KINDS}
+        chosen += chooser.sample(candidates, min(MAX_PROMPTS, len(candidates)))
+    activations, plain, moved = _run_moved(chat_model, chosen, layers)
     refusal_tokens = refusal_token_ids(plain["harmful"], plain["harmless"], chat_model.name)
 
     def refusal(logprobs: torch.Tensor) -> float:
         return float(logprobs[:, refusal_tokens].exp().sum(dim=-1).mean())
 
     blocks = []
-    for layer in track(list(layers), "Moving each block's output"):
-        harmful, harmless = activations["harmful"][:, layer], activations["harmless"][:, layer]
-        direction = refusal_direction(harmful, harmless)
-        moved = {
-            (kind, sign): started[kind].first_token_logprobs(layer, direction, sign * SHIFT)
-            for kind in ("pseudo_harmful", "harmless")
-            for sign in (-1, 1)
-        }
-        costs = [mean_kl(plain["harmless"], moved["harmless", sign]) for sign in (-1, 1)]
+    for layer in layers:
+        costs = [mean_kl(plain["harmless"], moved[layer, "harmless", sign]) for sign in SIGNS]
+        harmful, harmless = activations[layer]["harmful"], activations[layer]["harmless"]
         blocks.append(
             BlockEffect(
                 layer=layer,
                 silhouette=tsne_silhouette(harmful, harmless, seed) if silhouettes else None,
                 refusal=refusal(plain["pseudo_harmful"]),
-                toward_harmless=refusal(moved["pseudo_harmful", -1]),
-                toward_harmful=refusal(moved["pseudo_harmful", 1]),
+                toward_harmless=refusal(moved[layer, "pseudo_harmful", -1]),
+                toward_harmful=refusal(moved[layer, "pseudo_harmful", 1]),
                 kl_harmless=sum(costs) / 2,
             )
         )
@@ -144,37 +140,79 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
     )
 
 
-class _Started:
-    """Prompts of which all tokens but the last have been run, so that the last can be run again and again."""
+ByKind = dict[Kind, torch.Tensor]
+Moved = dict[tuple[int, Kind, int], torch.Tensor]
+"""(block, kind, sign) of what was moved -> one row a prompt."""
 
-    @torch.inference_mode()
-    def __init__(self, chat_model: ChatModel, token_ids: Sequence[TokenIds]) -> None:
-        self.chat_model = chat_model
-        self.batch = pad(token_ids, list(range(len(token_ids))), chat_model.pad_id, chat_model.device)
-        self.cache = self._run(slice(0, -1), None).past_key_values
 
-    @torch.inference_mode()
-    def first_token_logprobs(
-        self, layer: int | None = None, direction: RefusalDirection | None = None, shift: float = 0.0
-    ) -> torch.Tensor:
-        """(prompt, vocabulary) float32, with the last token's output of `layer` moved by `shift` of the direction."""
-        cache = copy.deepcopy(self.cache)  # Every run appends the last token to its own copy.
-        if layer is None or direction is None:
-            output = self._run(slice(-1, None), cache)
-        else:
-            with shifted(self.chat_model.blocks[layer], shift * direction.vector):
-                output = self._run(slice(-1, None), cache)
-        return output.logits[:, -1].float().log_softmax(dim=-1).cpu()
+@dataclass
+class _Running:
+    """The prompts of one kind on their way through the blocks.
 
-    def _run(self, tokens: slice, cache: Any) -> Any:
-        batch: Batch = self.batch
-        mask = batch.attention_mask if cache is not None else batch.attention_mask[:, tokens]
-        with compact_head(self.chat_model):
-            return self.chat_model.model(
-                input_ids=batch.input_ids[:, tokens],
-                attention_mask=mask,
-                position_ids=batch.position_ids[:, tokens],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+    - `hidden`: (prompt, token, d_model) what the next block receives.
+    - `moved`: the same of last tokens, (prompt, 1, d_model), that were moved at (block, sign).
+    """
+
+    batch: Batch
+    hidden: torch.Tensor
+    moved: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def _run_moved(
+    chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
+) -> tuple[dict[int, ByKind], ByKind, Moved]:
+    """Run `prompts`, and their last token moved at each of `layers` by `SHIFT` both ways.
+
+    Returns last-token activations (prompt, d_model) float32 of each of `layers`; log-probabilities of the first answer
+    token (prompt, vocabulary) of the prompts as they are; and of those moved.
+    """
+    inputs = block_inputs(chat_model, 0, encode(chat_model.tokenizer, prompts))
+    opening = inputs.opening_hidden
+    running: dict[Kind, _Running] = {}
+    for kind in KINDS:
+        rows = [row for row, prompt in enumerate(prompts) if prompt.kind == kind]
+        running[kind] = _Running(*inputs.batch(rows, chat_model))
+    activations: dict[int, ByKind] = {}
+    with held(chat_model.model.get_input_embeddings()):
+        for layer in track(range(len(chat_model.blocks)), "Moving each block's output"):
+            with held(chat_model.blocks[layer]):
+                opening, keys = run_opening(chat_model, inputs, layer, opening)
+                for run in running.values():
+                    _through(chat_model, layer, run, keys)
+            if layer in layers:
+                activations[layer] = {kind: run.hidden[:, -1].float().cpu() for kind, run in running.items()}
+                direction = refusal_direction(activations[layer]["harmful"], activations[layer]["harmless"])
+                for kind in MOVED:
+                    _move(running[kind], layer, direction)
+        with held(chat_model.model.get_output_embeddings()):
+            plain = {kind: _first_token(chat_model, run.batch, run.hidden) for kind, run in running.items()}
+            moved = {
+                (layer, kind, sign): _first_token(chat_model, running[kind].batch, hidden)
+                for kind in MOVED
+                for (layer, sign), hidden in running[kind].moved.items()
+            }
+    return activations, plain, moved
+
+
+def _through(chat_model: ChatModel, layer: int, run: _Running, keys: Keys | None) -> None:
+    """Run the prompts, then each moved last token after the prompts' other tokens, through one block."""
+    kept, length = (keys.kept, keys.length) if keys is not None else ({}, 0)
+    seen: dict[int, KeyValue] = {}
+    run.hidden = run_block(chat_model, layer, run.batch, run.hidden, Keys(length, kept, seen))
+    batch = run.batch
+    last = Batch(batch.rows, 0, batch.input_ids[:, -1:], batch.attention_mask, batch.position_ids[:, -1:])
+    before = {index: value.without_last() for index, value in seen.items()}
+    for moved, hidden in run.moved.items():
+        others = Keys(batch.attention_mask.shape[1] - 1, before)
+        run.moved[moved] = run_block(chat_model, layer, last, hidden, others)
+
+
+def _move(run: _Running, layer: int, direction: RefusalDirection) -> None:
+    last = run.hidden[:, -1:]
+    for sign in SIGNS:
+        run.moved[layer, sign] = last + (sign * SHIFT * direction.vector).to(last)
+
+
+def _first_token(chat_model: ChatModel, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    return last_logits(chat_model, batch, hidden).log_softmax(dim=-1).cpu()

@@ -4,15 +4,18 @@ Training moves the block all the way to its targets. The block that is kept lies
 through the trained one (1); where on it, is decided on prompts that were not trained on.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from statistics import mean
 
 import torch
 
-from .activations import BlockInputs, forward, start_at
+from .activations import BlockInputs, advance, forward, last_logits, opening_keys, start_at
+from .batches import run_batches
 from .divergence import kl
 from .model import ChatModel
+from .placement import held, is_elsewhere
 from .progress import track
 from .prompts import Kind, Prompt
 from .scan import refusal_token_ids
@@ -75,9 +78,15 @@ def try_strengths(
     inputs: BlockInputs,
     prompts: Sequence[Prompt],
     trained: State,
+    stored: Mapping[str, torch.dtype],
     strengths: Sequence[float] = STRENGTHS,
 ) -> list[Trial]:
-    """Try each of `strengths` on validation `prompts`, of which `inputs` are what the block receives."""
+    """Try each of `strengths` on validation `prompts`, of which `inputs` are what the block receives.
+
+    **Arguments:**
+
+    - `stored`: the dtype of each parameter in the checkpoint, in which the block will be kept.
+    """
     block = chat_model.blocks[inputs.layer]
     before = state_of(block)
     plain = first_token_logprobs(chat_model, inputs)
@@ -88,8 +97,9 @@ def try_strengths(
     trials = []
     try:
         for strength in track(strengths, "Choosing the strength"):
-            block.load_state_dict(interpolate(before, trained, strength))
-            logprobs = first_token_logprobs(chat_model, inputs)
+            if strength:
+                block.load_state_dict(interpolate(before, trained, strength, stored))
+            logprobs = first_token_logprobs(chat_model, inputs) if strength else plain
             sets = _by_set(prompts, logprobs[:, tokens].exp().sum(dim=-1), unedited)
             divergences = kl(plain[harmless], logprobs[harmless])
             trials.append(
@@ -141,16 +151,33 @@ def failure(trials: Sequence[Trial], chosen: Trial, limits: Limits) -> str | Non
     return f"On the validation prompts {'; '.join(broken)}." if broken else None
 
 
-@torch.inference_mode()
-def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs, batch_size: int = 32) -> torch.Tensor:
-    """Log-probabilities of the first answer token, running only blocks from `inputs.layer` on: (prompt, vocabulary)."""
-    count = len(inputs.token_ids)
-    parts = []
-    for start in range(0, count, batch_size):
-        batch, hidden = inputs.batch(list(range(start, min(start + batch_size, count))), chat_model)
-        with start_at(chat_model, inputs.layer, hidden):
-            parts.append(forward(chat_model, batch).log_softmax(dim=-1).cpu())
-    return torch.cat(parts)
+@torch.no_grad()
+def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
+    """Log-probabilities of the first answer token, running only blocks from `inputs.layer` on: (prompt, vocabulary).
+
+    Where weights are on disk, all prompts go through one block before the next is fetched.
+    """
+    streamed = any(is_elsewhere(block) for block in chat_model.blocks[inputs.layer :])
+    found: dict[int, torch.Tensor] = {}
+    with ExitStack() as memory:
+        if streamed:
+            memory.enter_context(held(chat_model.model.get_input_embeddings()))
+            own = replace(inputs, hidden=inputs.hidden.clone())
+            inputs = advance(chat_model, own, len(chat_model.blocks))
+            memory.enter_context(held(chat_model.model.get_output_embeddings()))
+        keys = None if streamed else opening_keys(chat_model, inputs)
+
+        def run(rows: list[int]) -> None:
+            batch, hidden = inputs.batch(rows, chat_model)
+            if streamed:
+                logits = last_logits(chat_model, batch, hidden)
+            else:
+                with start_at(chat_model, inputs.layer, hidden):
+                    logits = forward(chat_model, batch, keys)
+            found.update(zip(rows, logits.log_softmax(dim=-1).cpu(), strict=True))
+
+        run_batches(inputs.groups(), run, "Reading first tokens")
+    return torch.stack([found[row] for row in range(len(inputs.token_ids))])
 
 
 def _by_set(prompts: Sequence[Prompt], refusal: torch.Tensor, unedited: torch.Tensor) -> list[SetRefusal]:

@@ -4,26 +4,30 @@
 whatever the model's dtype, because bf16 swallows updates of 1e-5 and, at the paper's alpha, most of the target itself.
 """
 
-import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 
-from .activations import BlockInputs, forward, start_at, stop_after
+from .activations import BlockInputs
+from .chat import rows_by_length
 from .direction import RefusalDirection, refusal_direction
-from .last_token import last_token_only
+from .last_token import Disturb, LastTokens, last_tokens, undisturbed
 from .model import ChatModel
+from .placement import device_of, held
 from .progress import progress_bar
-from .targets import HARMFUL, HARMLESS, KIND_CODES
+from .targets import HARMFUL, HARMLESS, KIND_CODES, PSEUDO_HARMFUL
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
 """(activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar."""
 
 State = dict[str, torch.Tensor]
 """A block's parameters and buffers by name."""
+
+OUTPUT_BATCH = 64
+"""Prompts of which the block's output is read at a time."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,15 @@ def train_block(
     """
     block = chat_model.blocks[inputs.layer]
     shuffler = random.Random(seed)
-    noise = torch.Generator().manual_seed(seed)
+    disturb = noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
     lengths = [len(tokens) for tokens in inputs.token_ids]
-    steps = schedule.epochs * math.ceil(len(lengths) / schedule.batch_size)
+    groups = batches_of_like_length(lengths, schedule.batch_size, shuffler)
+    steps = schedule.epochs * len(groups)
     epochs = []
     before = state_of(block)
-    with in_float32(block), _shortcut(chat_model, inputs), progress_bar(steps, "Training one block") as advance:
+    with in_float32(block), progress_bar(steps, "Training one block") as advance:
+        batches = prepared(chat_model, inputs, groups)
+        anchors = _anchors(chat_model, inputs, kinds) if schedule.recompute_every else []
         parameters = list(block.parameters())
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -97,22 +104,25 @@ def train_block(
         current, step = direction, 0
         for number in range(schedule.epochs):
             losses, seen = [], torch.empty(len(lengths))
-            for rows in shuffled_batches(lengths, schedule.batch_size, shuffler):
+            shuffler.shuffle(order := list(range(len(batches))))
+            for batch in (batches[index] for index in order):
                 if schedule.recompute_every and step and step % schedule.recompute_every == 0:
-                    current = _current_direction(chat_model, inputs, kinds)
+                    current = _current_direction(block, anchors, kinds)
                 if schedule.decay:
                     optimizer.param_groups[0]["lr"] = schedule.learning_rate * (1 - step / steps)
-                activations = block_output(chat_model, inputs, rows, schedule.noise, noise)
-                loss = loss_function(activations, torch.tensor(rows), current)
+                # On the CPU, where targets are: a batch of them is small, and the method needs no device of its own.
+                activations = batch.output(block, disturb).cpu()
+                loss = loss_function(activations, torch.tensor(batch.rows), current)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.item())
-                seen[rows] = direction.position(activations.detach())
+                seen[batch.rows] = direction.position(activations.detach())
                 step += 1
                 advance()
             positions = {kind: float(seen[kinds == code].mean()) for kind, code in KIND_CODES.items()}
             epochs.append(Epoch(number, sum(losses) / len(losses), positions))
+        del optimizer  # its two moments take as much as two blocks, and the copy below one more
         for parameter in parameters:
             parameter.requires_grad_(False)
             parameter.grad = None
@@ -121,65 +131,61 @@ def train_block(
     return trained
 
 
-def shuffled_batches(lengths: Sequence[int], batch_size: int, shuffler: random.Random) -> list[list[int]]:
-    """All rows once, in random batches of prompts of like length, so that little is spent on padding.
+def batches_of_like_length(lengths: Sequence[int], batch_size: int, shuffler: random.Random) -> list[list[int]]:
+    """All rows once, in batches of prompts of like length, so that little is spent on padding.
 
-    Rows are shuffled, and sorted by length within stretches of eight batches. Batches of one are in plain random order,
-    as in Algorithm 1.
+    Rows are shuffled, and sorted by length within stretches of eight batches. Batches of one are in the given order.
     """
     order = list(range(len(lengths)))
-    shuffler.shuffle(order)
     if batch_size == 1:
         return [[row] for row in order]
+    shuffler.shuffle(order)
     stretch = 8 * batch_size
     for start in range(0, len(order), stretch):
         order[start : start + stretch] = sorted(order[start : start + stretch], key=lambda row: lengths[row])
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    shuffler.shuffle(batches)
-    return batches
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def block_output(
-    chat_model: ChatModel,
-    inputs: BlockInputs,
-    rows: list[int],
-    noise: float = 0.0,
-    generator: torch.Generator | None = None,
-) -> torch.Tensor:
-    """What the block, in float32, returns at the last token of the prompts `rows`: (prompt, d_model), with gradients.
+def noisy(noise: float, generator: torch.Generator) -> Disturb:
+    """Adds Gaussian noise of `noise` times each token's standard deviation to hidden states (token, d_model)."""
 
-    On the CPU, where targets are: a batch of them is small, and the method then needs no device of its own.
-    """
-    batch, hidden = inputs.batch(rows, chat_model)
-    hidden = hidden.float()
-    if noise:
-        disturbance = torch.randn(hidden.shape, generator=generator).to(hidden.device)
-        hidden = hidden + noise * hidden.std(dim=-1, keepdim=True) * disturbance
-    with start_at(chat_model, inputs.layer, hidden), stop_after(chat_model.blocks[inputs.layer]) as seen:
-        forward(chat_model, batch)
-    return seen[0][:, -1].cpu()
+    def disturb(hidden: torch.Tensor) -> torch.Tensor:
+        drawn = torch.randn(hidden.shape, generator=generator, device=hidden.device)
+        return hidden + noise * hidden.std(dim=-1, keepdim=True) * drawn
+
+    return disturb if noise else undisturbed
+
+
+def prepared(chat_model: ChatModel, inputs: BlockInputs, groups: Sequence[list[int]]) -> list[LastTokens]:
+    """`last_tokens` with the embeddings, which it needs, in memory."""
+    with held(chat_model.model.get_input_embeddings()):
+        return last_tokens(chat_model, inputs, groups)
 
 
 @torch.no_grad()
-def block_outputs(chat_model: ChatModel, inputs: BlockInputs, batch_size: int = 64) -> torch.Tensor:
-    """As `block_output` for all prompts, whatever the block's dtype now: (prompt, d_model) float32, on the CPU."""
-    with in_float32(chat_model.blocks[inputs.layer]), _shortcut(chat_model, inputs):
-        return _outputs_as_prepared(chat_model, inputs, batch_size)
+def block_outputs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
+    """What the block, in float32, returns at the last token of all prompts: (prompt, d_model) float32, on the CPU."""
+    block = chat_model.blocks[inputs.layer]
+    outputs = torch.empty(len(inputs.token_ids), inputs.hidden.shape[1])
+    with in_float32(block):
+        for batch in prepared(chat_model, inputs, list(rows_by_length(inputs.token_ids, OUTPUT_BATCH))):
+            outputs[batch.rows] = batch.output(block, undisturbed).cpu()
+    return outputs
 
 
-def _outputs_as_prepared(chat_model: ChatModel, inputs: BlockInputs, batch_size: int = 64) -> torch.Tensor:
-    """`block_outputs` of a block that is already in float32 and cut down to the last token."""
-    count = len(inputs.token_ids)
-    starts = range(0, count, batch_size)
-    rows = [list(range(start, min(start + batch_size, count))) for start in starts]
-    return torch.cat([block_output(chat_model, inputs, batch) for batch in rows])
+def _anchors(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> list[LastTokens]:
+    """The prompts that the refusal direction is made from, in large batches."""
+    rows = (kinds != PSEUDO_HARMFUL).nonzero().flatten().tolist()
+    groups = rows_by_length([inputs.token_ids[row] for row in rows], OUTPUT_BATCH)
+    return prepared(chat_model, inputs, [[rows[index] for index in group] for group in groups])
 
 
 @torch.no_grad()
-def _current_direction(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> RefusalDirection:
+def _current_direction(block: torch.nn.Module, anchors: Sequence[LastTokens], kinds: torch.Tensor) -> RefusalDirection:
     """The refusal direction with the block's current parameters, from the training prompts themselves (Eq. 1)."""
-    activations = _outputs_as_prepared(chat_model, inputs)
-    return refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    activations = torch.cat([batch.output(block, undisturbed).cpu() for batch in anchors])
+    of = kinds[torch.tensor([row for batch in anchors for row in batch.rows])]
+    return refusal_direction(activations[of == HARMFUL], activations[of == HARMLESS])
 
 
 @contextmanager
@@ -193,13 +199,6 @@ def in_float32(block: torch.nn.Module) -> Iterator[None]:
     finally:
         for tensor, dtype in zip([*block.parameters(), *block.buffers()], dtypes, strict=True):
             tensor.data = tensor.data.to(dtype)
-
-
-@contextmanager
-def _shortcut(chat_model: ChatModel, inputs: BlockInputs) -> Iterator[None]:
-    rows = list(range(min(4, len(inputs.token_ids))))
-    with last_token_only(chat_model.blocks[inputs.layer], lambda: block_output(chat_model, inputs, rows)):
-        yield
 
 
 def state_of(block: torch.nn.Module) -> State:
@@ -218,9 +217,14 @@ def loaded(block: torch.nn.Module, state: State) -> Iterator[None]:
         block.load_state_dict(before)
 
 
-def interpolate(before: State, after: State, strength: float) -> State:
-    """before + strength (after - before), computed in float32, in the dtype of `before`; 0 is the unedited block."""
+def interpolate(before: State, after: State, strength: float, stored: Mapping[str, torch.dtype]) -> State:
+    """before + strength (after - before), computed in float32; 0 is the unedited block.
+
+    **Arguments:**
+
+    - `stored`: the dtype of each parameter in the checkpoint, which the result has, wherever it is computed.
+    """
     return {
-        name: (start.float() + strength * (after[name].float() - start.float())).to(start.dtype)
+        name: (start.float() + strength * (after[name].float() - start.float())).to(stored.get(name, start.dtype))
         for name, start in before.items()
     }

@@ -32,6 +32,7 @@ def demo(
     folder = new_folder(output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
     from ..fit import Settings
     from ..measure import run as run_measure
+    from ..placement import Placement
     from ..prompts import starter_prompts
     from ..report import write_report
     from ..show import draw_validation, results_table, side_by_side
@@ -48,7 +49,7 @@ def demo(
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
     training, trained = starter_prompts("train"), new_folder(folder / "run")
-    result = fit_and_save(load(base, device), training, Settings(seed=seed), trained, "merged")
+    result = fit_and_save(load(base, Placement(device)), training, Settings(seed=seed), trained, "merged")
 
     console.rule("4 of 4  Measured again")
     after = local_job(str(trained / "model"), str(folder / "before"), held_out, MARGIN, max_new_tokens, device)

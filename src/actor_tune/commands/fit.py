@@ -13,12 +13,16 @@ from .options import (
     EXIT_NOT_SAFE,
     MARGIN,
     Device,
+    DeviceMap,
+    Dtype,
     Harmful,
     Harmless,
     Model,
+    OffloadOption,
     OutputDir,
     Prompts,
     PseudoHarmful,
+    QuantizationOption,
     Seed,
     Starter,
     SystemPrompt,
@@ -26,6 +30,7 @@ from .options import (
     console,
     gather,
     load,
+    placement_of,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +49,10 @@ def scan(
     starter: Starter = True,
     seed: Seed = 0,
     device: Device = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    offload: OffloadOption = "none",
+    quantization: QuantizationOption = "none",
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
     given = gather(prompts, harmful, harmless, pseudo_harmful, "train")
@@ -57,7 +66,7 @@ def scan(
     if target.exists():
         raise UserError(target, "a file of this name exists", "a new name", "give another --output-dir")
     require(given, MINIMUM_PROMPTS)
-    chat_model = load(model, device)
+    chat_model = load(model, placement_of(device, dtype, device_map, offload, quantization))
     # The prompts that fit would scan, so that the choice is the same.
     split = prepare(given, Settings(seed=seed, starter=starter))
     found = run_scan(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes=True, seed=seed)
@@ -108,6 +117,10 @@ def fit(
         ),
     ] = False,
     device: Device = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    offload: OffloadOption = "none",
+    quantization: QuantizationOption = "none",
 ) -> None:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
     given = gather(prompts, harmful, harmless, pseudo_harmful, "train")
@@ -118,7 +131,8 @@ def fit(
 
     require(given, MINIMUM_PROMPTS)
     guard_prompts(given, max_safety_drop)  # now, not after minutes of training
-    chat_model = load(model, device)
+    placement = placement_of(device, dtype, device_map, offload, quantization)
+    chat_model = load(model, placement, choice if isinstance(choice, int) else None)
     # The paper's rules are kept to the letter, so they see the given prompts alone.
     starter = starter and rule == "boundary"
     settings = Settings(rule, choice, seed, starter, allow_unsafe, system_prompt)

@@ -13,18 +13,23 @@ from .options import (
     EXIT_NOT_SAFE,
     MARGIN,
     Device,
+    DeviceMap,
+    Dtype,
     EngineName,
     Harmful,
     Harmless,
     MaxNewTokens,
     Model,
+    OffloadOption,
     Prompts,
     PseudoHarmful,
+    QuantizationOption,
     SystemPrompt,
     command_line,
     console,
     gather,
     load,
+    placement_of,
     remote_engine,
 )
 from .options import (
@@ -33,6 +38,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..measure import Job, Subject
+    from ..placement import Placement
     from ..results import Results
 
 
@@ -101,6 +107,10 @@ def measure(
         str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")
     ] = "auto",
     device: Device = "auto",
+    dtype: Dtype = "auto",
+    device_map: DeviceMap = None,
+    offload: OffloadOption = "none",
+    quantization: QuantizationOption = "none",
 ) -> None:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
     if max_safety_drop is not None and baseline is None:
@@ -108,6 +118,7 @@ def measure(
     _check_engine(engine, base_url, perplexity, lm_eval)
     given = gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
     size = parse_batch_size(batch_size)
+    placement = placement_of(device, dtype, device_map, offload, quantization)
     from ..measure import Baseline, Job, plan, run
     from ..runs import trained_prompts, versions
     from ..show import results_table
@@ -116,12 +127,14 @@ def measure(
     job = Job(
         model=model,
         baseline=None if baseline is None else Baseline.of(baseline),
-        open_subject=lambda name: _subject(name, engine, base_url, device, size),
+        open_subject=lambda name: _subject(name, engine, base_url, placement, size),
         plan=asked,
         max_new_tokens=max_new_tokens,
         settings={
             "engine": engine,
             "base_url": base_url,
+            "dtype": dtype,
+            "quantization": quantization,
             "system_prompt": system_prompt,
             "limit": limit,
             "max_safety_drop": max_safety_drop,
@@ -165,12 +178,13 @@ def local_job(
 ) -> "Job":
     """A measurement in this process with all defaults."""
     from ..measure import Baseline, Job, plan
+    from ..placement import Placement
     from ..runs import trained_prompts, versions
 
     return Job(
         model=model,
         baseline=None if baseline is None else Baseline.of(baseline),
-        open_subject=lambda name: _subject(name, "transformers", None, device, None),
+        open_subject=lambda name: _subject(name, "transformers", None, Placement(device), None),
         plan=plan(prompts, trained_prompts(model, []), margin),
         max_new_tokens=max_new_tokens,
         settings={"engine": "transformers"},
@@ -182,12 +196,12 @@ def local_job(
     )
 
 
-def _subject(name: str, engine: str, base_url: str | None, device: str, size: int | None) -> "Subject":
+def _subject(name: str, engine: str, base_url: str | None, placement: "Placement", size: int | None) -> "Subject":
     from ..measure import Subject
 
     if engine != "transformers":
         return Subject(name, remote_engine(engine, name, base_url), None)
     from ..engines.local import local_engine
 
-    chat_model = load(name, device)
+    chat_model = load(name, placement)
     return Subject(name, local_engine(chat_model, size), chat_model)

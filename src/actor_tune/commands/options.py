@@ -1,5 +1,6 @@
 """Options that several commands share, and what they turn into."""
 
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..prompts import Kind, Part, Prompt, load_prompts_of_kind, starter_prompts
 if TYPE_CHECKING:
     from ..engines import Engine
     from ..model import ChatModel
+    from ..placement import DtypeName, Offload, Placement, Quantization
 
 ANSWER_TOKENS = 32
 """Enough to tell a refusal from an answer, and few enough for a CPU."""
@@ -74,6 +76,24 @@ Starter = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of splits, order, noise and t-SNE.", min=0)]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, mps ...")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(
+        help="What it is computed in; auto: as it is stored, or float32 on a processor that is slower in that."
+    ),
+]
+DeviceMap = Annotated[
+    Literal["auto", "balanced"] | None,
+    typer.Option(help="Spread the blocks over all GPUs and RAM, as transformers does.", show_default=False),
+]
+OffloadOption = Annotated[
+    Literal["none", "stream"],
+    typer.Option("--offload", help="stream: weights stay on disk, one block at a time is in memory."),
+]
+QuantizationOption = Annotated[
+    Literal["none", "bnb_4bit"],
+    typer.Option("--quantization", help="bnb_4bit: all blocks but the trained one are held in 4 bits."),
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Length of answers in tokens.", min=1)]
 EngineName = Annotated[
     Literal["transformers", "vllm", "openai"],
@@ -101,12 +121,30 @@ def gather(
     return gathered or starter_prompts(part)
 
 
-def load(name: str, device: str) -> "ChatModel":
+def load(name: str, placement: "Placement", last_block: int | None = None) -> "ChatModel":
     """The model, without other libraries' progress bars in logs and pipes."""
     from ..model import load_model
 
     quiet_bars()
-    return load_model(name, resolve_device(device))
+    return load_model(name, placement, last_block)
+
+
+def placement_of(
+    device: str, dtype: "DtypeName", device_map: str | None, offload: "Offload", quantization: "Quantization"
+) -> "Placement":
+    """Where the model goes.
+
+    **Raises:** `UserError` when two of the options exclude each other, or the machine has no such device.
+    """
+    from ..placement import Placement, resolve_device
+
+    for option, value, other in (
+        ("--offload stream", offload == "stream", "--device-map"),
+        ("--quantization", quantization != "none", "--offload stream"),
+    ):
+        if value and (device_map if other == "--device-map" else offload == "stream"):
+            raise UserError(option, f"together with {other}", "one of the two", f"leave {other} out")
+    return Placement(resolve_device(device), dtype, device_map, offload, quantization)
 
 
 def quiet_bars() -> None:
@@ -115,23 +153,7 @@ def quiet_bars() -> None:
 
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
-
-
-def resolve_device(value: str) -> str:
-    """`value`, or the best device where it is "auto".
-
-    **Raises:** `UserError` when the machine has no such device.
-    """
-    import torch
-
-    if value == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=value)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {value}", reason, "a device of this machine", "use --device cpu") from None
-    return value
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights are on disk is asked for
 
 
 def batch_size(value: str) -> int | None:

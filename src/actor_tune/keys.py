@@ -1,0 +1,112 @@
+"""Keys and values of tokens that were run before, so that they are not run again for each prompt or for each query.
+
+Two uses, both exact. All prompts of a model begin alike, with its template and the system prompt: that opening is run
+once. And where only a block's last position is read, its other tokens matter as keys and values alone, so that neither
+their queries nor their feed-forward part are computed. Both work through the cache argument that transformers'
+attention takes, and neither knows a family.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import torch
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from .chat import TokenIds
+
+SHORTEST_OPENING = 4
+"""Tokens below which running an opening apart does not pay."""
+
+
+@dataclass(frozen=True)
+class KeyValue:
+    """What attention keeps of some tokens, each (prompt, head, token, d_head).
+
+    One row stands for all prompts, where they share these tokens.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    def before(self, keys: torch.Tensor, values: torch.Tensor) -> "KeyValue":
+        """These tokens, then those of `keys` and `values`."""
+        rows = (len(keys), -1, -1, -1)
+        return KeyValue(
+            torch.cat([self.keys.expand(rows), keys], dim=2), torch.cat([self.values.expand(rows), values], dim=2)
+        )
+
+    def without_last(self) -> "KeyValue":
+        """All tokens but the last."""
+        return KeyValue(self.keys[:, :, :-1], self.values[:, :, :-1])
+
+
+class KeysRead(Exception):  # noqa: N818 - not an error
+    """Leaves a block as soon as its keys and values are known."""
+
+
+class Keys(Cache):
+    """A cache that can be read any number of times: what a forward pass adds does not stay in it.
+
+    - `length`: tokens that came before, whatever block is asked.
+    - `kept`: block -> keys and values of those tokens.
+    - `seen`: where a pass shall be recorded: block -> keys and values of all tokens so far; else None.
+    - `leave`: raise `KeysRead` once a block's keys and values are in `seen`.
+    """
+
+    def __init__(
+        self,
+        length: int = 0,
+        kept: dict[int, KeyValue] | None = None,
+        seen: dict[int, KeyValue] | None = None,
+        leave: bool = False,
+    ) -> None:
+        super().__init__(layer_class_to_replicate=DynamicLayer)
+        self.length = length
+        self.kept = {} if kept is None else kept
+        self.seen = seen
+        self.leave = leave
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_arguments: Any, **_keywords: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention shall see: the kept tokens, then the given ones."""
+        new = KeyValue(key_states, value_states)
+        if self.length:
+            new = self.kept[layer_idx].before(key_states, value_states)
+        if self.seen is not None:
+            self.seen[layer_idx] = new
+            if self.leave:
+                raise KeysRead
+        return new.keys, new.values
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens that came before; the same for all blocks, also those that are passed through."""
+        return self.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Length and offset of the keys that a mask is made for."""
+        return self.length + query_length, 0
+
+
+def common_opening(model: PreTrainedModel, token_ids: Sequence[TokenIds]) -> int:
+    """With how many tokens all prompts begin alike, 0 where running them apart is not worth it or not exact.
+
+    It is exact for attention over all tokens before. A window counts the padding between opening and prompt, so every
+    window must be as long as the longest prompt; states of recurrent blocks have no such cache.
+    """
+    lengths = [len(ids) for ids in token_ids]
+    opening = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*token_ids, strict=False)))
+    opening = min(opening, min(lengths) - 1)
+    return opening if opening >= SHORTEST_OPENING and attends_to_all(model, max(lengths)) else 0
+
+
+def attends_to_all(model: PreTrainedModel, tokens: int) -> bool:
+    """Whether every block attends to all of up to `tokens` tokens, told by the cache that transformers makes for it."""
+    layers = DynamicCache(config=model.config).layers
+    return all(
+        type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= tokens)
+        for layer in layers
+    )

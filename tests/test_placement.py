@@ -1,0 +1,125 @@
+import gc
+import re
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from actor_tune.chat import encode
+from actor_tune.errors import UserError
+from actor_tune.fit import Settings, fit
+from actor_tune.model import empty_model, load_model
+from actor_tune.placement import (
+    Placement,
+    device_map_with_disk,
+    held,
+    is_elsewhere,
+    resolve_device,
+    resolve_dtype,
+    settle,
+)
+from conftest import CONFIGS, make_model, make_prompts, plain_logprobs, save_model
+
+STREAM = Placement("cpu", "float32", offload="stream")
+WHOLE = Placement("cpu", "float32")
+
+
+@pytest.fixture(params=["5GB", "20KB"])
+def checkpoint(request, tmp_path):
+    """A tiny bfloat16 Llama, in one file and in shards."""
+    chat_model = make_model(dtype=torch.bfloat16)
+    chat_model.model.save_pretrained(tmp_path / "m", max_shard_size=request.param)
+    chat_model.tokenizer.save_pretrained(tmp_path / "m")
+    return tmp_path / "m"
+
+
+def rates(float32, bfloat16):
+    return lambda _device, dtype: float32 if dtype == torch.float32 else bfloat16
+
+
+def test_a_processor_slow_in_half_precision_computes_in_float32(monkeypatch):
+    monkeypatch.setattr("actor_tune.placement.matmul_rate", rates(float32=8.0, bfloat16=1.0))
+    assert resolve_dtype("auto", torch.bfloat16, "cpu") == torch.float32
+    assert resolve_dtype("bfloat16", torch.bfloat16, "cpu") == torch.bfloat16
+    assert resolve_dtype("auto", torch.bfloat16, "cuda") == torch.bfloat16
+
+
+def test_one_that_is_fast_in_it_computes_in_what_is_stored(monkeypatch):
+    monkeypatch.setattr("actor_tune.placement.matmul_rate", rates(float32=1.0, bfloat16=2.0))
+    assert resolve_dtype("auto", torch.bfloat16, "cpu") == torch.bfloat16
+    assert resolve_dtype("auto", torch.float32, "cpu") == torch.float32
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UserError, match=re.escape("--device nowhere")):
+        resolve_device("nowhere")
+
+
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_every_tensor_has_a_place_and_blocks_on_disk_are_those_asked_for(tmp_path, family):
+    model, blocks = empty_model(save_model(make_model(family), tmp_path / "m"))
+    places = device_map_with_disk(model, blocks, "cpu", range(2, 4))
+    for name, _ in model.named_parameters():
+        place = [value for key, value in places.items() if name.startswith(f"{key}.")]
+        assert place == ["disk" if ".layers.2." in name or ".layers.3." in name else "cpu"], name
+    everything = device_map_with_disk(model, blocks, "cpu", range(4))
+    assert everything["model.embed_tokens"] == everything["lm_head"] == "disk"
+    assert everything["model.norm"] == "cpu"
+
+
+def test_weights_on_disk_come_when_they_are_held_and_go_afterwards(checkpoint):
+    chat_model = load_model(str(checkpoint), STREAM)
+    assert all(is_elsewhere(block) for block in chat_model.blocks)
+    whole = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).state_dict()
+    with held(chat_model.blocks[1]):
+        assert not is_elsewhere(chat_model.blocks[1])
+        for name, parameter in chat_model.blocks[1].named_parameters():
+            assert torch.equal(parameter, whole[f"model.layers.1.{name}"])
+        assert next(chat_model.blocks[2].parameters()).is_meta
+    assert all(parameter.is_meta for parameter in chat_model.blocks[1].parameters())
+
+
+def test_blocks_above_the_named_one_stay_on_disk_until_they_are_settled(checkpoint):
+    chat_model = load_model(str(checkpoint), WHOLE, last_block=1)
+    assert [is_elsewhere(block) for block in chat_model.blocks] == [False, False, True, True]
+    settle(chat_model.model)
+    assert not any(parameter.is_meta for parameter in chat_model.model.parameters())
+    ids = encode(chat_model.tokenizer, make_prompts(2))
+    assert torch.equal(plain_logprobs(chat_model, ids), plain_logprobs(load_model(str(checkpoint), WHOLE), ids))
+
+
+def test_training_reads_no_weight_of_the_blocks_above(checkpoint, monkeypatch):
+    read = []
+    chat_model = load_model(str(checkpoint), WHOLE, last_block=1)
+    loader = chat_model.blocks[2].mlp.up_proj._hf_hook.weights_map.dataset
+    plain = type(loader).__getitem__
+    monkeypatch.setattr(type(loader), "__getitem__", lambda self, key: read.append(key) or plain(self, key))
+    monkeypatch.setattr("actor_tune.fit.settle", lambda _model: (_ for _ in ()).throw(InterruptedError))
+    with pytest.raises(InterruptedError):  # training is over where the blocks above are fetched
+        fit(chat_model, make_prompts(), Settings(layer=1, starter=False))
+    assert read == []
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
+def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, family, monkeypatch):
+    for module in ("scan", "strength"):  # an untrained model has no refusal tokens
+        monkeypatch.setattr(f"actor_tune.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    folder = save_model(make_model(family, torch.bfloat16), tmp_path / "m")
+    settings = Settings(layer="auto", starter=False)
+    whole = fit(load_model(str(folder), WHOLE), make_prompts(), settings)
+    streamed = fit(load_model(str(folder), STREAM), make_prompts(), settings)
+    below = fit(load_model(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False))
+    for other in (streamed, below):
+        assert other.layer == whole.layer
+        assert all(torch.equal(tensor, whole.state[name]) for name, tensor in other.state.items())
+        assert other.trials == whole.trials
+
+
+def test_the_folder_for_rearranged_weights_goes_with_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    chat_model = load_model(str(save_model(make_model("qwen3_moe"), tmp_path / "m")), STREAM)
+    assert list((tmp_path / "temporary").iterdir())
+    del chat_model
+    gc.collect()
+    assert not list((tmp_path / "temporary").iterdir())
