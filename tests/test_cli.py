@@ -133,6 +133,32 @@ def test_a_system_prompt_is_trained_and_guarded_with(tmp_path, model_folder, pro
     assert all(prompt.messages()[0] == turn for prompt in asked)
 
 
+def test_a_fit_with_weights_on_disk_writes_the_same_files(tmp_path, model_folder, prompts_file):
+    options = ("--layer", 1, "--no-starter", "--allow-unsafe", "--dtype", "float32")
+    for name, offload in (("whole", "none"), ("streamed", "stream")):
+        arguments = (*options, "--offload", offload, "--output-dir", tmp_path / name)
+        assert run("fit", model_folder, "--prompts", prompts_file, *arguments) == 0
+    whole, streamed = tmp_path / "whole", tmp_path / "streamed"
+    for file in ("model/model.safetensors", "guard.jsonl", "positions.json"):
+        assert (whole / file).read_bytes() == (streamed / file).read_bytes(), file
+    record = json.loads((streamed / "run.json").read_text())
+    assert record["placement"]["offload"] == "stream"
+    assert record["computed_in"] == "float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--offload", "stream", "--device-map", "auto"), "--offload stream: together with --device-map"),
+        (("--offload", "stream", "--quantization", "bnb_4bit"), "--quantization: together with --offload stream"),
+        (("--device", "nowhere"), "--device nowhere"),
+    ],
+)
+def test_placements_that_cannot_be_had_are_refused(options, message, tmp_path, model_folder, prompts_file, capsys):
+    assert run("fit", model_folder, "--prompts", prompts_file, *options, "--output-dir", tmp_path / "r") == 2
+    assert message in capsys.readouterr().err
+
+
 def test_each_rule_runs_and_says_what_it_did(tmp_path, model_folder, prompts_file):
     for rule in ("paper", "uniform"):
         out = tmp_path / rule

@@ -12,6 +12,7 @@ from .gate import Gate, check_power, decide
 from .judges import Exchange, Judge, Verdict
 from .leakage import find_leaks, without
 from .model import ChatModel
+from .placement import held
 from .prompts import Prompt, of_kind, starter_prompts
 from .respond import Response, respond
 from .train import loaded
@@ -51,7 +52,8 @@ def guard_prompts(training: Sequence[Prompt], margin: float) -> list[Prompt]:
 def guard(chat_model: ChatModel, result: Fit, prompts: Sequence[Prompt], margin: float, judge: Judge) -> Guarded:
     """Answer `prompts` with the model as it is and with `result` in it, judge, decide. The model is left as it is."""
     before = _answers(chat_model, prompts)
-    with loaded(chat_model.blocks[result.layer], result.state):
+    block = chat_model.blocks[result.layer]
+    with held(block), loaded(block, result.state):
         after = _answers(chat_model, prompts)
     judged = [
         judge([Exchange(response.prompt.text, response.text) for response in responses])

@@ -140,6 +140,8 @@ def run_json(
     return {
         "schema": 1,
         "model": {"name": chat_model.name, "sha256": base_hash, "blocks": len(chat_model.blocks)},
+        "placement": asdict(chat_model.placement),
+        "computed_in": str(chat_model.model.dtype).removeprefix("torch."),
         "settings": asdict(settings) | {"export": export},
         "training": asdict(result.schedule) | STRENGTH_OF[settings.rule],
         "layer": result.layer,
