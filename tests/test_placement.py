@@ -3,9 +3,11 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from actor_tune.chat import encode
+from actor_tune.checkpoint import checkpoint_names, save_merged
 from actor_tune.errors import UserError
 from actor_tune.fit import Settings, fit
 from actor_tune.model import empty_model, load_model
@@ -123,3 +125,22 @@ def test_the_folder_for_rearranged_weights_goes_with_the_model(tmp_path, monkeyp
     del chat_model
     gc.collect()
     assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch):
+    pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
+    for module in ("scan", "strength"):
+        monkeypatch.setattr(f"actor_tune.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    folder = save_model(make_model("llama", torch.bfloat16), tmp_path / "m")
+    chat_model = load_model(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
+    found = fit(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
+    assert all(type(chat_model.blocks[layer].mlp.up_proj).__name__ == "Linear4bit" for layer in (0, 2, 3))
+    stored = load_file(folder / "model.safetensors")
+    for name, parameter in chat_model.blocks[1].named_parameters():  # the base's own weights, not rounded to 4 bits
+        assert torch.equal(parameter.bfloat16(), stored[f"model.layers.1.{name}"])
+    tensors = checkpoint_names(chat_model, 1, found.state)
+    save_merged(folder, tensors, tmp_path / "merged")
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, tensor in stored.items():
+        assert torch.equal(merged[name], tensors.get(name, tensor)), name
+    assert any(not torch.equal(tensor, stored[name]) for name, tensor in tensors.items())

@@ -174,6 +174,8 @@ def fit_and_save(
             f"Record: {folder / 'run.json'}"
         )
         raise typer.Exit(EXIT_NOT_SAFE)
+    if chat_model.placement.quantization != "none":
+        console.print("All blocks but one were in 4 bits in this. Measure what was written: actor measure --baseline.")
     if guarded and guarded.gate.passed:
         console.print(guarded.gate.sentence, style="green")
     console.print(f"Block {result.layer} trained. Everything is in {folder}")
