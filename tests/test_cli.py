@@ -334,6 +334,8 @@ ORDER = [
     "batches",
     "keys",
     "activations",
+    "inputs",
+    "wiring",
     "direction",
     "targets",
     "last_token",

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from actor_tune.activations import block_inputs
 from actor_tune.chat import encode
+from actor_tune.inputs import block_inputs
 from actor_tune.last_token import keys_first, last_tokens, undisturbed, whole_block
 
 LAYER = 1

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from actor_tune.activations import block_inputs
 from actor_tune.chat import encode
+from actor_tune.inputs import block_inputs
 from actor_tune.prompts import KINDS, Prompt
 from actor_tune.strength import Limits, SetRefusal, Trial, choose, excess, failure, first_token_logprobs, try_strengths
 from actor_tune.train import state_of

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from actor_tune.activations import BlockInputs, block_inputs
 from actor_tune.chat import encode
 from actor_tune.direction import refusal_direction
 from actor_tune.fit import PAPER_ALPHA
+from actor_tune.inputs import BlockInputs, block_inputs
 from actor_tune.model import ChatModel
 from actor_tune.prompts import KINDS
 from actor_tune.targets import (

@@ -11,11 +11,11 @@ from typing import Literal
 
 import torch
 
-from .activations import block_inputs, check_effect, check_reading
 from .chat import encode
 from .checkpoint import stored_dtype_of_block
 from .direction import RefusalDirection, refusal_direction
 from .errors import UserError
+from .inputs import block_inputs
 from .model import ChatModel, check_layer, restore_precision
 from .placement import held, settle
 from .prompts import Prompt, Split, distinct, require, split_validation, starter_prompts, with_system_prompt
@@ -34,6 +34,7 @@ from .targets import (
     uniform_targets,
 )
 from .train import Epoch, LossFunction, Schedule, State, block_outputs, interpolate, loaded, state_of, train_block
+from .wiring import check_effect, check_reading
 
 Rule = Literal["boundary", "paper", "uniform"]
 LayerChoice = int | Literal["auto", "silhouette"]

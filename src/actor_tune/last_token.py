@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from .activations import BlockInputs, Received, forward, hidden_of, pass_through, stop_before
+from .activations import Received, forward, hidden_of, pass_through, stop_before
 from .chat import Batch, pad
+from .inputs import BlockInputs
 from .keys import Keys, KeysRead, KeyValue, attends_to_all
 from .model import ChatModel
 from .placement import device_of

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from .activations import block_inputs, last_logits, run_block, run_opening
+from .activations import last_logits, run_block
 from .chat import Batch, encode
 from .direction import RefusalDirection, refusal_direction, tsne_silhouette
 from .divergence import mean_kl
 from .errors import UserError
+from .inputs import block_inputs, run_opening
 from .keys import Keys, KeyValue
 from .model import ChatModel
 from .placement import held

@@ -11,9 +11,10 @@ from statistics import mean
 
 import torch
 
-from .activations import BlockInputs, advance, forward, last_logits, opening_keys, start_at
+from .activations import forward, last_logits, start_at
 from .batches import run_batches
 from .divergence import kl
+from .inputs import BlockInputs, advance, opening_keys
 from .model import ChatModel
 from .placement import held, is_elsewhere
 from .progress import track

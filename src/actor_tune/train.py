@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .activations import BlockInputs
 from .chat import rows_by_length
 from .direction import RefusalDirection, refusal_direction
+from .inputs import BlockInputs
 from .last_token import Disturb, LastTokens, last_tokens, undisturbed
 from .model import ChatModel
 from .placement import device_of, held

@@ -1,0 +1,37 @@
+import pytest
+
+from actor_tune.chat import encode
+from actor_tune.errors import UserError
+from actor_tune.wiring import check_effect, check_reading
+
+LAYER = 1
+
+
+def test_the_wiring_checks_pass_for_every_family(any_family, opened_prompts):
+    token_ids = encode(any_family.tokenizer, opened_prompts)
+    check_reading(any_family, LAYER, token_ids)
+    check_effect(any_family, LAYER, token_ids)
+
+
+def test_the_wiring_check_fails_where_a_block_has_no_effect(chat_model, prompts):
+    chat_model.model.lm_head.weight.zero_()
+    with pytest.raises(UserError, match="changing its output does not change the logits"):
+        check_effect(chat_model, LAYER, encode(chat_model.tokenizer, prompts))
+
+
+def test_the_wiring_check_fails_where_blocks_pass_on_more_than_the_hidden_state(chat_model, prompts):
+    """What block 2 returns also depends on something that block 0 left behind, which kept inputs do not have."""
+    left = []
+    chat_model.blocks[0].register_forward_hook(lambda _module, _arguments, output: left.append(output.mean()))
+    chat_model.blocks[2].register_forward_hook(
+        lambda _module, _arguments, output: output + 30 * left.pop() if left else output
+    )
+    with pytest.raises(UserError, match="running it from kept inputs gives other logits"):
+        check_effect(chat_model, LAYER, encode(chat_model.tokenizer, prompts))
+
+
+def test_reading_is_checked_without_running_the_blocks_above(chat_model, prompts):
+    calls = []
+    chat_model.blocks[3].mlp.register_forward_hook(lambda *_: calls.append(1))
+    check_reading(chat_model, LAYER, encode(chat_model.tokenizer, prompts))
+    assert calls == []
