@@ -20,6 +20,7 @@ from actor_tune.engines.vllm import vllm_engine
 from actor_tune.errors import UserError
 from actor_tune.model import load_model
 from actor_tune.prompts import Prompt, starter_prompts, with_system_prompt
+from conftest import make_model
 
 
 def texts(engine, prompts, max_new_tokens):
@@ -73,6 +74,20 @@ def test_sampling_settings_of_the_checkpoint_are_not_used(chat_model, prompts):
     assert texts(local_engine(chat_model, None), prompts[:4], 5) == plain
 
 
+def test_answers_come_before_all_prompts_are_answered(chat_model, prompts, monkeypatch):
+    end = greedy(chat_model, encode(chat_model.tokenizer, prompts[:1])[0], 5)[2]
+    chat_model.model.generation_config.eos_token_id = [end]
+    passes = []
+    chat_model.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    answers = local_engine(chat_model, 64)(prompts, 40)
+    assert next(answers).finished
+    begun = len(passes)
+    assert not torch.is_inference_mode_enabled()
+    rest = list(answers)
+    assert len(rest) == len(prompts) - 1
+    assert len(passes) > begun + 20
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -81,50 +96,72 @@ def test_sampling_settings_of_the_checkpoint_are_not_used(chat_model, prompts):
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
     ],
 )
-def test_out_of_memory_halves_the_batch_and_goes_on(chat_model, prompts, monkeypatch, caplog, error):
+@pytest.mark.parametrize("family", ["llama", "gemma2"])  # gemma2 is answered batch by batch
+def test_out_of_memory_halves_the_batch_and_goes_on(prompts, caplog, error, family):
+    chat_model = make_model(family)
     expected = texts(local_engine(chat_model, None), prompts, 3)
     sizes = []
-    generate = module._generate
 
-    def scarce(model, batch, max_new_tokens):
-        sizes.append(len(batch.rows))
-        if len(batch.rows) > 10:
+    def scarce(_module, _arguments, keywords):
+        if len(keywords["input_ids"]) > 10:
+            sizes.append(len(keywords["input_ids"]))
             raise error
-        return generate(model, batch, max_new_tokens)
 
-    monkeypatch.setattr(module, "_generate", scarce)
+    chat_model.model.register_forward_pre_hook(scarce, with_kwargs=True)
     assert texts(local_engine(chat_model, 32), prompts, 3) == expected
-    assert sizes == [32, 16, 8, 8, 8, 8, 4]
+    assert sizes == [32, 16]
     assert "going on with 8 prompts at a time" in caplog.text
 
 
+def test_out_of_memory_half_way_asks_no_answered_prompt_again(chat_model, prompts):
+    chat_model.model.generation_config.eos_token_id = [
+        greedy(chat_model, encode(chat_model.tokenizer, prompts[:1])[0], 5)[2]
+    ]
+    expected = texts(local_engine(chat_model, None), prompts, 12)
+    until_failure = 0
+
+    def scarce(*_):
+        nonlocal until_failure
+        until_failure -= 1
+        if until_failure == 0:
+            raise torch.OutOfMemoryError
+
+    chat_model.model.register_forward_pre_hook(scarce)
+    engine = local_engine(chat_model, 16)
+    for until_failure in range(1, 18, 4):
+        assert texts(engine, prompts, 12) == expected
+        assert until_failure <= 0
+
+
 @pytest.mark.parametrize(("error", "size"), [(torch.OutOfMemoryError("out"), 1), (RuntimeError("a bug"), 32)])
-def test_out_of_memory_with_a_single_prompt_and_other_errors_are_raised(chat_model, prompts, monkeypatch, error, size):
-    def never(*_arguments):
+def test_out_of_memory_with_a_single_prompt_and_other_errors_are_raised(chat_model, prompts, error, size):
+    def never(*_):
         raise error
 
-    monkeypatch.setattr(module, "_generate", never)
+    chat_model.model.register_forward_pre_hook(never)
     with pytest.raises(RuntimeError, match=str(error)):
         list(local_engine(chat_model, size)(prompts, 3))
 
 
-def test_long_prompts_go_in_smaller_batches(chat_model, prompts, monkeypatch):
-    sizes = []
-    generate = module._generate
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_long_prompts_go_in_smaller_batches(prompts, monkeypatch, family):
+    chat_model = make_model(family)
+    shapes = []
 
-    def watched(model, batch, max_new_tokens):
-        sizes.append(batch.input_ids.shape)
-        return generate(model, batch, max_new_tokens)
+    def watched(_module, _arguments, keywords):
+        ids, cache = keywords["input_ids"], keywords.get("past_key_values")
+        shapes.append((len(ids), ids.shape[1] + (cache.get_seq_length() if cache else 0)))
 
-    monkeypatch.setattr(module, "_generate", watched)
+    chat_model.model.register_forward_pre_hook(watched, with_kwargs=True)
     monkeypatch.setattr(module, "AUTO_BATCH_TOKENS", 200)
     asked = [*prompts, Prompt("long " * 20, "harmless", "s")]
     found = texts(local_engine(chat_model, None), asked, 3)
-    assert sizes[0][0] == 1
-    assert all(rows * (width + 3) <= 200 for rows, width in sizes)
-    sizes.clear()
+    assert max(tokens for _, tokens in shapes) > 100
+    assert max(rows for rows, _ in shapes) >= 5
+    assert all(rows * tokens <= 200 for rows, tokens in shapes)
+    shapes.clear()
     assert texts(local_engine(chat_model, 64), asked, 3) == found
-    assert len(sizes) == 1
+    assert max(rows for rows, _ in shapes) == len(asked)
 
 
 class Server:

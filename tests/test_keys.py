@@ -40,9 +40,10 @@ def test_a_recorded_pass_can_be_left_once_the_keys_are_known():
 
 def test_the_opening_ends_where_prompts_differ_and_leaves_each_a_token():
     model = make_model().model
-    assert common_opening(model, [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 9]]) == 4
-    assert common_opening(model, [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5]]) == 4
-    assert common_opening(model, [[1, 2, 3, 4], [1, 2, 3, 9]]) == 0  # too short to pay
+    same = list(range(1, 9))
+    assert common_opening(model, [[*same, 5, 6], [*same, 9], [*same, 7]]) == 8
+    assert common_opening(model, [[*same, 5, 6], [*same, 5]]) == 8
+    assert common_opening(model, [[*same[1:], 5, 6], [*same[1:], 5]]) == 0  # too short to pay
 
 
 def test_no_opening_is_run_apart_where_a_window_is_shorter_than_a_prompt(monkeypatch):

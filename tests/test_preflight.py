@@ -1,19 +1,13 @@
 import re
 from dataclasses import replace
-from pathlib import Path
-from types import SimpleNamespace
 
-import psutil
 import pytest
-import torch
-from transformers.models.llama import LlamaConfig
-from transformers.models.mamba import MambaConfig
 
 from actor_tune.errors import UserError
+from actor_tune.machine import Memory
 from actor_tune.preflight import (
+    FEWEST_ANSWERS,
     LIBRARIES,
-    Memory,
-    ModelSize,
     Phase,
     Plan,
     Setup,
@@ -21,35 +15,17 @@ from actor_tune.preflight import (
     Texts,
     Work,
     check,
-    free_memory,
     heaviest,
-    measured_rate,
-    model_size,
     phases,
     sentence,
+    smaller_answers,
     texts_of,
 )
 from actor_tune.train import Schedule
-from conftest import CONFIGS, make_model
+from test_size import LLAMA_2_7B, SIZE, size_of
 
 GIB = 2**30
 
-PLANTED = LlamaConfig(
-    vocab_size=100,
-    hidden_size=16,
-    intermediate_size=24,
-    num_hidden_layers=6,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    head_dim=4,
-    tie_word_embeddings=False,
-    dtype="bfloat16",
-    pad_token_id=0,
-    bos_token_id=1,
-    eos_token_id=2,
-)
-BLOCK = 16 * 16 + 16 * 8 + 16 * 8 + 16 * 16 + 3 * 16 * 24 + 2 * 16  # queries, keys, values, output, MLP, norms
-SIZE = ModelSize((BLOCK,) * 6, (BLOCK - 32,) * 6, 2 * 1600 + 16, 1600, 16, 100, 96, 2)
 WORK = Work(
     given=Texts(100, 1000, 20),
     validation_prompts=20,
@@ -62,21 +38,7 @@ WORK = Work(
 )
 PLAN = Plan(SIZE, WORK, Setup("cuda", 2), Speed(model=1e6, float32=5e5, disk=1e4))
 
-LLAMA_2_7B = LlamaConfig(
-    vocab_size=32000,
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    tie_word_embeddings=False,
-    dtype="bfloat16",
-)
 USUAL = Work(Texts(600, 24000, 80), 120, Texts(304, 10000, 60), layer=14)
-
-
-def size_of(config, folder: Path) -> ModelSize:
-    config.save_pretrained(folder)
-    return model_size(folder)
 
 
 @pytest.fixture(scope="module")
@@ -84,54 +46,6 @@ def large(tmp_path_factory) -> Plan:
     """Llama-2-7b held in float32 on a processor."""
     folder = tmp_path_factory.mktemp("large")
     return Plan(size_of(LLAMA_2_7B, folder), USUAL, Setup("cpu", 4), Speed(2e11, 2e11))
-
-
-def test_parameters_are_counted_from_the_config(tmp_path):
-    assert BLOCK == 1952
-    assert size_of(PLANTED, tmp_path) == SIZE
-
-
-def test_a_tied_head_is_counted_once(tmp_path):
-    tied = LlamaConfig(**{**PLANTED.to_dict(), "tie_word_embeddings": True})
-    assert size_of(tied, tmp_path).other_parameters == 1600 + 16
-
-
-@pytest.mark.parametrize("family", sorted(CONFIGS))
-def test_every_family_is_counted_as_its_real_model(tmp_path, family):
-    size = size_of(CONFIGS[family], tmp_path)
-    model = make_model(family).model
-    cache = model(torch.tensor([[1, 2, 3]]), use_cache=True).past_key_values
-    assert sum(size.blocks) + size.other_parameters == sum(parameter.numel() for parameter in model.parameters())
-    assert size.kv_values_per_token == sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers) / 3
-    assert size.stored_bytes == 4
-
-
-def test_experts_are_not_in_linear_layers_that_are_packed(tmp_path):
-    size = size_of(CONFIGS["qwen3_moe"], tmp_path)
-    experts = 4 * (2 * 24 * 32 + 24 * 32)
-    assert all(linear <= block - experts for block, linear in zip(size.blocks, size.linear, strict=True))
-
-
-def test_the_cache_is_taken_at_its_largest_where_the_empty_model_shows_none(tmp_path):
-    config = MambaConfig(vocab_size=100, hidden_size=16, num_hidden_layers=3, state_size=4)
-    assert size_of(config, tmp_path).kv_values_per_token == 3 * 2 * 16
-
-
-def test_no_file_but_the_config_is_opened_and_no_weight_is_allocated(tmp_path):
-    LLAMA_2_7B.save_pretrained(tmp_path)
-    (tmp_path / "model.safetensors").write_text("no weights")
-    before = psutil.Process().memory_info().rss
-    size = model_size(tmp_path)
-    assert sum(size.blocks) + size.other_parameters == 6_738_415_616
-    assert psutil.Process().memory_info().rss - before < GIB
-
-
-@pytest.mark.parametrize("content", [None, "{", '{"model_type": "no such family"}', '{"model_type": "t5"}'])
-def test_a_folder_without_a_language_models_config_is_refused(tmp_path, content):
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match="a config that gives no model"):
-        model_size(tmp_path)
 
 
 def test_texts_are_counted():
@@ -348,61 +262,12 @@ def test_the_sentence_names_the_heaviest_and_the_longest_phase():
     assert "about 2.5 h of 2.5 h" in sentence([Phase("train", Memory(1, 1), 9000)], Memory(1, 1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_rate_is_measured(dtype):
-    assert 1e6 < measured_rate("cpu", dtype) < 1e15
-
-
-@pytest.fixture
-def machine(monkeypatch, tmp_path) -> Path:
-    """A machine with 8 GiB available and a process that holds 1 GiB: the root of its proc and sys."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=8 * GIB))
-    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=GIB)))
-    return tmp_path
-
-
-def write(root: Path, files: dict[str, str]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-
-
-def test_free_memory_is_what_is_available_and_what_the_process_holds(machine):
-    assert free_memory("cpu", machine) == Memory(9 * GIB, 9 * GIB)
-
-
-def group(folder: str, limit: str, used: int, cached: int = 0) -> dict[str, str]:
-    stat = f"anon 1\nactive_file {cached}\ninactive_file {2 * cached}\n"
-    return {f"{folder}/memory.max": limit, f"{folder}/memory.current": str(used), f"{folder}/memory.stat": stat}
-
-
-def test_a_container_bounds_free_memory_and_file_caches_do_not_count(machine):
-    write(machine, {"proc/self/cgroup": "0::/\n"} | group("sys/fs/cgroup", str(4 * GIB), 3 * GIB, GIB // 4))
-    assert free_memory("mps", machine).device == GIB + 3 * GIB // 4 + GIB
-
-
-def test_the_tightest_of_nested_groups_counts(machine):
-    write(machine, {"proc/self/cgroup": "1:name=systemd:/\n0::/outer/inner\n"})
-    write(machine, group("sys/fs/cgroup/outer/inner", "max\n", GIB))
-    write(machine, group("sys/fs/cgroup/outer", f"{3 * GIB}\n", GIB))
-    assert free_memory("cpu", machine).ram == 2 * GIB + GIB
-
-
-def test_a_group_of_the_host_that_the_container_does_not_see_is_its_root(machine):
-    v1 = "sys/fs/cgroup/memory"
-    write(
-        machine,
-        {
-            "proc/self/cgroup": "4:cpu,memory:/docker/abc\n3:pids:/\n0::/\n",
-            f"{v1}/memory.limit_in_bytes": str(5 * GIB),
-            f"{v1}/memory.usage_in_bytes": str(4 * GIB),
-            f"{v1}/memory.stat": f"active_file 0\ninactive_file 0\ntotal_active_file {GIB}\ntotal_inactive_file 0\n",
-        },
-    )
-    assert free_memory("cpu", machine).ram == 2 * GIB + GIB
-
-
-def test_a_gpus_own_memory_is_apart(machine, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * GIB, 24 * GIB))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: GIB)
-    assert free_memory("cuda:0", machine) == Memory(21 * GIB, 9 * GIB)
+def test_fewer_prompts_are_answered_at_a_time_where_their_cache_is_what_does_not_fit(large):
+    streamed = replace(large, setup=replace(large.setup, offload="stream"))
+    assert smaller_answers(streamed, Memory(100 * GIB, 100 * GIB)) == streamed
+    free = Memory(6 * GIB, 6 * GIB)
+    smaller = smaller_answers(streamed, free)
+    assert FEWEST_ANSWERS <= smaller.work.answer_batch < 64
+    check(smaller, free, "m")
+    with pytest.raises(UserError):
+        check(streamed, free, "m")

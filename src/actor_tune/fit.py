@@ -61,6 +61,13 @@ UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothin
 UNIFORM_SCHEDULE = Schedule(epochs=3, batch_size=1, learning_rate=1e-4, decay=False, noise=0.0, recompute_every=64)
 
 
+SCHEDULES: dict[Rule, Schedule] = {
+    "boundary": BOUNDARY_SCHEDULE,
+    "paper": PAPER_SCHEDULE,
+    "uniform": UNIFORM_SCHEDULE,
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides a fit, besides the model and the prompts.

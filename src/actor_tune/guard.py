@@ -49,12 +49,24 @@ def guard_prompts(training: Sequence[Prompt], margin: float) -> list[Prompt]:
     return kept
 
 
-def guard(chat_model: ChatModel, result: Fit, prompts: Sequence[Prompt], margin: float, judge: Judge) -> Guarded:
-    """Answer `prompts` with the model as it is and with `result` in it, judge, decide. The model is left as it is."""
-    before = _answers(chat_model, prompts)
+def guard(
+    chat_model: ChatModel,
+    result: Fit,
+    prompts: Sequence[Prompt],
+    margin: float,
+    judge: Judge,
+    batch_size: int | None = None,
+) -> Guarded:
+    """Answer `prompts` with the model as it is and with `result` in it, judge, decide. The model is left as it is.
+
+    **Arguments:**
+
+    - `batch_size`: prompts at a time, as for `engines.local.local_engine`.
+    """
+    before = _answers(chat_model, prompts, batch_size)
     block = chat_model.blocks[result.layer]
     with held(block), loaded(block, result.state):
-        after = _answers(chat_model, prompts)
+        after = _answers(chat_model, prompts, batch_size)
     judged = [
         judge([Exchange(response.prompt.text, response.text) for response in responses])
         for responses in (before, after)
@@ -62,6 +74,6 @@ def guard(chat_model: ChatModel, result: Fit, prompts: Sequence[Prompt], margin:
     return Guarded(decide(prompts, judged[0], judged[1], margin), before, after, judged[0], judged[1])
 
 
-def _answers(chat_model: ChatModel, prompts: Sequence[Prompt]) -> list[Response]:
+def _answers(chat_model: ChatModel, prompts: Sequence[Prompt], batch_size: int | None) -> list[Response]:
     with tempfile.TemporaryDirectory() as folder:
-        return respond(local_engine(chat_model, None), prompts, ANSWER_TOKENS, Path(folder) / "responses.jsonl")
+        return respond(local_engine(chat_model, batch_size), prompts, ANSWER_TOKENS, Path(folder) / "responses.jsonl")

@@ -8,7 +8,6 @@ attention takes, and neither knows a family.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -17,8 +16,8 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .chat import TokenIds
 
-SHORTEST_OPENING = 4
-"""Tokens below which running an opening apart does not pay."""
+SHORTEST_OPENING = 8
+"""Fewer tokens save less than a forward pass of their own costs."""
 
 
 @dataclass(frozen=True)
@@ -97,16 +96,22 @@ def common_opening(model: PreTrainedModel, token_ids: Sequence[TokenIds]) -> int
     It is exact for attention over all tokens before. A window counts the padding between opening and prompt, so every
     window must be as long as the longest prompt; states of recurrent blocks have no such cache.
     """
-    lengths = [len(ids) for ids in token_ids]
-    opening = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, zip(*token_ids, strict=False)))
-    opening = min(opening, min(lengths) - 1)
-    return opening if opening >= SHORTEST_OPENING and attends_to_all(model, max(lengths)) else 0
+    opening = opening_length(token_ids)
+    return opening if opening and attends_to_all(model, max(map(len, token_ids))) else 0
+
+
+def opening_length(token_ids: Sequence[TokenIds]) -> int:
+    """With how many tokens all prompts begin alike, without the last token of any; 0 where that is few."""
+    first, last = min(token_ids), max(token_ids)  # in the order of lists, all others lie between these
+    longest = min(map(len, token_ids)) - 1
+    length = next((at for at in range(longest) if first[at] != last[at]), longest)
+    return length if length >= SHORTEST_OPENING else 0
 
 
 def attends_to_all(model: PreTrainedModel, tokens: int) -> bool:
     """Whether every block attends to all of up to `tokens` tokens, told by the cache that transformers makes for it."""
     layers = DynamicCache(config=model.config).layers
-    return all(
+    return bool(layers) and all(
         type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= tokens)
         for layer in layers
     )

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
@@ -128,7 +127,7 @@ def empty_model(folder: Path) -> tuple[PreTrainedModel, nn.ModuleList]:
     config = AutoConfig.from_pretrained(folder)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    with init_empty_weights():
+    with torch.device("meta"):  # accelerate's init_empty_weights allocates each tensor before it drops it
         model = AutoModelForCausalLM.from_config(config, dtype=stored_dtype(config))
     return model, find_blocks(model)
 
@@ -177,8 +176,12 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
-def model_folder(name: str) -> Path:
+def model_folder(name: str, weights: bool = True) -> Path:
     """The folder of `name`: itself when it is a local folder, else the downloaded snapshot of a Hub repository.
+
+    **Arguments:**
+
+    - `weights`: False leaves the weights on the Hub.
 
     **Raises:** `UserError` when it is neither.
     """
@@ -187,7 +190,7 @@ def model_folder(name: str) -> Path:
     if Path(name).exists():
         raise UserError(name, "a file", "a model folder or a Hub id", "name the folder it is in")
     try:
-        return Path(snapshot_download(name, allow_patterns=[*OTHER_FILES, WEIGHT_FILES]))
+        return Path(snapshot_download(name, allow_patterns=[*OTHER_FILES, *([WEIGHT_FILES] if weights else [])]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0]
         fix = "check the spelling and the network"

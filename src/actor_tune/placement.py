@@ -4,7 +4,6 @@ transformers and accelerate place and fetch weights; this decides what is asked 
 disk is fetched for each use, or for a while with `held`. Nothing here knows a family.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from accelerate.hooks import AlignDevicesHook
 from torch import nn
 
 from .errors import UserError
+from .machine import measured_rate
 
 Offload = Literal["none", "stream"]
 Quantization = Literal["none", "bnb_4bit"]
@@ -62,19 +62,8 @@ def resolve_dtype(name: DtypeName, stored: torch.dtype, device: str) -> torch.dt
         return stored
     # Processors without instructions for half precision are several times slower in it than in float32. A factor of
     # 1.5 is far from both kinds of processor, so that one machine always decides alike.
-    slower = matmul_rate("cpu", torch.float32) > 1.5 * matmul_rate("cpu", stored)
+    slower = measured_rate("cpu", torch.float32) > 1.5 * measured_rate("cpu", stored)
     return torch.float32 if slower else stored
-
-
-def matmul_rate(device: str, dtype: torch.dtype, size: int = 512) -> float:
-    """Measured floating-point operations a second of a matrix product, in a few hundredths of a second."""
-    left = torch.ones(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(4):  # the first is a warm-up
-        start = time.perf_counter()
-        (left @ left)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def device_map_with_disk(model: nn.Module, blocks: nn.ModuleList, device: str, disk: range) -> dict[str, str]:

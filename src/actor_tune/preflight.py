@@ -1,36 +1,30 @@
 """Preflight: what each phase of a fit needs in memory and time, from a model's `config.json` alone.
 
-Parameters are counted on an empty model on the device "meta", which is what transformers makes before it reads weights,
-so no family has a formula of its own. Memory is an upper estimate: padded to the longest prompt, all experts of a block
+Memory is an upper estimate: padded to the longest prompt, all experts of a block
 counted. Left out, because small for prompts of usual length: attention's quadratic term, in memory and in time.
 """
 
-import logging
 import math
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
 
-import psutil  # type: ignore[import-untyped]
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig
 
-from .activations import PREFIX_BATCH
-from .chat import TokenIds
+from .chat import TokenIds, encode
 from .engines.local import AUTO_BATCH_SIZE, AUTO_BATCH_TOKENS
 from .errors import UserError
-from .fit import BOUNDARY_SCHEDULE, MINIMUM_PROMPTS
+from .fit import BOUNDARY_SCHEDULE, MINIMUM_PROMPTS, SCHEDULES, Rule
 from .guard import ANSWER_TOKENS
-from .model import find_blocks
-from .prompts import KINDS
+from .inputs import PREFIX_BATCH
+from .machine import Memory, measured_rate
+from .model import load_tokenizer, model_folder, stored_dtype
+from .placement import Offload, Placement, Quantization, resolve_device, resolve_dtype
+from .prompts import KINDS, Prompt, Split
 from .scan import MAX_PROMPTS, candidate_layers
+from .size import ModelSize, model_size
 from .strength import STRENGTHS
-from .train import Schedule
-
-log = logging.getLogger(__name__)
+from .train import OUTPUT_BATCH, Schedule
 
 LIBRARIES = 560 * 2**20
 """Bytes of what is not counted: the interpreter with its libraries (430 MiB after importing them), the tokenizer, and
@@ -49,84 +43,9 @@ CUT_VALUES = 6
 """Values a token, in units of d_model, that a block makes where only its last position is read; one that `last_token`
 cannot cut down makes more."""
 
-OUTPUT_BATCH = 64
-"""Prompts at a time in `train.block_outputs`."""
 
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What a model's structure says.
-
-    - `blocks`, `linear`: parameters of each block, and how many of them are in linear layers, which quantization packs.
-    - `other_parameters`: embeddings, head and norms; a head tied to the embeddings is counted once.
-    - `largest_other`: parameters of the largest tensor among them.
-    - `kv_values_per_token`: keys and values kept for one token, all blocks together.
-    - `stored_bytes`: bytes a parameter on disk, by the dtype that the config names.
-    """
-
-    blocks: tuple[int, ...]
-    linear: tuple[int, ...]
-    other_parameters: int
-    largest_other: int
-    d_model: int
-    vocabulary: int
-    kv_values_per_token: int
-    stored_bytes: int
-
-    def within(self, blocks: range) -> int:
-        """Parameters of `blocks`."""
-        return sum(self.blocks[index] for index in blocks)
-
-
-def model_size(folder: Path) -> ModelSize:
-    """Count the parameters of the model that `config.json` in `folder` describes. No other file is opened.
-
-    **Raises:** `UserError` when the config is missing or not of a causal language model with one list of blocks.
-    """
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        stored = config.dtype or config.get_text_config().dtype or torch.float32  # now: the line below overwrites it
-        with torch.device("meta"):
-            # bfloat16, because some kernels for experts take nothing else; nothing here depends on it.
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
-    except (OSError, ValueError) as error:
-        found = f"a config that gives no model ({str(error).strip().splitlines()[0][:200]})"
-        raise UserError(folder, found, "a causal language model", "check the path, or download it again") from None
-    blocks = find_blocks(model)
-    inside = {id(parameter) for parameter in blocks.parameters()}
-    outside = [parameter.numel() for parameter in model.parameters() if id(parameter) not in inside]
-    vocabulary, d_model = model.get_output_embeddings().weight.shape
-    return ModelSize(
-        blocks=tuple(_count(block.parameters()) for block in blocks),
-        linear=tuple(_count(m.weight for m in block.modules() if isinstance(m, nn.Linear)) for block in blocks),
-        other_parameters=sum(outside),
-        largest_other=max(outside),
-        d_model=d_model,
-        vocabulary=vocabulary,
-        kv_values_per_token=_kv_values(model, 2 * d_model * len(blocks)),
-        stored_bytes=stored.itemsize,
-    )
-
-
-def _count(parameters: Iterable[torch.Tensor]) -> int:
-    return sum(parameter.numel() for parameter in parameters)
-
-
-@torch.no_grad()
-def _kv_values(model: PreTrainedModel, most: int) -> int:
-    """Keys and values that the empty `model` keeps of a token; `most`, an upper bound, where it cannot be run."""
-    tokens = torch.zeros(1, 2, dtype=torch.int64, device="meta")
-    try:
-        layers = model(input_ids=tokens, use_cache=True).past_key_values.layers
-        return sum(layer.keys.numel() + layer.values.numel() for layer in layers) // tokens.numel()
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-    ) as error:  # code that needs data; another kind of cache
-        log.info("the key/value cache is taken at its largest: the empty model does not run (%s)", error)
-        return most
+FEWEST_ANSWERS = 4
+"""Prompts answered at a time below which a shortage of memory is not mended by answering fewer."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +69,7 @@ class Work:
 
     - `given`: all prompts of training and validation; `validation_prompts` of them are kept aside.
     - `gate`: the prompts that the safety gate answers, `answer_batch` at a time, before and after.
-    - `layer`: the block to train, negative from the end; None where a scan chooses it, and then the last candidate counts.
+    - `layer`: the block to train, negative from the end; None where a scan chooses it: then the last candidate counts.
     """
 
     given: Texts
@@ -175,8 +94,8 @@ class Setup:
 
     device: str
     bytes_per_parameter: int
-    offload: Literal["none", "stream"] = "none"
-    quantization: Literal["none", "bnb_4bit"] = "none"
+    offload: Offload = "none"
+    quantization: Quantization = "none"
 
 
 @dataclass(frozen=True)
@@ -186,14 +105,6 @@ class Speed:
     model: float
     float32: float
     disk: float = DISK_RATE
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes, needed or free: where the model computes, and in RAM. The same where the model computes in RAM."""
-
-    device: int
-    ram: int
 
 
 @dataclass(frozen=True)
@@ -286,6 +197,25 @@ class Plan:
         return Phase(name, Memory(*[LIBRARIES + tensors + results] * 2), seconds)
 
 
+def plan_of(
+    name: str, split: Split, gate: Sequence[Prompt], placement: Placement, layer: int | None, rule: Rule
+) -> Plan:
+    """What fitting the model `name` on `split` will do, with the safety gate on `gate`. Its weights are not touched.
+
+    **Raises:** `UserError` when its config or tokenizer cannot be had.
+    """
+    folder = model_folder(name, weights=False)
+    tokenizer = load_tokenizer(name, folder)
+    texts = [texts_of(encode(tokenizer, prompts)) for prompts in ([*split.train, *split.validation], gate)]
+    device = resolve_device(placement.device)
+    dtype = resolve_dtype(placement.dtype, stored_dtype(AutoConfig.from_pretrained(folder)), device)
+    strengths = len(STRENGTHS) if rule == "boundary" else 2
+    work = Work(texts[0], len(split.validation), texts[1], layer, SCHEDULES[rule], strengths)
+    speed = Speed(measured_rate(device, dtype), measured_rate(device, torch.float32))
+    setup = Setup(device, dtype.itemsize, placement.offload, placement.quantization)
+    return Plan(model_size(folder), work, setup, speed)
+
+
 def phases(plan: Plan) -> list[Phase]:
     """Every phase of a fit in order, with its peak memory and its time."""
     chosen = [_choose_block(plan)] if plan.work.layer is None else []
@@ -374,6 +304,13 @@ def sentence(found: Sequence[Phase], free: Memory) -> str:
     )
 
 
+def smaller_answers(plan: Plan, free: Memory) -> Plan:
+    """`plan` with as many prompts answered at a time as there is room for, halved to at least `FEWEST_ANSWERS`."""
+    while plan.work.answer_batch > FEWEST_ANSWERS and _lack(plan, free):
+        plan = replace(plan, work=replace(plan.work, answer_batch=plan.work.answer_batch // 2))
+    return plan
+
+
 def check(plan: Plan, free: Memory, name: str) -> None:
     """Stop where `plan`, of the model `name`, does not fit into what is `free`.
 
@@ -432,60 +369,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
-
-
-@torch.inference_mode()
-def measured_rate(device: str, dtype: torch.dtype) -> float:
-    """FLOPs a second of a matrix product in `dtype` on `device`, measured in well under a second.
-
-    The matrices grow until a product takes 50 ms: processors differ by factors of thousands.
-    """
-    rates = []
-    for width in (128, 256, 512, 1024, 2048, 4096):
-        rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
-        for _ in range(3):
-            start = time.perf_counter()
-            nn.functional.linear(rows, weight)[0, 0].item()  # reading a value waits for the device
-            seconds = time.perf_counter() - start
-            rates.append(2 * width**3 / seconds)
-            if seconds > 0.05 and width > 128:  # at 128 that is the start of threads, not the product
-                return max(rates)
-    return max(rates)
-
-
-def free_memory(device: str, root: Path = Path("/")) -> Memory:
-    """What this process may hold in all: what is free, in a container within its limit, and what it holds already.
-
-    **Arguments:**
-
-    - `root`: where proc and sys are found.
-    """
-    free = min([psutil.virtual_memory().available, *_container_room(root)]) + psutil.Process().memory_info().rss
-    if device.startswith("cuda"):
-        return Memory(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device), free)
-    return Memory(free, free)
-
-
-def _container_room(root: Path) -> Iterator[int]:
-    """Bytes that the control groups of this process, and those above them, still allow (versions 2 and 1)."""
-    groups = root / "proc/self/cgroup"
-    for line in groups.read_text().splitlines() if groups.is_file() else []:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            base, limit, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        own = base / path.lstrip("/")  # not there where a container sees its own group as the root
-        for folder in [own, *own.parents]:
-            if (folder / limit).is_file() and (value := (folder / limit).read_text().strip()) != "max":
-                yield int(value) - int((folder / used).read_text()) + _file_cache(folder / "memory.stat")
-
-
-def _file_cache(stat: Path) -> int:
-    """Bytes of files in memory, which the system gives up for whatever needs the room."""
-    values = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
-    names = ("active_file", "inactive_file")
-    # Version 1 has another count that includes the groups below.
-    return sum(int(values.get(f"total_{name}", values.get(name, 0))) for name in names)

@@ -126,17 +126,26 @@ def fit(
     given = gather(prompts, harmful, harmless, pseudo_harmful, "train")
     choice = _layer(layer)
     new_folder(output_dir)
-    from ..fit import MINIMUM_PROMPTS, Settings
+    from ..fit import MINIMUM_PROMPTS, Settings, prepare
     from ..guard import guard_prompts
+    from ..machine import free_memory
+    from ..preflight import check, phases, plan_of, sentence, smaller_answers
 
     require(given, MINIMUM_PROMPTS)
-    guard_prompts(given, max_safety_drop)  # now, not after minutes of training
+    gate = guard_prompts(given, max_safety_drop)  # now, not after minutes of training
     placement = placement_of(device, dtype, device_map, offload, quantization)
-    chat_model = load(model, placement, choice if isinstance(choice, int) else None)
     # The paper's rules are kept to the letter, so they see the given prompts alone.
     starter = starter and rule == "boundary"
     settings = Settings(rule, choice, seed, starter, allow_unsafe, system_prompt)
-    fit_and_save(chat_model, given, settings, output_dir, export, max_safety_drop)
+    layer_given = choice if isinstance(choice, int) else None
+    plan = plan_of(model, prepare(given, settings), gate, placement, layer_given, rule)
+    free = free_memory(plan.setup.device)
+    plan = smaller_answers(plan, free)
+    console.print(sentence(phases(plan), free))
+    if device_map is None:
+        check(plan, free, model)
+    chat_model = load(model, placement, layer_given)
+    fit_and_save(chat_model, given, settings, output_dir, export, max_safety_drop, plan.work.answer_batch)
 
 
 def fit_and_save(
@@ -146,8 +155,14 @@ def fit_and_save(
     folder: Path,
     export: "Export",
     margin: float = MARGIN,
+    answer_batch: int | None = None,
 ) -> "Fit":
-    """Fit, pass the safety gate, show and save. Exits with status 3 where the model was withheld as unsafe."""
+    """Fit, pass the safety gate, show and save. Exits with status 3 where the model was withheld as unsafe.
+
+    **Arguments:**
+
+    - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
+    """
     from ..fit import fit as run_fit
     from ..guard import guard, guard_prompts
     from ..judges.trained import judge_trained
@@ -161,7 +176,7 @@ def fit_and_save(
         prompts = guard_prompts(given, margin)
         if settings.system_prompt:
             prompts = with_system_prompt(prompts, settings.system_prompt)
-        guarded = guard(chat_model, result, prompts, margin, judge_trained)
+        guarded = guard(chat_model, result, prompts, margin, judge_trained, answer_batch)
     reasons = [result.failure, None if guarded is None or guarded.gate.passed else guarded.gate.sentence]
     for reason in filter(None, reasons):
         console.print(reason, style="bold red")

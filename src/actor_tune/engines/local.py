@@ -1,24 +1,53 @@
-"""Answers of a model loaded here, by transformers."""
+"""Answers of a model loaded here, by transformers.
+
+Greedy, and nothing else: no sampling, penalty or banned word that the checkpoint's generation config may name; only its
+ends are used. Where the model's attention allows it, prompts are answered in slots (`slots.py`): an answered prompt
+makes room for the next one at once. Elsewhere `generate` of transformers answers them batch by batch.
+"""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from transformers import GenerationConfig
 
 from ..activations import compact_head
-from ..chat import Batch, TokenIds, encode, pad, rows_by_length
+from ..chat import TokenIds, encode, pad, rows_by_length
+from ..keys import attends_to_all
 from ..model import ChatModel
 from ..prompts import Prompt
 from .engine import Answer, Engine
+from .slots import Slots, shared_prefix, slots_agree
 
 log = logging.getLogger(__name__)
 
 AUTO_BATCH_SIZE = 64
 AUTO_BATCH_TOKENS = 32_768
 """A processor short of memory raises nothing: the system ends the process. So long prompts go in smaller batches."""
+FEW = 8
+"""Fewer prompts are not worth the check that slots need."""
+REFILL = 8
+"""New prompts are read when one in so many slots is free: few at a time are slow to read, and free slots are idle."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Some prompts to be answered, `size` at a time at most.
+
+    - `rows`: indices in `token_ids` of the prompts, longest first.
+    """
+
+    token_ids: Sequence[TokenIds]
+    rows: Sequence[int]
+    size: int
+    max_new_tokens: int
+
+    def prompts(self, rows: Sequence[int]) -> list[TokenIds]:
+        """The token ids of `rows`."""
+        return [self.token_ids[row] for row in rows]
 
 
 def local_engine(chat_model: ChatModel, batch_size: int | None) -> Engine:
@@ -35,50 +64,110 @@ def local_engine(chat_model: ChatModel, batch_size: int | None) -> Engine:
         waiting = [row for rows in rows_by_length(token_ids, len(token_ids)) for row in rows]
         size = batch_size or AUTO_BATCH_SIZE
         while waiting:
-            rows = waiting[:size]
-            if batch_size is None:
-                longest = len(token_ids[rows[0]]) + max_new_tokens
-                rows = rows[: max(1, AUTO_BATCH_TOKENS // longest)]
-            answers = _generate_or_none(chat_model, token_ids, rows, max_new_tokens)
-            if answers is None:
-                size = len(rows) // 2
+            job = _next_job(token_ids, waiting, size, max_new_tokens, limited=batch_size is None)
+            answered = set()
+            out_of_memory = False
+            try:
+                for found in _method_for(chat_model, job)(chat_model, job):
+                    answered.add(found.row)
+                    yield found
+            except RuntimeError as error:
+                if job.size == 1 or not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+                    raise
+                out_of_memory = True
+            waiting = [row for row in waiting if row not in answered]
+            if out_of_memory:  # and not in `except`, where the traceback still holds the tensors
+                clear_device_cache(garbage_collection=True)
+                size = job.size // 2
                 log.warning("out of memory: going on with %d prompts at a time", size)
-                continue
-            yield from answers
-            waiting = waiting[len(rows) :]
 
     return answer
 
 
-def _generate_or_none(
-    chat_model: ChatModel, token_ids: Sequence[TokenIds], rows: list[int], max_new_tokens: int
-) -> list[Answer] | None:
-    """The answers to `rows`; None where memory was too short for several at once."""
-    try:
-        return _generate(chat_model, pad(token_ids, rows, chat_model.pad_id, chat_model.device), max_new_tokens)
-    except RuntimeError as error:
-        if len(rows) == 1 or not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
-            raise
-    clear_device_cache(garbage_collection=True)  # outside of `except`, where the traceback holds the tensors no more
-    return None
+def _next_job(token_ids: Sequence[TokenIds], waiting: list[int], size: int, max_new_tokens: int, limited: bool) -> _Job:
+    """The longest prompts of `waiting`; where `limited`, as few at a time as AUTO_BATCH_TOKENS says."""
+    longest = len(token_ids[waiting[0]]) + max_new_tokens
+    fitting = min(size, max(1, AUTO_BATCH_TOKENS // longest)) if limited else size
+    rows = waiting
+    if fitting < size:  # Prompts of less than half the length are for another job, with more at a time.
+        rows = [row for row in waiting if 2 * (len(token_ids[row]) + max_new_tokens) > longest]
+    return _Job(token_ids, rows, min(fitting, len(rows)), max_new_tokens)
+
+
+def _method_for(chat_model: ChatModel, job: _Job) -> Callable[[ChatModel, _Job], Iterator[Answer]]:
+    if job.size == 1 or len(job.rows) < FEW:
+        return _generate
+    prompts = job.prompts(job.rows)
+    if not attends_to_all(chat_model.model, max(map(len, prompts)) + job.max_new_tokens):
+        log.info("some blocks do not attend to all earlier tokens: answering batch by batch")
+        return _generate
+    if not slots_agree(chat_model, prompts, shared_prefix(prompts)):
+        log.warning("with a shared prefix this model says something else: answering batch by batch")
+        return _generate
+    return _fill_slots
+
+
+@dataclass
+class _Growing:
+    """A prompt's row, and the tokens of its answer so far."""
+
+    row: int
+    tokens: list[int] = field(default_factory=list)
 
 
 @torch.inference_mode()
-def _generate(chat_model: ChatModel, batch: Batch, max_new_tokens: int) -> list[Answer]:
-    with compact_head(chat_model), _plain_decoding(chat_model) as config:
-        output = chat_model.model.generate(  # type: ignore[operator]
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=max_new_tokens
-        )
-    new_tokens = output[:, batch.input_ids.shape[1] :].cpu()
-    ends = torch.tensor(config.eos_token_id if config.eos_token_id is not None else [], dtype=torch.int64)
-    finished = torch.isin(new_tokens, ends).any(dim=1).tolist()
-    texts = chat_model.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-    return [Answer(*answer) for answer in zip(batch.rows, texts, finished, strict=True)]
+def _fill_slots(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
+    ends = _ends(chat_model)
+    waiting = list(job.rows)
+    slots = Slots(chat_model, shared_prefix(job.prompts(waiting)), job.size)
+    growing: list[_Growing] = []
+    while waiting or growing:
+        free = job.size - len(growing)
+        if waiting and free >= max(1, job.size // REFILL):
+            new = [_Growing(row) for row in waiting[:free]]
+            waiting = waiting[free:]
+            logits = slots.admit(job.prompts([each.row for each in new]))
+            growing += new
+        else:
+            new = growing
+            logits = slots.advance(torch.tensor([each.tokens[-1] for each in growing], device=chat_model.device))
+        for each, token in zip(new, logits.argmax(dim=-1).tolist(), strict=True):
+            each.tokens.append(token)
+        open_slots = []
+        for slot, each in enumerate(growing):
+            finished = each.tokens[-1] in ends
+            if finished or len(each.tokens) == job.max_new_tokens:
+                text = str(chat_model.tokenizer.decode(each.tokens, skip_special_tokens=True))
+                yield Answer(each.row, text, finished)
+            else:
+                open_slots.append(slot)
+        if len(open_slots) < len(growing):
+            growing = [growing[slot] for slot in slots.keep(open_slots)]
+
+
+@torch.inference_mode()
+def _generate(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
+    ends = _ends(chat_model)
+    for start in range(0, len(job.rows), job.size):
+        batch = pad(job.token_ids, list(job.rows[start : start + job.size]), chat_model.pad_id, chat_model.device)
+        with compact_head(chat_model), _plain_decoding(chat_model):
+            output = chat_model.model.generate(  # type: ignore[operator]
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=job.max_new_tokens
+            )
+        new_tokens = output[:, batch.input_ids.shape[1] :].tolist()
+        texts = chat_model.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+        for row, text, tokens in zip(batch.rows, texts, new_tokens, strict=True):
+            yield Answer(row, text, finished=not ends.isdisjoint(tokens))
+
+
+def _ends(chat_model: ChatModel) -> set[int]:
+    """The tokens that end an answer."""
+    ends = chat_model.model.generation_config.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)
 
 
 @contextmanager
-def _plain_decoding(chat_model: ChatModel) -> Iterator[GenerationConfig]:
-    """Greedy decoding and nothing else: no sampling, penalty or banned word that the checkpoint's config may name."""
+def _plain_decoding(chat_model: ChatModel) -> Iterator[None]:
     model = chat_model.model
     own = model.generation_config
     model.generation_config = GenerationConfig(
@@ -88,6 +177,6 @@ def _plain_decoding(chat_model: ChatModel) -> Iterator[GenerationConfig]:
         pad_token_id=chat_model.pad_id,
     )
     try:
-        yield model.generation_config
+        yield
     finally:
         model.generation_config = own

@@ -1,0 +1,75 @@
+"""What this machine has: how fast it multiplies, and how much memory is free."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, needed or free: where the model computes, and in RAM. The same where the model computes in RAM."""
+
+    device: int
+    ram: int
+
+
+@torch.inference_mode()
+def measured_rate(device: str, dtype: torch.dtype) -> float:
+    """FLOPs a second of a matrix product in `dtype` on `device`, measured in well under a second.
+
+    The matrices grow until a product takes 50 ms: processors differ by factors of thousands.
+    """
+    rates = []
+    for width in (128, 256, 512, 1024, 2048, 4096):
+        rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
+        for _ in range(3):
+            start = time.perf_counter()
+            nn.functional.linear(rows, weight)[0, 0].item()  # reading a value waits for the device
+            seconds = time.perf_counter() - start
+            rates.append(2 * width**3 / seconds)
+            if seconds > 0.05 and width > 128:  # at 128 that is the start of threads, not the product
+                return max(rates)
+    return max(rates)
+
+
+def free_memory(device: str, root: Path = Path("/")) -> Memory:
+    """What this process may hold in all: what is free, in a container within its limit, and what it holds already.
+
+    **Arguments:**
+
+    - `root`: where proc and sys are found.
+    """
+    free = min([psutil.virtual_memory().available, *_container_room(root)]) + psutil.Process().memory_info().rss
+    if device.startswith("cuda"):
+        return Memory(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device), free)
+    return Memory(free, free)
+
+
+def _container_room(root: Path) -> Iterator[int]:
+    """Bytes that the control groups of this process, and those above them, still allow (versions 2 and 1)."""
+    groups = root / "proc/self/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else []:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            base, limit, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        own = base / path.lstrip("/")  # not there where a container sees its own group as the root
+        for folder in [own, *own.parents]:
+            if (folder / limit).is_file() and (value := (folder / limit).read_text().strip()) != "max":
+                yield int(value) - int((folder / used).read_text()) + _file_cache(folder / "memory.stat")
+
+
+def _file_cache(stat: Path) -> int:
+    """Bytes of files in memory, which the system gives up for whatever needs the room."""
+    values = dict(line.split() for line in stat.read_text().splitlines()) if stat.is_file() else {}
+    names = ("active_file", "inactive_file")
+    # Version 1 has another count that includes the groups below.
+    return sum(int(values.get(f"total_{name}", values.get(name, 0))) for name in names)
