@@ -27,6 +27,7 @@ from actor_tune.train import (
     Schedule,
     batches_of_like_length,
     block_outputs,
+    compact,
     interpolate,
     state_of,
     train_block,
@@ -233,6 +234,13 @@ def test_interpolation_rounds_to_the_stored_dtype_whatever_is_computed_in():
     assert mixed["w"].dtype == torch.bfloat16
     assert mixed["w"].item() == 1.0
     assert mixed["b"].item() == pytest.approx(1.001)
+
+
+def test_a_state_is_kept_in_half_precision_only_where_nothing_is_lost():
+    kept = compact({"w": torch.tensor([1.0, 0.5]), "b": torch.tensor([1.0, 0.1])})
+    assert kept["w"].dtype == torch.bfloat16
+    assert kept["b"].dtype == torch.float32
+    assert kept["w"].tolist() == [1.0, 0.5]
 
 
 def test_at_the_papers_alpha_most_of_a_bfloat16_target_is_lost():

@@ -18,6 +18,7 @@ from .batches import run_batches
 from .chat import Batch, TokenIds, pad, rows_by_length
 from .errors import UserError
 from .keys import Keys, KeyValue, common_opening
+from .machine import give_back
 from .model import ChatModel
 from .placement import device_of, held, is_elsewhere
 
@@ -103,6 +104,7 @@ def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
         inputs = _run_to(chat_model, 0 if streamed else layer, list(token_ids), opening)
         if streamed:
             inputs = advance(chat_model, inputs, layer)
+    give_back()
     if not inputs.hidden.isfinite().all():
         found = f"block {layer} receives NaN or infinity"
         raise UserError(chat_model.name, found, "finite activations", "try --dtype float32, or download it again")

@@ -15,6 +15,7 @@ from .chat import rows_by_length
 from .direction import RefusalDirection, refusal_direction
 from .inputs import BlockInputs
 from .last_token import Disturb, LastTokens, last_tokens, undisturbed
+from .machine import give_back
 from .model import ChatModel
 from .placement import device_of, held
 from .progress import progress_bar
@@ -93,7 +94,8 @@ def train_block(
     groups = batches_of_like_length(lengths, schedule.batch_size, shuffler)
     steps = schedule.epochs * len(groups)
     epochs = []
-    before = state_of(block)
+    before = compact(state_of(block))
+    give_back()
     with in_float32(block), progress_bar(steps, "Training one block") as advance:
         batches = prepared(chat_model, inputs, groups)
         anchors = _anchors(chat_model, inputs, kinds) if schedule.recompute_every else []
@@ -204,6 +206,14 @@ def in_float32(block: torch.nn.Module) -> Iterator[None]:
 def state_of(block: torch.nn.Module) -> State:
     """A copy of the block's parameters and buffers."""
     return {name: tensor.detach().clone() for name, tensor in block.state_dict().items()}
+
+
+def compact(state: State) -> State:
+    """`state` with every tensor in bfloat16 that loses nothing by it, as those of a checkpoint computed in float32."""
+    return {
+        name: half if torch.equal((half := tensor.to(torch.bfloat16)).to(tensor.dtype), tensor) else tensor
+        for name, tensor in state.items()
+    }
 
 
 @contextmanager
