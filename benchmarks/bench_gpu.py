@@ -35,10 +35,10 @@ from common import (
     say,
 )
 
-from actor_tune.activations import block_inputs
 from actor_tune.chat import encode, pad
 from actor_tune.direction import refusal_direction
 from actor_tune.fit import BOUNDARY_SCHEDULE, PAPER_SCHEDULE, Rule, objective
+from actor_tune.inputs import block_inputs
 from actor_tune.model import ChatModel
 from actor_tune.targets import HARMFUL, HARMLESS, kind_codes
 from actor_tune.train import LossFunction, Schedule, TrainedBlock, block_outputs, train_block

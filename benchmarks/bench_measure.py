@@ -10,8 +10,6 @@ sample of the prompts. Progress goes to stderr, and to stdout one line of JSON.
 
 import argparse
 import json
-import os
-import platform
 import random
 import sys
 import time
@@ -21,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import environment
 
 from actor_tune.engines.local import local_engine
 from actor_tune.judges.trained import judge_trained
 from actor_tune.judges.verdict import Exchange
 from actor_tune.model import ChatModel, load_model
+from actor_tune.placement import Placement
 from actor_tune.presets import parse_prompts_option
 from actor_tune.prompts import Prompt, starter_prompts
-from actor_tune.runs import versions
 
 FIXED_SIZES = (8, 16, 32, 64, 128)
 OURS = "actor measure"
@@ -52,14 +51,14 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=32, help="of these, how many for batches of one")
     parser.add_argument("--tokens", type=int, default=32, help="new tokens at most")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
 
-    chat_model = load_model(arguments.model, arguments.device)
-    chat_model.model.to(getattr(torch, arguments.dtype))
+    chat_model = load_model(arguments.model, Placement(arguments.device, arguments.dtype))
     prompts = parse_prompts_option(arguments.prompts) if arguments.prompts else starter_prompts("held_out")
     prompts = random.Random(0).sample(list(dict.fromkeys(prompts)), min(arguments.count, len(prompts)))
+    dtype = str(chat_model.model.dtype).removeprefix("torch.")
     contenders = [
         Contender(OURS, prompts, lambda given: engine_texts(chat_model, given, arguments.tokens)),
         *(fixed(chat_model, prompts, size, arguments.tokens) for size in FIXED_SIZES if size < 2 * len(prompts)),
@@ -68,7 +67,7 @@ def main() -> None:
     for contender in contenders:  # the first passes of a process are slower
         contender.answer(prompts[:8])
     seconds, texts = run_rounds([*contenders, alone], arguments.rounds)
-    sys.stdout.write(json.dumps(summary(arguments, contenders, alone, seconds, texts)) + "\n")
+    sys.stdout.write(json.dumps(summary(arguments, dtype, contenders, alone, seconds, texts)) + "\n")
 
 
 def engine_texts(chat_model: ChatModel, prompts: Sequence[Prompt], new_tokens: int) -> list[str]:
@@ -118,6 +117,7 @@ def run_rounds(contenders: Sequence[Contender], rounds: int) -> tuple[dict[str, 
 
 def summary(
     arguments: argparse.Namespace,
+    dtype: str,
     contenders: Sequence[Contender],
     alone: Contender,
     seconds: dict[str, list[float]],
@@ -134,7 +134,7 @@ def summary(
     return {
         "benchmark": "measure",
         "model": Path(arguments.model).name,
-        "dtype": arguments.dtype,
+        "dtype": dtype,
         "prompts": len(contenders[0].prompts),
         "prompts_of_batch_1": len(alone.prompts),
         "max_new_tokens": arguments.tokens,
@@ -158,20 +158,6 @@ def summary(
 def share_equal(ours: Sequence[str], theirs: Sequence[str]) -> float:
     """The share of equal ones, 0..1."""
     return round(sum(one == other for one, other in zip(ours, theirs, strict=True)) / len(ours), 4)
-
-
-def environment() -> dict[str, Any]:
-    """The machine and the versions that decide the figures."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text().splitlines() if information.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    machine = {
-        "cpu": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-    return {"machine": machine, "versions": versions()}
 
 
 if __name__ == "__main__":

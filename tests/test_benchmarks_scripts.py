@@ -2,11 +2,13 @@
 
 import csv
 import importlib.util
+import io
 import json
 import os
 import random
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,17 +34,32 @@ def imported(folder, name):
     return module
 
 
-def last_line(name, *arguments):
-    """What a program reports; it must write nothing else to stdout."""
-    # One thread: tiny models only wait for a second one, and longer where other programs run.
-    outcome = subprocess.run(
-        [sys.executable, ROOT / "benchmarks" / f"{name}.py", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-    )
+# One thread: tiny models only wait for a second one, and long where other programs run.
+ALONE = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_alone(name, *arguments):
+    """What a program reports."""
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *map(str, arguments)]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALONE)
     assert outcome.returncode == 0, outcome.stderr
-    (line,) = outcome.stdout.splitlines()
+    return checked(name, outcome.stdout)
+
+
+def run_here(name, *arguments):
+    """The same of a program that measures in processes of its own."""
+    output = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output):
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        for variable, value in ALONE.items():
+            patch.setenv(variable, value)
+        imported("benchmarks", name).main()
+    return checked(name, output.getvalue())
+
+
+def checked(name, output):
+    """The record in what a program wrote to stdout, which must be one line."""
+    (line,) = output.splitlines()
     record = json.loads(line)
     assert record["benchmark"] == name.removeprefix("bench_")
     assert record["machine"]["cpu"]
@@ -73,22 +90,22 @@ def fit_record(work, common):
         rows = [(prompt.text, prompt.kind, prompt.set) for prompt in make_prompts()]
         csv.writer(stream).writerows([("prompt", "kind", "set"), *rows])
     model = common.random_checkpoint(work, common.SHAPES["tiny"])
-    return last_line("bench_fit", "--model", model, "--train", file, "--no-starter", "--sft-steps", 1)
+    return run_alone("bench_fit", "--model", model, "--train", file, "--no-starter", "--sft-steps", 1)
 
 
 @pytest.fixture(scope="module")
 def memory_record(work):
-    return last_line("bench_memory", "--work", work, "--shape", "tiny")
+    return run_here("bench_memory", "--work", work, "--shape", "tiny")
 
 
 @pytest.fixture(scope="module")
 def scale_record(work):
-    return last_line("bench_scale", "--work", work, "--shape", "tiny", "--prompts", 30, 60, "--depths")
+    return run_here("bench_scale", "--work", work, "--shape", "tiny", "--prompts", 30, 60, "--depths")
 
 
 @pytest.fixture(scope="module")
 def gpu_record():
-    return last_line("bench_gpu", "--device", "cpu", "--shape", "tiny", "--prompts", 30, "--sft-steps", 1)
+    return run_alone("bench_gpu", "--device", "cpu", "--shape", "tiny", "--prompts", 30, "--sft-steps", 1)
 
 
 def test_bench_fit_times_a_fit_against_what_it_replaces(fit_record):
@@ -167,12 +184,13 @@ def test_bench_gpu_runs_on_a_processor_too(gpu_record):
     assert model["sft"]["full"]["seconds"] > 0
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_bench_gpu_says_in_one_line_that_there_is_no_gpu():
-    program = [sys.executable, ROOT / "benchmarks" / "bench_gpu.py"]
-    outcome = subprocess.run(program, capture_output=True, text=True)
-    assert (outcome.returncode, outcome.stdout) == (2, "")
-    assert outcome.stderr == "bench_gpu: no GPU that torch can use; nothing was measured\n"
+def test_bench_gpu_says_in_one_line_that_there_is_no_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
+    with pytest.raises(SystemExit) as stop:
+        imported("benchmarks", "bench_gpu").main()
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", "bench_gpu: no GPU that torch can use; nothing was measured\n")
 
 
 def test_a_straight_line_is_found_and_the_exponent_of_a_power_law():
@@ -220,24 +238,43 @@ def test_random_prompts_are_different_and_as_long_as_they_should_be(common):
     assert (min(lengths), max(lengths)) == (10, 120)
 
 
-def test_the_page_has_the_figures_of_every_benchmark(
-    page, tmp_path, fit_record, memory_record, scale_record, gpu_record
-):
-    records = {"fit": fit_record, "memory": memory_record, "scale": scale_record, "gpu": gpu_record}
+MEASURED = {
+    "model": "testbed",
+    "dtype": "float32",
+    "prompts": 128,
+    "max_new_tokens": 32,
+    "answers_per_second": 4.5,
+    "generate_batch_1": 0.75,
+    "generate_best_fixed": 3.0,
+    "best_fixed_size": 32,
+    "generate_fixed": {"8": 2.0, "32": 3.0},
+    "speedup_vs_best_fixed": 1.5,
+    "speedup_vs_batch_1": 6.0,
+    "equal_texts": 0.9688,
+    "equal_verdicts": 1.0,
+    "machine": {"cpu": "Some Processor", "cores": 3, "threads": 2, "gpu": None},
+    "versions": {"torch": "9.9"},
+}
+
+
+@pytest.fixture
+def records(fit_record, memory_record, scale_record, gpu_record):
+    return {"fit": fit_record, "memory": memory_record, "scale": scale_record, "gpu": gpu_record, "measure": MEASURED}
+
+
+def test_the_page_has_the_figures_of_every_benchmark(page, tmp_path, records, monkeypatch):
     for name, record in records.items():
         lines = [{"benchmark": "an older run"}, record]
         (tmp_path / f"{name}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     output = tmp_path / "performance.md"
-    before = sys.argv
-    sys.argv = ["make_performance_page.py", "--bench", str(tmp_path), "--output", str(output)]
-    try:
-        page.main()
-    finally:
-        sys.argv = before
+    monkeypatch.setattr(sys, "argv", ["page", "--bench", str(tmp_path), "--output", str(output)])
+    page.main()
     text = output.read_text()
-    assert f"{fit_record['fit']['seconds']:.1f}" in text
-    assert page.gib(memory_record["stream"]["peak_rss_bytes"]) in text
-    assert "## Answering\n\nNot measured." in text
+    assert f"| `fit` | {records['fit']['fit']['seconds']:.1f} |" in text
+    assert page.gib(records["memory"]["stream"]["peak_rss_bytes"]) in text
+    assert "1.50 times as fast as the best fixed batch size (32)" in text
+    assert "96.9 % of the answers" in text
+    assert "Some Processor, 3 cores, 2 threads, no GPU. torch 9.9." in text
     assert "| time grows linearly with depth | not measured | - |" in text
 
 
