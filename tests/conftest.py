@@ -1,5 +1,6 @@
 """Tiny models built from configs and a byte tokenizer: nothing is downloaded, unless `--run-slow` is given."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 def make_model(family: str = "llama", dtype: torch.dtype = torch.float32) -> ChatModel:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(CONFIGS[family]).to(dtype).eval().requires_grad_(False)
+    model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[family])).to(dtype).eval().requires_grad_(False)
     return ChatModel(family, Path("nowhere"), model, make_tokenizer(), find_blocks(model))
 
 

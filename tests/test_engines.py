@@ -19,6 +19,7 @@ from actor_tune.engines.openai import RETRIES, openai_engine
 from actor_tune.engines.vllm import vllm_engine
 from actor_tune.errors import UserError
 from actor_tune.model import load_model
+from actor_tune.placement import Placement
 from actor_tune.prompts import Prompt, starter_prompts, with_system_prompt
 from conftest import make_model
 
@@ -408,7 +409,7 @@ def testbed_answers(testbed_model):
         *starter_prompts("held_out")[:160:20],
         *with_system_prompt(starter_prompts("held_out")[7:160:40], "Be brief."),
     ]
-    return prompts, texts(local_engine(load_model(str(testbed_model)), 1), prompts, 24)
+    return prompts, texts(local_engine(load_model(str(testbed_model), Placement(dtype="bfloat16")), 1), prompts, 24)
 
 
 @contextmanager
