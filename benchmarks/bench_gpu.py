@@ -169,7 +169,7 @@ def one_block(chat_model: ChatModel, token_ids: list[list[int]], kinds: torch.Te
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     for rule, schedule in SCHEDULES.items():
         say(f"{schedule.epochs} epochs, {rule}")
-        loss, _ = objective(rule, activations, kinds, direction)
+        loss = objective(rule, activations, kinds, direction)
 
         def train(chosen: range, loss: LossFunction = loss, schedule: Schedule = schedule) -> TrainedBlock:
             return train_block(chat_model, inputs.select(chosen), kinds[chosen], direction, loss, schedule, seed=0)

@@ -31,12 +31,17 @@ def run_batches(groups: Iterable[list[int]], run: Callable[[list[int]], None], w
                 waiting = [rows[:most], rows[most:], *waiting]
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether fewer rows at a time may help against `error`."""
+    return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
+
+
 def fits(run: Callable[[list[int]], None], rows: list[int]) -> bool:
     """Whether `run` had memory enough for `rows`; a single row that does not fit is an error."""
     try:
         run(rows)
     except RuntimeError as error:
-        if len(rows) == 1 or not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+        if len(rows) == 1 or not is_out_of_memory(error):
             raise
     else:
         return True

@@ -17,7 +17,7 @@ from .direction import RefusalDirection, refusal_direction
 from .errors import UserError
 from .inputs import block_inputs
 from .model import ChatModel, check_layer, restore_precision
-from .placement import held, settle
+from .placement import held, is_elsewhere, settle
 from .prompts import Prompt, Split, distinct, require, split_validation, starter_prompts, with_system_prompt
 from .scan import Scan, candidate_layers, scan
 from .strength import STRENGTHS, Limits, Trial, choose, failure, try_strengths
@@ -159,6 +159,9 @@ def _fit_block(
     with watch.stage("run blocks below"):
         token_ids = encode(chat_model.tokenizer, everything)
         check_reading(chat_model, layer, token_ids)
+        above_wait = waits(chat_model)
+        if not above_wait:
+            check_effect(chat_model, layer, token_ids)
         inputs = block_inputs(chat_model, layer, token_ids)
     training = inputs.select(range(len(split.train)))
     validation = inputs.select(range(len(split.train), len(everything)))
@@ -169,7 +172,7 @@ def _fit_block(
         trained_on = activations[: len(split.train)]
         direction = refusal_direction(trained_on[kinds == HARMFUL], trained_on[kinds == HARMLESS])
         warnings = sign_warnings(trained_on, kinds, direction) if settings.rule == "paper" else []
-        loss, schedule = objective(settings.rule, trained_on, kinds, direction)
+        loss, schedule = objective(settings.rule, trained_on, kinds, direction), SCHEDULES[settings.rule]
         trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
         if not all(tensor.isfinite().all() for tensor in trained.state.values()):
             raise UserError(
@@ -177,10 +180,10 @@ def _fit_block(
             )
 
     with watch.stage("choose strength"):
-        if chat_model.placement.offload == "none" and chat_model.placement.device_map is None:
+        if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
-        check_effect(chat_model, layer, token_ids)
-        strengths = STRENGTHS if settings.rule == "boundary" else (0.0, 1.0)
+            check_effect(chat_model, layer, token_ids)
+        strengths = strengths_of(settings.rule)
         trials = try_strengths(chat_model, validation, split.validation, trained.state, stored, strengths)
         chosen = choose(trials, settings.limits) if settings.rule == "boundary" else trials[-1]
         if settings.rule == "boundary" and chosen.strength == 0 and settings.allow_unsafe:
@@ -241,27 +244,31 @@ def choose_layer(chat_model: ChatModel, choice: LayerChoice, found: Scan | None)
     return (found.best() if choice == "auto" else found.best_silhouette()).layer
 
 
-def objective(
-    rule: Rule, activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection
-) -> tuple[LossFunction, Schedule]:
-    """The loss of `rule` and how it is trained, for training `activations` (prompt, d_model) of the unedited model."""
+def objective(rule: Rule, activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
+    """The loss of `rule`, for training `activations` (prompt, d_model) of the unedited model."""
     if rule == "boundary":
         fixed = boundary_targets(activations, kinds, direction, BOUNDARY_SHIFTS)
         length = direction.length
-        return lambda now, rows, _: distance_loss(now, fixed[rows], length), BOUNDARY_SCHEDULE
+        return lambda now, rows, _: distance_loss(now, fixed[rows], length)
     if rule == "paper":
-        return (
-            lambda now, rows, current: cosine_loss(
-                now, paper_targets(now.detach(), kinds[rows], current.vector, PAPER_ALPHA)
-            ),
-            PAPER_SCHEDULE,
+        return lambda now, rows, current: cosine_loss(
+            now, paper_targets(now.detach(), kinds[rows], current.vector, PAPER_ALPHA)
         )
-    return (
-        lambda now, rows, current: cosine_loss(
-            now, uniform_targets(now.detach(), kinds[rows], current.vector, UNIFORM_ALPHA)
-        ),
-        UNIFORM_SCHEDULE,
+    return lambda now, rows, current: cosine_loss(
+        now, uniform_targets(now.detach(), kinds[rows], current.vector, UNIFORM_ALPHA)
     )
+
+
+def strengths_of(rule: Rule) -> tuple[float, ...]:
+    """The strengths to try; the paper's rules have none but their alpha, so only before and after are measured."""
+    return STRENGTHS if rule == "boundary" else (0.0, 1.0)
+
+
+def waits(chat_model: ChatModel) -> bool:
+    """Whether some blocks were left on disk for later, though there is room for all of them."""
+    placement = chat_model.placement
+    elsewhere = any(is_elsewhere(block) for block in chat_model.blocks)
+    return elsewhere and placement.offload == "none" and placement.device_map is None
 
 
 def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> list[str]:

@@ -249,7 +249,7 @@ def run(job: Job, folder: Path) -> Results:
 def _take_over(source: Path, prompts: Sequence[Prompt], request: Mapping[str, Any], store: Path) -> None:
     """Begin `store` with those answers of an earlier measurement that are wanted again."""
     earlier = _earlier(source.parent)["settings"]
-    for name in ("max_new_tokens", "engine", "base_url"):
+    for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization"):
         if earlier.get(name) != request.get(name):
             found, fix = f"answers with {name} {earlier.get(name)}", "name the model instead of the folder"
             raise UserError(f"--baseline {source.parent}", found, str(request.get(name)), fix)

@@ -61,8 +61,8 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
 
     **Arguments:**
 
-    - `last_block`: with the weights in one place, blocks above this one stay on disk until `placement.settle` fetches
-      them. Negative counts from the end.
+    - `last_block`: blocks above this one stay on disk until `placement.settle` fetches them. Negative counts from the
+      end. Without effect where `placement` spreads the weights or packs them: then all of them are placed at once.
 
     **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, when a
     weight is not finite, or when `placement` cannot be had.
@@ -82,7 +82,8 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
         dtype = resolve_dtype(placement.dtype, stored, device)
         options["dtype"] = dtype
         options["device_map"] = placement.device_map or device
-        if placement.offload == "stream" or last_block is not None:
+        in_one_place = placement.device_map is None and placement.quantization == "none"
+        if placement.offload == "stream" or (in_one_place and last_block is not None):
             empty, blocks = empty_model(folder)
             first = 0 if placement.offload == "stream" or last_block is None else last_block % len(blocks) + 1
             if first < len(blocks):
@@ -141,12 +142,16 @@ def empty_model(folder: Path) -> tuple[PreTrainedModel, nn.ModuleList]:
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):  # accelerate's init_empty_weights allocates each tensor before it drops it
-        model = AutoModelForCausalLM.from_config(config, dtype=stored_dtype(config))
+        # bfloat16, because some kernels for experts take nothing else; nothing that is read off it depends on that.
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
     return model, find_blocks(model)
 
 
 def restore_precision(chat_model: ChatModel, layer: int) -> None:
-    """Put the block as it is in the weight files in the place of a quantised one; any other block is left alone."""
+    """Put the block as it is in the weight files in the place of a quantised one; any other block is left alone.
+
+    **Raises:** `UserError` when a parameter of it is not in the files under its name.
+    """
     if chat_model.placement.quantization == "none":
         return
     _, blocks = empty_model(chat_model.folder)
@@ -157,6 +162,9 @@ def restore_precision(chat_model: ChatModel, layer: int) -> None:
             names = [name for name in reader.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 - no mapping
             tensors = {name.removeprefix(f"{prefix}."): reader.get_tensor(name) for name in names}
         block.load_state_dict(tensors, strict=False, assign=True)
+    if missing := [name for name, parameter in block.named_parameters() if parameter.is_meta]:
+        found = f"no {prefix}.{missing[0]} in the weight files"
+        raise UserError(chat_model.name, found, "the block in full precision", "leave --quantization out")
     device = device_of(chat_model.blocks[layer])
     dtype = next(parameter for parameter in chat_model.model.parameters() if parameter.is_floating_point()).dtype
     chat_model.blocks[layer] = block.to(device, dtype).eval().requires_grad_(False)

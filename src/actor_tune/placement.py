@@ -5,7 +5,7 @@ disk is fetched for each use, or for a while with `held`. Nothing here knows a f
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,16 +114,17 @@ def settle(module: nn.Module) -> None:
 @contextmanager
 def held(*modules: nn.Module) -> Iterator[None]:
     """Fetch the weights of `modules` and keep them in memory; afterwards those that were elsewhere are there again."""
-    fetched = [pair for module in modules for pair in _fetching_hooks(module)]
-    try:
-        for child, hook in fetched:
+    with ExitStack() as fetched:
+        for child, hook in [pair for module in modules for pair in _fetching_hooks(module)]:
             hook.pre_forward(child)
             hook.offload = False
+            fetched.callback(_let_go, child, hook)
         yield
-    finally:
-        for child, hook in fetched:
-            hook.offload = True
-            hook.post_forward(child, None)
+
+
+def _let_go(module: nn.Module, hook: AlignDevicesHook) -> None:
+    hook.offload = True
+    hook.post_forward(module, None)
 
 
 def device_of(module: nn.Module) -> torch.device:

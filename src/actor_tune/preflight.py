@@ -1,7 +1,7 @@
 """Preflight: what each phase of a fit needs in memory and time, from a model's `config.json` alone.
 
-Memory is an upper estimate: padded to the longest prompt, all experts of a block
-counted. Left out, because small for prompts of usual length: attention's quadratic term, in memory and in time.
+Memory is an upper estimate: padded to the longest prompt, all experts of a block counted. Left out, because small for
+prompts of usual length: attention's quadratic term, in memory and in time.
 """
 
 import math
@@ -14,9 +14,9 @@ from transformers import AutoConfig
 from .chat import TokenIds, encode
 from .engines.local import AUTO_BATCH_SIZE, AUTO_BATCH_TOKENS
 from .errors import UserError
-from .fit import BOUNDARY_SCHEDULE, MINIMUM_PROMPTS, SCHEDULES, Rule
+from .fit import BOUNDARY_SCHEDULE, MINIMUM_PROMPTS, SCHEDULES, Rule, strengths_of
 from .guard import ANSWER_TOKENS
-from .inputs import PREFIX_BATCH
+from .inputs import PREFIX_BATCH, PREFIX_TOKENS
 from .machine import Memory, measured_rate
 from .model import load_tokenizer, model_folder, stored_dtype
 from .placement import Offload, Placement, Quantization, resolve_device, resolve_dtype
@@ -42,7 +42,6 @@ UPDATE_FLOPS = 300
 CUT_VALUES = 6
 """Values a token, in units of d_model, that a block makes where only its last position is read; one that `last_token`
 cannot cut down makes more."""
-
 
 FEWEST_ANSWERS = 4
 """Prompts answered at a time below which a shortage of memory is not mended by answering fewer."""
@@ -209,8 +208,7 @@ def plan_of(
     texts = [texts_of(encode(tokenizer, prompts)) for prompts in ([*split.train, *split.validation], gate)]
     device = resolve_device(placement.device)
     dtype = resolve_dtype(placement.dtype, stored_dtype(AutoConfig.from_pretrained(folder)), device)
-    strengths = len(STRENGTHS) if rule == "boundary" else 2
-    work = Work(texts[0], len(split.validation), texts[1], layer, SCHEDULES[rule], strengths)
+    work = Work(texts[0], len(split.validation), texts[1], layer, SCHEDULES[rule], len(strengths_of(rule)))
     speed = Speed(measured_rate(device, dtype), measured_rate(device, torch.float32))
     setup = Setup(device, dtype.itemsize, placement.offload, placement.quantization)
     return Plan(model_size(folder), work, setup, speed)
@@ -220,6 +218,11 @@ def phases(plan: Plan) -> list[Phase]:
     """Every phase of a fit in order, with its peak memory and its time."""
     chosen = [_choose_block(plan)] if plan.work.layer is None else []
     return [*chosen, _run_blocks_below(plan), _train(plan), _choose_strength(plan), _answer(plan)]
+
+
+def prefix_rows(longest: int) -> int:
+    """Prompts of the longest kind that are run at a time."""
+    return max(1, min(PREFIX_BATCH, PREFIX_TOKENS // longest))
 
 
 def _choose_block(plan: Plan) -> Phase:
@@ -240,7 +243,9 @@ def _run_blocks_below(plan: Plan) -> Phase:
     tensors = plan.weights(below, plan.early, head=False) + plan.beside() + plan.kept()
     read = plan.stored(below) if plan.streamed else 0 if plan.work.layer is None else plan.stored(plan.early)
     computing = plan.computing(below, given.tokens, 0)
-    return plan.phase("run blocks below", tensors + plan.working(PREFIX_BATCH, given.longest), 0, computing, read)
+    return plan.phase(
+        "run blocks below", tensors + plan.working(prefix_rows(given.longest), given.longest), 0, computing, read
+    )
 
 
 def _train(plan: Plan) -> Phase:
@@ -272,7 +277,7 @@ def _choose_strength(plan: Plan) -> Phase:
     computing = plan.computing(above, prompts * plan.mean_tokens, prompts)
     rest = plan.stored(plan.every) - plan.stored(plan.early)
     read = work.strengths * plan.stored(above) if plan.streamed else rest
-    working = plan.working(PREFIX_BATCH, work.given.longest)
+    working = plan.working(prefix_rows(work.given.longest), work.given.longest)
     return plan.phase("choose strength", tensors + working, results, computing, read)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from .errors import UserError
-from .model import find_blocks
+from .model import empty_model, stored_dtype
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +50,11 @@ def model_size(folder: Path) -> ModelSize:
     **Raises:** `UserError` when the config is missing or not of a causal language model with one list of blocks.
     """
     try:
-        config = AutoConfig.from_pretrained(folder)
-        stored = config.dtype or config.get_text_config().dtype or torch.float32  # now: the line below overwrites it
-        with torch.device("meta"):
-            # bfloat16, because some kernels for experts take nothing else; nothing here depends on it.
-            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
+        stored = stored_dtype(AutoConfig.from_pretrained(folder))
+        model, blocks = empty_model(folder)
     except (OSError, ValueError) as error:
         found = f"a config that gives no model ({str(error).strip().splitlines()[0][:200]})"
         raise UserError(folder, found, "a causal language model", "check the path, or download it again") from None
-    blocks = find_blocks(model)
     inside = {id(parameter) for parameter in blocks.parameters()}
     outside = [parameter.numel() for parameter in model.parameters() if id(parameter) not in inside]
     vocabulary, d_model = model.get_output_embeddings().weight.shape

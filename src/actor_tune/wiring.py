@@ -1,4 +1,7 @@
-"""Prove, before anything is trained, that a block is wired as the method assumes, whatever the family."""
+"""Prove that a block is wired as the method assumes, whatever the family.
+
+Before anything is trained; where the blocks above wait on disk, `check_effect` waits with them.
+"""
 
 from collections.abc import Sequence
 

@@ -189,8 +189,11 @@ def fit_and_save(
             f"Record: {folder / 'run.json'}"
         )
         raise typer.Exit(EXIT_NOT_SAFE)
-    if chat_model.placement.quantization != "none":
-        console.print("All blocks but one were in 4 bits in this. Measure what was written: actor measure --baseline.")
+    if chat_model.placement.quantization != "none" and export == "merged":
+        console.print(
+            "The gate answered with all blocks but one in 4 bits. Before you ship it, measure what was written: "
+            f"actor measure {folder / 'model'} --baseline {chat_model.name} --max-safety-drop {margin} --output-dir DIR"
+        )
     if guarded and guarded.gate.passed:
         console.print(guarded.gate.sentence, style="green")
     console.print(f"Block {result.layer} trained. Everything is in {folder}")

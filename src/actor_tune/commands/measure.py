@@ -116,6 +116,7 @@ def measure(
     if max_safety_drop is not None and baseline is None:
         raise UserError("--max-safety-drop", "no --baseline", "a model to compare with", "give --baseline MODEL")
     _check_engine(engine, base_url, perplexity, lm_eval)
+    _check_placement(engine, dtype, device_map, offload, quantization)
     given = gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
     size = parse_batch_size(batch_size)
     placement = placement_of(device, dtype, device_map, offload, quantization)
@@ -161,6 +162,14 @@ def _check_engine(engine: str, base_url: str | None, perplexity: Path | None, lm
             raise UserError(f"{option} {value}", f"--engine {engine}", "a model in this process", fix)
 
 
+def _check_placement(engine: str, dtype: str, device_map: str | None, offload: str, quantization: str) -> None:
+    """Stop where an option about a model in this process would be ignored."""
+    given = {"--dtype": dtype != "auto", "--device-map": device_map is not None}
+    given |= {"--offload": offload != "none", "--quantization": quantization != "none"}
+    for option in (name for name, is_given in given.items() if is_given and engine != "transformers"):
+        raise UserError(option, f"--engine {engine}", "a model in this process", "leave it out, or --engine")
+
+
 def print_gate(found: "Results") -> None:
     """Say what the safety gate decided, if there was one. Exits with status 3 where the model did not pass."""
     if found.gate:
@@ -187,7 +196,7 @@ def local_job(
         open_subject=lambda name: _subject(name, "transformers", None, Placement(device), None),
         plan=plan(prompts, trained_prompts(model, []), margin),
         max_new_tokens=max_new_tokens,
-        settings={"engine": "transformers"},
+        settings={"engine": "transformers", "dtype": Placement().dtype, "quantization": Placement().quantization},
         judges={DEFAULT: judge_by_name(DEFAULT)},
         text=None,
         benchmarks=[],

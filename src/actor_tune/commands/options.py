@@ -138,12 +138,11 @@ def placement_of(
     """
     from ..placement import Placement, resolve_device
 
-    for option, value, other in (
-        ("--offload stream", offload == "stream", "--device-map"),
-        ("--quantization", quantization != "none", "--offload stream"),
-    ):
-        if value and (device_map if other == "--device-map" else offload == "stream"):
-            raise UserError(option, f"together with {other}", "one of the two", f"leave {other} out")
+    if offload == "stream" and device_map:
+        raise UserError("--offload stream", "together with --device-map", "one of the two", "leave --device-map out")
+    if offload == "stream" and quantization != "none":
+        fix = "leave --offload stream out"
+        raise UserError("--quantization", "together with --offload stream", "one of the two", fix)
     return Placement(resolve_device(device), dtype, device_map, offload, quantization)
 
 

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig
 
 from ..activations import compact_head
+from ..batches import is_out_of_memory
 from ..chat import TokenIds, encode, pad, rows_by_length
 from ..keys import attends_to_all
 from ..model import ChatModel
@@ -72,7 +73,7 @@ def local_engine(chat_model: ChatModel, batch_size: int | None) -> Engine:
                     answered.add(found.row)
                     yield found
             except RuntimeError as error:
-                if job.size == 1 or not (isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)):
+                if job.size == 1 or not is_out_of_memory(error):
                     raise
                 out_of_memory = True
             waiting = [row for row in waiting if row not in answered]
