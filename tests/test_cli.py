@@ -159,6 +159,24 @@ def test_placements_that_cannot_be_had_are_refused(options, message, tmp_path, m
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "option",
+    [("--dtype", "float32"), ("--device-map", "auto"), ("--offload", "stream"), ("--quantization", "bnb_4bit")],
+)
+def test_a_placement_that_an_engine_would_ignore_is_refused(option, tmp_path, capsys):
+    arguments = ("measure", "m", "--engine", "openai", "--base-url", "http://127.0.0.1:1/v1", *option)
+    assert run(*arguments, "--output-dir", tmp_path / "m") == 2
+    assert f"{option[0]}: --engine openai; expected a model in this process" in capsys.readouterr().err
+
+
+def test_a_baseline_answered_in_another_dtype_is_not_taken_over(tmp_path, model_folder, capsys):
+    harmful = ("--harmful", write(tmp_path / "bad.txt", OTHER["harmful"]), "--max-new-tokens", 1)
+    assert run("measure", model_folder, *harmful, "--dtype", "bfloat16", "--output-dir", tmp_path / "a") == 0
+    again = ("measure", model_folder, *harmful, "--dtype", "float32", "--baseline", tmp_path / "a")
+    assert run(*again, "--output-dir", tmp_path / "b") == 2
+    assert "answers with dtype bfloat16; expected float32" in capsys.readouterr().err
+
+
 def test_each_rule_runs_and_says_what_it_did(tmp_path, model_folder, prompts_file):
     for rule in ("paper", "uniform"):
         out = tmp_path / rule

@@ -20,6 +20,7 @@ from actor_tune.placement import (
     resolve_dtype,
     settle,
 )
+from actor_tune.train import train_block
 from conftest import CONFIGS, make_model, make_prompts, plain_logprobs, save_model
 
 STREAM = Placement("cpu", "float32", offload="stream")
@@ -149,3 +150,49 @@ def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_p
     for name, tensor in stored.items():
         assert torch.equal(merged[name], tensors.get(name, tensor)), name
     assert any(not torch.equal(tensor, stored[name]) for name, tensor in tensors.items())
+
+
+def test_what_could_not_be_fetched_is_the_error_and_the_rest_is_let_go(checkpoint, monkeypatch):
+    chat_model = load_model(str(checkpoint), STREAM)
+    loader = chat_model.blocks[1].mlp.up_proj._hf_hook.weights_map.dataset
+    plain = type(loader).__getitem__
+
+    def unreadable(self, key):
+        if "down_proj" in key:
+            raise OSError("the disk is gone")
+        return plain(self, key)
+
+    monkeypatch.setattr(type(loader), "__getitem__", unreadable)
+    with pytest.raises(OSError, match="the disk is gone"), held(chat_model.blocks[1]):
+        pass
+    assert is_elsewhere(chat_model.blocks[1])
+    assert all(parameter.is_meta for parameter in chat_model.blocks[1].parameters())
+
+
+def test_a_named_block_does_not_undo_a_device_map(checkpoint):
+    spread = load_model(str(checkpoint), Placement("cpu", "float32", device_map="auto"), last_block=1)
+    assert not any(is_elsewhere(block) for block in spread.blocks)
+
+
+def test_a_named_block_of_a_quantised_model_can_be_loaded(tmp_path):
+    pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
+    folder = save_model(make_model("llama", torch.bfloat16), tmp_path / "m")
+    chat_model = load_model(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"), last_block=1)
+    assert all(type(block.mlp.up_proj).__name__ == "Linear4bit" for block in chat_model.blocks)
+
+
+class WiringRefusedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("last_block", [None, 1])
+def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(checkpoint, monkeypatch, last_block):
+    def refuse(*_arguments):
+        raise WiringRefusedError
+
+    trained = []
+    monkeypatch.setattr("actor_tune.fit.check_effect", refuse)
+    monkeypatch.setattr("actor_tune.fit.train_block", lambda *given: trained.append(1) or train_block(*given))
+    with pytest.raises(WiringRefusedError):
+        fit(load_model(str(checkpoint), WHOLE, last_block), make_prompts(), Settings(layer=1, starter=False))
+    assert bool(trained) == (last_block is not None)

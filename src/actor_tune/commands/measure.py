@@ -167,7 +167,7 @@ def _check_placement(engine: str, dtype: str, device_map: str | None, offload: s
     given = {"--dtype": dtype != "auto", "--device-map": device_map is not None}
     given |= {"--offload": offload != "none", "--quantization": quantization != "none"}
     for option in (name for name, is_given in given.items() if is_given and engine != "transformers"):
-        raise UserError(option, f"--engine {engine}", "a model in this process", "leave it out, or --engine")
+        raise UserError(option, f"--engine {engine}", "a model in this process", f"leave {option} or --engine out")
 
 
 def print_gate(found: "Results") -> None:
