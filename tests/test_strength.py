@@ -4,7 +4,17 @@ import torch
 from actor_tune.chat import encode
 from actor_tune.inputs import block_inputs
 from actor_tune.prompts import KINDS, Prompt
-from actor_tune.strength import Limits, SetRefusal, Trial, choose, excess, failure, first_token_logprobs, try_strengths
+from actor_tune.strength import (
+    Limits,
+    SetRefusal,
+    Trial,
+    choose,
+    excess,
+    failure,
+    first_token_logprobs,
+    settled,
+    try_strengths,
+)
 from actor_tune.train import state_of
 from conftest import plain_logprobs
 
@@ -54,6 +64,26 @@ def test_a_choice_within_the_limits_is_no_failure_and_one_outside_is():
     assert "refusal on bad fell by 30.0 points" in failure(unsafe, unsafe[1], LIMITS)
 
 
+def test_weaker_strengths_are_tried_until_one_within_the_limits_complies_no_more():
+    """Strongest first: too strong, within the limits, weaker."""
+    too_strong, good, weaker = trial(1.1, 0.9, drop=0.2), trial(1, 0.8), trial(0.9, 0.7)
+    assert not settled([too_strong], LIMITS)
+    assert not settled([too_strong, good], LIMITS)
+    assert settled([too_strong, good, weaker], LIMITS)
+    assert not settled([too_strong, weaker, good], LIMITS), "a weaker one that complies more may be followed by others"
+
+
+def test_strengths_that_cannot_be_chosen_are_not_tried(chat_model, prompts):
+    """A change that changes nothing: the strongest is within all limits, the next no better. Beyond limits: all."""
+    inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, prompts))
+    same = state_of(chat_model.blocks[1])
+    tried = try_strengths(chat_model, inputs, prompts, same, {}, LIMITS, (0.0, 0.5, 0.8, 1.0))
+    assert [item.strength for item in tried] == [0.0, 0.8, 1.0]
+    nothing = Limits(safety_drop=-1.0)
+    tried = try_strengths(chat_model, inputs, prompts, same, {}, nothing, (0.0, 0.5, 0.8, 1.0))
+    assert [item.strength for item in tried] == [0.0, 0.5, 0.8, 1.0]
+
+
 def test_a_change_that_could_not_be_measured_is_never_within_the_limits():
     nan = float("nan")
     assert excess(trial(1, 0.8, drop=nan), LIMITS)
@@ -65,7 +95,7 @@ def test_kinds_that_share_a_set_name_are_kept_apart(chat_model, prompts):
     """As they do in a file without a column `set`."""
     same = [Prompt(prompt.text, prompt.kind, "file") for prompt in prompts]
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, same))
-    (unedited,) = try_strengths(chat_model, inputs, same, state_of(chat_model.blocks[1]), {}, (0.0,))
+    (unedited,) = try_strengths(chat_model, inputs, same, state_of(chat_model.blocks[1]), {}, LIMITS, (0.0,))
     assert [(item.name, item.kind) for item in unedited.sets] == [("file", kind) for kind in KINDS]
     assert unedited.safety == unedited.sets[0].refusal
 
@@ -75,7 +105,7 @@ def test_strengths_are_tried_on_the_model_and_then_undone(chat_model, prompts):
     inputs = block_inputs(chat_model, 1, token_ids)
     before = state_of(chat_model.blocks[1])
     other = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in before.items()}
-    trials = try_strengths(chat_model, inputs, prompts, other, {}, (0.0, 1.0))
+    trials = try_strengths(chat_model, inputs, prompts, other, {}, LIMITS, (0.0, 1.0))
     assert trials[0].kl_harmless == pytest.approx(0, abs=1e-6)
     assert trials[1].kl_harmless > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in chat_model.blocks[1].state_dict().items())

@@ -33,6 +33,22 @@ class Batch:
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
 
+    def lines(self, lines: list[int]) -> "Batch":
+        """Some of these prompts, with the padding they have here."""
+        rows = [self.rows[line] for line in lines]
+        return Batch(rows, self.opening, self.input_ids[lines], self.attention_mask[lines], self.position_ids[lines])
+
+    def last(self) -> "Batch":
+        """The last token of each prompt, to be run after all others."""
+        return Batch(self.rows, 0, self.input_ids[:, -1:], self.attention_mask, self.position_ids[:, -1:])
+
+    def repeat(self, times: int) -> "Batch":
+        """All prompts, `times` times."""
+        ids, mask, positions = (
+            tensor.repeat(times, 1) for tensor in (self.input_ids, self.attention_mask, self.position_ids)
+        )
+        return Batch(self.rows * times, self.opening, ids, mask, positions)
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenIds]:
     """Token ids of each prompt in the chat template, generation prompt included.

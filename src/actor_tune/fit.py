@@ -184,7 +184,9 @@ def _fit_block(
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         strengths = strengths_of(settings.rule)
-        trials = try_strengths(chat_model, validation, split.validation, trained.state, stored, strengths)
+        trials = try_strengths(
+            chat_model, validation, split.validation, trained.state, stored, settings.limits, strengths
+        )
         chosen = choose(trials, settings.limits) if settings.rule == "boundary" else trials[-1]
         if settings.rule == "boundary" and chosen.strength == 0 and settings.allow_unsafe:
             chosen = next(trial for trial in trials if trial.strength == 1)

@@ -41,6 +41,14 @@ class KeyValue:
         """All tokens but the last."""
         return KeyValue(self.keys[:, :, :-1], self.values[:, :, :-1])
 
+    def rows(self, rows: list[int]) -> "KeyValue":
+        """Of the prompts `rows` alone."""
+        return KeyValue(self.keys[rows], self.values[rows])
+
+    def repeat(self, times: int) -> "KeyValue":
+        """All prompts, `times` times."""
+        return KeyValue(self.keys.repeat(times, 1, 1, 1), self.values.repeat(times, 1, 1, 1))
+
 
 class KeysRead(Exception):  # noqa: N818 - not an error
     """Leaves a block as soon as its keys and values are known."""

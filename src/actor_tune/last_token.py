@@ -106,8 +106,7 @@ def keys_first(chat_model: ChatModel, inputs: BlockInputs, rows: list[int]) -> L
     # Keys lie as opening, padding, prompt; without an opening that is left padding, which windows need.
     padded = pad(inputs.token_ids, rows, pad_id, device, opening)
     before = Keys(padded.attention_mask.shape[1] - 1)
-    last = Batch(rows, 0, padded.input_ids[:, -1:], padded.attention_mask, padded.position_ids[:, -1:])
-    for_last = _received(chat_model, inputs.layer, last, before)
+    for_last = _received(chat_model, inputs.layer, padded.last(), before)
 
     places = [place for row in rows for place in inputs.places(row)[:-1]] + [inputs.places(row)[-1] for row in rows]
     index = _layout(opening, lengths, before.length)

@@ -8,17 +8,17 @@ not, go through one block before the next is needed, so that weights on disk are
 """
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from .activations import last_logits, run_block
 from .chat import Batch, encode
-from .direction import RefusalDirection, refusal_direction, tsne_silhouette
-from .divergence import mean_kl
+from .direction import refusal_direction, tsne_silhouette
+from .divergence import kl
 from .errors import UserError
-from .inputs import block_inputs, run_opening
+from .inputs import BlockInputs, block_inputs, run_opening
 from .keys import Keys, KeyValue
 from .model import ChatModel
 from .placement import held
@@ -34,6 +34,9 @@ MOVED: tuple[Kind, ...] = ("pseudo_harmful", "harmless")
 
 MAX_PROMPTS = 32
 """Per kind: few, because each block and direction runs them all once more."""
+
+MOVED_BATCH = 128
+"""Moved last tokens that are run at a time."""
 
 
 @dataclass(frozen=True)
@@ -114,86 +117,103 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
     for kind in KINDS:
         candidates = of_kind(prompts, kind)
         chosen += chooser.sample(candidates, min(MAX_PROMPTS, len(candidates)))
-    activations, plain, moved = _run_moved(chat_model, chosen, layers)
-    refusal_tokens = refusal_token_ids(plain["harmful"], plain["harmless"], chat_model.name)
+    kinds = [prompt.kind for prompt in chosen]
+    inputs = block_inputs(chat_model, 0, encode(chat_model.tokenizer, chosen))
+    running = [_running(chat_model, inputs, rows, kinds) for rows in inputs.groups()]
+    activations = _run_moved(chat_model, inputs, running, kinds, layers)
+    with held(chat_model.model.get_output_embeddings()):
+        plain = _in_order(running, [_first_token(chat_model, run.batch, run.hidden) for run in running])
+        of = {kind: _rows_of(kinds, kind) for kind in KINDS}
+        tokens = refusal_token_ids(plain[of["harmful"]], plain[of["harmless"]], chat_model.name)
+        moved = _refusal_and_cost(chat_model, running, plain, tokens)
 
-    def refusal(logprobs: torch.Tensor) -> float:
-        return float(logprobs[:, refusal_tokens].exp().sum(dim=-1).mean())
-
+    refusal = float(_refusal(plain[of["pseudo_harmful"]], tokens).mean())
     blocks = []
-    for layer in layers:
-        costs = [mean_kl(plain["harmless"], moved[layer, "harmless", sign]) for sign in SIGNS]
-        harmful, harmless = activations[layer]["harmful"], activations[layer]["harmless"]
+    for index, layer in enumerate(sorted(layers)):
+        moves = slice(2 * index, 2 * index + 2)
+        harmful, harmless = (activations[layer][of[kind]] for kind in ("harmful", "harmless"))
+        toward_harmless, toward_harmful = moved.refusal[moves, of["pseudo_harmful"]].mean(dim=1).tolist()
         blocks.append(
             BlockEffect(
                 layer=layer,
                 silhouette=tsne_silhouette(harmful, harmless, seed) if silhouettes else None,
-                refusal=refusal(plain["pseudo_harmful"]),
-                toward_harmless=refusal(moved[layer, "pseudo_harmful", -1]),
-                toward_harmful=refusal(moved[layer, "pseudo_harmful", 1]),
-                kl_harmless=sum(costs) / 2,
+                refusal=refusal,
+                toward_harmless=toward_harmless,
+                toward_harmful=toward_harmful,
+                kl_harmless=float(moved.kl[moves, of["harmless"]].mean()),
             )
         )
     return Scan(
         blocks,
-        [str(chat_model.tokenizer.decode([token])) for token in refusal_tokens.tolist()],
+        [str(chat_model.tokenizer.decode([token])) for token in tokens.tolist()],
         candidate_layers(len(chat_model.blocks)),
     )
 
 
-ByKind = dict[Kind, torch.Tensor]
-Moved = dict[tuple[int, Kind, int], torch.Tensor]
-"""(block, kind, sign) of what was moved -> one row a prompt."""
-
-
 @dataclass
 class _Running:
-    """The prompts of one kind on their way through the blocks.
+    """Some prompts of like length on their way through the blocks.
 
     - `hidden`: (prompt, token, d_model) what the next block receives.
-    - `moved`: the same of last tokens, (prompt, 1, d_model), that were moved at (block, sign).
+    - `movable`: which of these prompts have their last token moved.
+    - `moved`: (move, movable, d_model) the same of last tokens that were moved; two moves a block, in the order of
+      `SIGNS`.
     """
 
     batch: Batch
     hidden: torch.Tensor
-    moved: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+    movable: list[int]
+    moved: torch.Tensor
+
+    @property
+    def rows(self) -> list[int]:
+        return self.batch.rows
+
+    def parts(self) -> Iterator[slice]:
+        """The moves, as many at a time as `MOVED_BATCH` allows; none where no prompt is moved."""
+        size = max(1, MOVED_BATCH // max(1, len(self.movable)))
+        starts = range(0, len(self.moved), size) if self.movable else range(0)
+        return (slice(start, min(start + size, len(self.moved))) for start in starts)
+
+    def last(self, moves: int) -> Batch:
+        """The last tokens of the movable prompts, `moves` times."""
+        return self.batch.lines(self.movable).last().repeat(moves)
+
+
+def _running(chat_model: ChatModel, inputs: BlockInputs, rows: list[int], kinds: Sequence[Kind]) -> _Running:
+    batch, hidden = inputs.batch(rows, chat_model)
+    movable = [line for line, row in enumerate(rows) if kinds[row] in MOVED]
+    return _Running(batch, hidden, movable, hidden[movable, -1][None, :][:0])
 
 
 @torch.no_grad()
 def _run_moved(
-    chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
-) -> tuple[dict[int, ByKind], ByKind, Moved]:
-    """Run `prompts`, and their last token moved at each of `layers` by `SHIFT` both ways.
+    chat_model: ChatModel, inputs: BlockInputs, running: list[_Running], kinds: Sequence[Kind], layers: Sequence[int]
+) -> dict[int, torch.Tensor]:
+    """Run prompts through all blocks, and their last token moved at each of `layers` by `SHIFT` both ways.
 
-    Returns last-token activations (prompt, d_model) float32 of each of `layers`; log-probabilities of the first answer
-    token (prompt, vocabulary) of the prompts as they are; and of those moved.
+    Returns last-token activations (prompt, d_model) float32 of each of `layers`.
     """
-    inputs = block_inputs(chat_model, 0, encode(chat_model.tokenizer, prompts))
     opening = inputs.opening_hidden
-    running: dict[Kind, _Running] = {}
-    for kind in KINDS:
-        rows = [row for row, prompt in enumerate(prompts) if prompt.kind == kind]
-        running[kind] = _Running(*inputs.batch(rows, chat_model))
-    activations: dict[int, ByKind] = {}
+    activations: dict[int, torch.Tensor] = {}
     with held(chat_model.model.get_input_embeddings()):
         for layer in track(range(len(chat_model.blocks)), "Moving each block's output"):
             with held(chat_model.blocks[layer]):
                 opening, keys = run_opening(chat_model, inputs, layer, opening)
-                for run in running.values():
+                for run in running:
                     _through(chat_model, layer, run, keys)
             if layer in layers:
-                activations[layer] = {kind: run.hidden[:, -1].float().cpu() for kind, run in running.items()}
-                direction = refusal_direction(activations[layer]["harmful"], activations[layer]["harmless"])
-                for kind in MOVED:
-                    _move(running[kind], layer, direction)
-        with held(chat_model.model.get_output_embeddings()):
-            plain = {kind: _first_token(chat_model, run.batch, run.hidden) for kind, run in running.items()}
-            moved = {
-                (layer, kind, sign): _first_token(chat_model, running[kind].batch, hidden)
-                for kind in MOVED
-                for (layer, sign), hidden in running[kind].moved.items()
-            }
-    return activations, plain, moved
+                last = activations[layer] = _in_order(running, [run.hidden[:, -1].float().cpu() for run in running])
+                harmful, harmless = (last[_rows_of(kinds, kind)] for kind in ("harmful", "harmless"))
+                shift = SHIFT * refusal_direction(harmful, harmless).vector
+                for run in running:
+                    run.moved = torch.cat([run.moved, _moved(run.hidden[run.movable, -1], shift)])
+    return activations
+
+
+def _moved(last: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """`last` (prompt, d_model) moved by `shift` (d_model) with each of `SIGNS`: (sign, prompt, d_model)."""
+    return torch.stack([last + (sign * shift).to(last) for sign in SIGNS])
 
 
 def _through(chat_model: ChatModel, layer: int, run: _Running, keys: Keys | None) -> None:
@@ -201,19 +221,59 @@ def _through(chat_model: ChatModel, layer: int, run: _Running, keys: Keys | None
     kept, length = (keys.kept, keys.length) if keys is not None else ({}, 0)
     seen: dict[int, KeyValue] = {}
     run.hidden = run_block(chat_model, layer, run.batch, run.hidden, Keys(length, kept, seen))
-    batch = run.batch
-    last = Batch(batch.rows, 0, batch.input_ids[:, -1:], batch.attention_mask, batch.position_ids[:, -1:])
-    before = {index: value.without_last() for index, value in seen.items()}
-    for moved, hidden in run.moved.items():
-        others = Keys(batch.attention_mask.shape[1] - 1, before)
-        run.moved[moved] = run_block(chat_model, layer, last, hidden, others)
+    before = {index: value.without_last().rows(run.movable) for index, value in seen.items()}
+    for part in run.parts():
+        moves = part.stop - part.start
+        others = Keys(
+            run.batch.attention_mask.shape[1] - 1, {index: value.repeat(moves) for index, value in before.items()}
+        )
+        hidden = run_block(chat_model, layer, run.last(moves), run.moved[part].flatten(0, 1)[:, None], others)
+        run.moved[part] = hidden.view_as(run.moved[part])
 
 
-def _move(run: _Running, layer: int, direction: RefusalDirection) -> None:
-    last = run.hidden[:, -1:]
-    for sign in SIGNS:
-        run.moved[layer, sign] = last + (sign * SHIFT * direction.vector).to(last)
+@dataclass(frozen=True)
+class _Moved:
+    """What each move did to the first answer token; of prompts that are not moved, NaN.
+
+    - `refusal`: (move, prompt) probability of a token that begins a refusal, 0..1.
+    - `kl`: (move, prompt) from the prompt as it is, nats.
+    """
+
+    refusal: torch.Tensor
+    kl: torch.Tensor
 
 
+@torch.no_grad()
+def _refusal_and_cost(
+    chat_model: ChatModel, running: list[_Running], plain: torch.Tensor, tokens: torch.Tensor
+) -> _Moved:
+    """From `plain` log-probabilities (prompt, vocabulary) of the prompts as they are."""
+    found = _Moved(*torch.full((2, len(running[0].moved), len(plain)), float("nan")))
+    for run in running:
+        rows = [run.rows[line] for line in run.movable]
+        for part in run.parts():
+            moves = part.stop - part.start
+            logprobs = _first_token(chat_model, run.last(moves), run.moved[part].flatten(0, 1)[:, None])
+            logprobs = logprobs.unflatten(0, (moves, len(rows)))
+            found.refusal[part, rows] = _refusal(logprobs, tokens)
+            found.kl[part, rows] = kl(plain[rows], logprobs)
+    return found
+
+
+@torch.no_grad()
 def _first_token(chat_model: ChatModel, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
     return last_logits(chat_model, batch, hidden).log_softmax(dim=-1).cpu()
+
+
+def _refusal(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """First-token refusal (...) of `logprobs` (..., vocabulary)."""
+    return logprobs[..., tokens].exp().sum(dim=-1)
+
+
+def _in_order(running: list[_Running], parts: list[torch.Tensor]) -> torch.Tensor:
+    """(prompt, ...) in the order of the prompts, from `parts` in that of each of `running`."""
+    return torch.cat(parts)[torch.tensor([row for run in running for row in run.rows]).argsort()]
+
+
+def _rows_of(kinds: Sequence[Kind], kind: Kind) -> list[int]:
+    return [row for row, other in enumerate(kinds) if other == kind]

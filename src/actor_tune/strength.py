@@ -80,9 +80,13 @@ def try_strengths(
     prompts: Sequence[Prompt],
     trained: State,
     stored: Mapping[str, torch.dtype],
+    limits: Limits,
     strengths: Sequence[float] = STRENGTHS,
 ) -> list[Trial]:
-    """Try each of `strengths` on validation `prompts`, of which `inputs` are what the block receives.
+    """Try `strengths`, which begin with 0, on validation `prompts`, of which `inputs` are what the block receives.
+
+    From the strongest down, until no weaker one is to be expected to be chosen: one within `limits` was found, and the
+    next within them complies no more. Returns what was tried, weakest first.
 
     **Arguments:**
 
@@ -95,28 +99,40 @@ def try_strengths(
     harmful = torch.tensor([prompt.kind == "harmful" for prompt in prompts])
     tokens = refusal_token_ids(plain[harmful], plain[harmless], chat_model.name)
     unedited = plain[:, tokens].exp().sum(dim=-1)
-    trials = []
+
+    def trial(strength: float, logprobs: torch.Tensor) -> Trial:
+        sets = _by_set(prompts, logprobs[:, tokens].exp().sum(dim=-1), unedited)
+        divergences = kl(plain[harmless], logprobs[harmless])
+        return Trial(
+            strength=strength,
+            compliance=1 - mean(item.refusal for item in sets if item.kind == "pseudo_harmful"),
+            safety=mean(item.refusal for item in sets if item.kind == "harmful"),
+            safety_drop=mean(item.drop for item in sets if item.kind == "harmful"),
+            kl_harmless=float(divergences.mean()),
+            kl_error=_standard_error(divergences),
+            sets=sets,
+        )
+
+    stronger: list[Trial] = []
     try:
-        for strength in track(strengths, "Choosing the strength"):
-            if strength:
-                block.load_state_dict(interpolate(before, trained, strength, stored))
-            logprobs = first_token_logprobs(chat_model, inputs) if strength else plain
-            sets = _by_set(prompts, logprobs[:, tokens].exp().sum(dim=-1), unedited)
-            divergences = kl(plain[harmless], logprobs[harmless])
-            trials.append(
-                Trial(
-                    strength=strength,
-                    compliance=1 - mean(item.refusal for item in sets if item.kind == "pseudo_harmful"),
-                    safety=mean(item.refusal for item in sets if item.kind == "harmful"),
-                    safety_drop=mean(item.drop for item in sets if item.kind == "harmful"),
-                    kl_harmless=float(divergences.mean()),
-                    kl_error=_standard_error(divergences),
-                    sets=sets,
-                )
-            )
+        for strength in track(sorted(strengths, reverse=True)[:-1], "Choosing the strength"):
+            block.load_state_dict(interpolate(before, trained, strength, stored))
+            stronger.append(trial(strength, first_token_logprobs(chat_model, inputs)))
+            if settled(stronger, limits):
+                break
     finally:
         block.load_state_dict(before)
-    return trials
+    return [trial(0.0, plain), *reversed(stronger)]
+
+
+def settled(trials: Sequence[Trial], limits: Limits) -> bool:
+    """Whether a strength weaker than `trials`, strongest first, is not to be expected to be chosen.
+
+    Compliance falls with the strength, so that the first within `limits` is the one, unless the next within them
+    complies more.
+    """
+    within = [trial.compliance for trial in trials if not excess(trial, limits)]
+    return len(within) > 1 and within[-1] <= within[-2]
 
 
 def choose(trials: Sequence[Trial], limits: Limits) -> Trial:
