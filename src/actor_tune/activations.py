@@ -6,11 +6,13 @@ code still makes masks and rotary embeddings. Nothing here knows a family.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import Cache
 
 from .chat import Batch
 from .keys import Keys
@@ -19,6 +21,24 @@ from .model import ChatModel
 
 class _LeaveForwardPass(Exception):  # noqa: N818 - not an error
     """Raised by a hook to leave a forward pass whose remaining blocks are not needed."""
+
+
+_OPENING: ContextVar[bool] = ContextVar("opening", default=False)
+
+
+@contextmanager
+def opening_pass() -> Iterator[None]:
+    """Within it, what runs is an opening that prompts share: its last token is not the last of any prompt."""
+    token = _OPENING.set(True)
+    try:
+        yield
+    finally:
+        _OPENING.reset(token)
+
+
+def in_opening_pass() -> bool:
+    """Whether an `opening_pass` is under way."""
+    return _OPENING.get()
 
 
 def hidden_of(output: Any) -> torch.Tensor:
@@ -31,7 +51,7 @@ def with_hidden(output: Any, hidden: torch.Tensor) -> Any:
     return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
 
 
-def forward(chat_model: ChatModel, batch: Batch, keys: Keys | None = None) -> torch.Tensor:
+def forward(chat_model: ChatModel, batch: Batch, keys: Cache | None = None) -> torch.Tensor:
     """Run the model. Returns logits (prompt, vocabulary) float32 at the last position.
 
     **Arguments:**

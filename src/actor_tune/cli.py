@@ -7,10 +7,12 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from .commands.compare import compare
 from .commands.demo import demo, testbed
 from .commands.fit import fit, scan
 from .commands.judge import judge
 from .commands.measure import measure
+from .commands.probe import probe
 from .commands.report import report
 from .errors import UserError
 
@@ -23,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (testbed, scan, fit, measure, judge, report, demo):
+for command in (testbed, scan, fit, measure, compare, probe, judge, report, demo):
     app.command()(command)
 
 

@@ -13,9 +13,10 @@ import torch
 
 from .chat import encode
 from .checkpoint import stored_dtype_of_block
+from .coreset import FRACTION, Selection, select
 from .direction import RefusalDirection, refusal_direction
 from .errors import UserError
-from .inputs import block_inputs
+from .inputs import BlockInputs, block_inputs
 from .model import ChatModel, check_layer, restore_precision
 from .placement import held, is_elsewhere, settle
 from .prompts import Prompt, Split, distinct, require, split_validation, starter_prompts, with_system_prompt
@@ -74,6 +75,8 @@ class Settings:
 
     - `starter`: whether the built-in prompts are trained on too. They vary in form, and each benign one
       has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
+    - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
+      apart, or any.
     - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
@@ -84,6 +87,8 @@ class Settings:
     starter: bool = True
     allow_unsafe: bool = False
     system_prompt: str | None = None
+    select: Selection = "none"
+    select_fraction: float = FRACTION
     limits: Limits = field(default_factory=Limits)
 
 
@@ -91,7 +96,7 @@ class Settings:
 class Fit:
     """What a fit found.
 
-    - `state`: the block's parameters to keep, in the checkpoint's dtype.
+    - `state`: the block's parameters to keep, in the checkpoint's dtype; `trained`: those at strength 1, in float32.
     - `scan`: None where the block was named.
     - `trials`: the strengths tried, and `chosen`, the one kept; for the rules `paper` and `uniform`, which have no
       strength but their alpha, only 0 and 1 are measured and 1 is kept.
@@ -108,6 +113,7 @@ class Fit:
     trials: list[Trial]
     chosen: Trial
     state: State
+    trained: State
     prompts: list[Prompt]
     validation: list[bool]
     before: list[float]
@@ -155,14 +161,15 @@ def _fit_block(
     watch: _Stopwatch,
 ) -> Fit:
     """`fit` of block `layer`, whose weights are in memory and have the dtypes `stored` in the checkpoint."""
-    everything = split.train + split.validation
     with watch.stage("run blocks below"):
-        token_ids = encode(chat_model.tokenizer, everything)
+        token_ids = encode(chat_model.tokenizer, split.train + split.validation)
         check_reading(chat_model, layer, token_ids)
         above_wait = waits(chat_model)
         if not above_wait:
             check_effect(chat_model, layer, token_ids)
         inputs = block_inputs(chat_model, layer, token_ids)
+        split, inputs = _selected(split, inputs, settings)
+    everything = split.train + split.validation
     training = inputs.select(range(len(split.train)))
     validation = inputs.select(range(len(split.train), len(everything)))
 
@@ -204,6 +211,7 @@ def _fit_block(
         trials=trials,
         chosen=chosen,
         state=state,
+        trained=trained.state,
         prompts=everything,
         validation=[False] * len(split.train) + [True] * len(split.validation),
         before=direction.position(activations).tolist(),
@@ -212,6 +220,16 @@ def _fit_block(
         seconds=watch.seconds,
         failure=failure(trials, chosen, settings.limits),
     )
+
+
+def _selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
+    """The training prompts that `settings` keep, by what the block receives at their last tokens."""
+    last = [inputs.places(row)[-1] for row in range(len(split.train))]
+    activations = inputs.take(last, torch.device("cpu")).float()
+    kinds = [prompt.kind for prompt in split.train]
+    kept = select(activations, kinds, settings.select, settings.select_fraction, settings.seed)
+    validation = range(len(split.train), len(inputs.token_ids))
+    return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])
 
 
 def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:

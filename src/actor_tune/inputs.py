@@ -6,14 +6,16 @@ on disk, all prompts go through one block before the next is fetched.
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import psutil
 import torch
+from torch import nn
 
-from .activations import forward, run_block, start_at, stop_before
+from .activations import forward, hidden_of, opening_pass, run_block, start_at, stop_after, stop_before
 from .batches import run_batches
 from .chat import Batch, TokenIds, pad, rows_by_length
 from .errors import UserError
@@ -118,7 +120,7 @@ def _run_to(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], openin
     keys = Keys(opening, seen) if opening else None
     kept: list[torch.Tensor] = []
     if opening:
-        with stop_before(block) as received:
+        with opening_pass(), stop_before(block) as received:
             forward(chat_model, _opening_batch(chat_model, token_ids, opening), Keys(seen=seen))
         kept.append(received[0].hidden[0])
     lengths = [len(ids) - opening for ids in token_ids]
@@ -175,7 +177,8 @@ def run_opening(
         return hidden, None
     seen: dict[int, KeyValue] = {}
     batch = _opening_batch(chat_model, inputs.token_ids, inputs.opening)
-    out = run_block(chat_model, layer, batch, hidden[None], Keys(seen=seen))
+    with opening_pass():
+        out = run_block(chat_model, layer, batch, hidden[None], Keys(seen=seen))
     return out[0], Keys(inputs.opening, seen)
 
 
@@ -185,9 +188,45 @@ def opening_keys(chat_model: ChatModel, inputs: BlockInputs) -> Keys | None:
     if not inputs.opening:
         return None
     seen: dict[int, KeyValue] = {}
-    with start_at(chat_model, inputs.layer, inputs.opening_hidden[None]):
+    with opening_pass(), start_at(chat_model, inputs.layer, inputs.opening_hidden[None]):
         forward(chat_model, _opening_batch(chat_model, inputs.token_ids, inputs.opening), Keys(seen=seen))
     return Keys(inputs.opening, seen)
+
+
+@torch.no_grad()
+def last_activations(
+    chat_model: ChatModel, token_ids: Sequence[TokenIds], layers: Sequence[int]
+) -> dict[int, torch.Tensor]:
+    """What each of `layers` returns at the last token of each prompt: (prompt, d_model) float32, on the CPU."""
+    inputs = block_inputs(chat_model, 0, token_ids)
+    keys = opening_keys(chat_model, inputs)
+    found = {layer: torch.empty(len(token_ids), inputs.hidden.shape[1]) for layer in layers}
+
+    def run(rows: list[int]) -> None:
+        batch, hidden = inputs.batch(rows, chat_model)
+        with ExitStack() as undo:
+            for layer, kept in found.items():
+                undo.enter_context(_last_token_read(chat_model.blocks[layer], kept, rows))
+            undo.enter_context(start_at(chat_model, 0, hidden))
+            undo.enter_context(stop_after(chat_model.blocks[max(layers)]))
+            forward(chat_model, batch, keys)
+
+    run_batches(inputs.groups(), run, "Reading activations")
+    return found
+
+
+@contextmanager
+def _last_token_read(block: nn.Module, kept: torch.Tensor, rows: list[int]) -> Iterator[None]:
+    """Copy what `block` returns at the last position into `rows` of `kept`."""
+
+    def keep(_module: nn.Module, _arguments: object, output: object) -> None:
+        kept[rows] = hidden_of(output)[:, -1].float().cpu()
+
+    handle = block.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def storage(tokens: int, like: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,7 @@ Part = Literal["train", "held_out"]
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
-COLUMNS = ("prompt", "messages", "kind", "set")
+COLUMNS = ("prompt", "messages", "kind", "set", "response")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ def load_prompts(path: Path) -> list[Prompt]:
     """Read a csv, jsonl or parquet file with the columns `kind`, `prompt` or `messages`, and optionally `set`.
 
     `messages` is a conversation that ends with the user's query: a list of {"role", "content"}, in a csv as JSON.
-    `set` defaults to the file's stem. Parquet needs the extra `parquet`.
+    `set` defaults to the file's stem. A column `response` may be there (`load_responses`). Parquet needs the extra
+    `parquet`.
 
     **Raises:** `UserError` when the file is missing, empty or of another format, when a column is missing or
     unknown, or when a row has no prompt or an unknown kind.
@@ -87,6 +88,15 @@ def load_prompts(path: Path) -> list[Prompt]:
             path, "a txt file has no column `kind`", "csv, jsonl or parquet", "or name the kind: --harmful FILE"
         )
     return [_prompt(row, row.text("kind")) for row in read_table(path, COLUMNS)]
+
+
+def load_responses(path: Path) -> dict[Prompt, str]:
+    """The prompts of a file as for `load_prompts`, with what its column `response` says; rows without are left out.
+
+    **Raises:** `UserError` as `load_prompts`.
+    """
+    rows = read_table(path, COLUMNS)
+    return {_prompt(row, row.text("kind")): row.text("response") for row in rows if row.cells.get("response")}
 
 
 def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:

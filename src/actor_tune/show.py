@@ -1,8 +1,8 @@
 """Tables and answers for the terminal, and the picture of the projections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
 from rich.table import Table
@@ -15,6 +15,7 @@ from .results import Measurement, Results
 
 if TYPE_CHECKING:  # they bring torch with them, which `actor judge` does not need
     from .fit import Fit
+    from .probe import Step, Topic
     from .scan import Scan
 
 COLOURS = {"harmful": "#c1121f", "harmless": "#2a6f97", "pseudo_harmful": "#e09f3e"}
@@ -222,14 +223,7 @@ def draw_positions(
 
     **Raises:** `UserError` when matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        fix = "run: pip install 'actor-tune[plot]'"
-        raise UserError(path, "pictures cannot be drawn here", "the package matplotlib", fix) from None
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(path, 9, 4.2)
     panels = figure.subplots(2, 1, sharex=True)
     for panel, name, values in zip(panels, ("before", "after"), (before, after), strict=True):
         for height, kind in enumerate(KINDS):
@@ -246,4 +240,60 @@ def draw_positions(
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("position along the refusal direction: 0 harmless mean, 1 harmful mean of the unedited model")
     figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
+def new_figure(path: Path, width: float, height: float) -> Any:
+    """An empty matplotlib figure, `width` by `height` inches, that can be saved at `path` without a display.
+
+    **Raises:** `UserError` when matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        fix = "run: pip install 'actor-tune[plot]'"
+        raise UserError(path, "pictures cannot be drawn here", "the package matplotlib", fix) from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def probe_tables(curves: "Mapping[str, Sequence[Step]]", disturbed: "Sequence[Topic]") -> Group:
+    """What fine-tuning did to each model, step by step, and which topics the edit disturbed."""
+    steps = Table(title="Benign fine-tuning: first-token refusal on held-out prompts")
+    steps.add_column("steps", justify="right")
+    for name in curves:
+        for score in ("compliance", "safety"):
+            steps.add_column(f"{name}\n{score}", justify="right")
+    for row in zip(*curves.values(), strict=True):
+        scores = [score_text(value) for step in row for value in (step.compliance, step.safety)]
+        steps.add_row(str(row[0].number), *scores)
+    table = Table(title="Jensen-Shannon divergence between the models, nats (at most 0.693)")
+    for column in ("harmless prompts about", "n", "divergence"):
+        table.add_column(column, justify="left" if column != "n" else "right")
+    for topic in disturbed:
+        table.add_row(Text(topic.name), str(topic.prompts), f"{topic.divergence:.4f}")
+    return Group(steps, table)
+
+
+def draw_durability(path: Path, curves: "Mapping[str, Sequence[Step]]") -> None:
+    """Draw safety and compliance of each model over the steps of benign fine-tuning, as a PNG.
+
+    **Raises:** `UserError` when matplotlib is not installed.
+    """
+    figure = new_figure(path, 8, 3.6)
+    panels = figure.subplots(1, 2, sharex=True)
+    for panel, score in zip(panels, ("safety", "compliance"), strict=True):
+        for (name, curve), style in zip(curves.items(), ("--", "-"), strict=True):
+            values = [100 * getattr(step, score) for step in curve]
+            colour = COLOURS["harmful" if score == "safety" else "pseudo_harmful"]
+            panel.plot(
+                [step.number for step in curve], values, style, marker="o", markersize=3, color=colour, label=name
+            )
+        panel.set_title(f"{score}, %", loc="left", fontsize=10)
+        panel.set_ylim(0, 100)
+        panel.set_xlabel("steps of benign fine-tuning")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)

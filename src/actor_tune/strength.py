@@ -4,7 +4,7 @@ Training moves the block all the way to its targets. The block that is kept lies
 through the trained one (1); where on it, is decided on prompts that were not trained on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -94,10 +94,37 @@ def try_strengths(
     """
     block = chat_model.blocks[inputs.layer]
     before = state_of(block)
-    plain = first_token_logprobs(chat_model, inputs)
+
+    def read(strength: float) -> torch.Tensor:
+        block.load_state_dict(interpolate(before, trained, strength, stored) if strength else before)
+        return first_token_logprobs(chat_model, inputs)
+
+    try:
+        return trials(read, prompts, strengths, limits, chat_model.name)
+    finally:
+        block.load_state_dict(before)
+
+
+def trials(
+    read: Callable[[float], torch.Tensor],
+    prompts: Sequence[Prompt],
+    strengths: Sequence[float],
+    limits: Limits | None,
+    name: str,
+) -> list[Trial]:
+    """Try `strengths`, which begin with 0, the unedited model, from the strongest down; weakest first in the result.
+
+    **Arguments:**
+
+    - `read`: strength -> log-probabilities (prompt, vocabulary) of the first answer token to each of `prompts`.
+    - `limits`: stop once no weaker strength is to be expected to be chosen; None tries them all.
+
+    **Raises:** `UserError` when `name`, the model, answers harmful and harmless prompts alike.
+    """
+    plain = read(0.0)
     harmless = torch.tensor([prompt.kind == "harmless" for prompt in prompts])
     harmful = torch.tensor([prompt.kind == "harmful" for prompt in prompts])
-    tokens = refusal_token_ids(plain[harmful], plain[harmless], chat_model.name)
+    tokens = refusal_token_ids(plain[harmful], plain[harmless], name)
     unedited = plain[:, tokens].exp().sum(dim=-1)
 
     def trial(strength: float, logprobs: torch.Tensor) -> Trial:
@@ -114,14 +141,10 @@ def try_strengths(
         )
 
     stronger: list[Trial] = []
-    try:
-        for strength in track(sorted(strengths, reverse=True)[:-1], "Choosing the strength"):
-            block.load_state_dict(interpolate(before, trained, strength, stored))
-            stronger.append(trial(strength, first_token_logprobs(chat_model, inputs)))
-            if settled(stronger, limits):
-                break
-    finally:
-        block.load_state_dict(before)
+    for strength in track(sorted(strengths, reverse=True)[:-1], "Choosing the strength"):
+        stronger.append(trial(strength, read(strength)))
+        if limits is not None and settled(stronger, limits):
+            break
     return [trial(0.0, plain), *reversed(stronger)]
 
 

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from ..activations import compact_head, forward
-from ..chat import TokenIds, pad
+from ..activations import compact_head, forward, opening_pass
+from ..chat import Batch, TokenIds, pad
 from ..keys import opening_length
 from ..model import ChatModel
 
@@ -110,7 +110,8 @@ class Slots:
         self._cache = Cache(layers=[*self._layers])
         if prefix:
             input_ids = torch.tensor([prefix], device=device)
-            self._run(input_ids, torch.ones_like(input_ids), torch.arange(self._prefix, device=device)[None])
+            with opening_pass():
+                self._run(input_ids, torch.ones_like(input_ids), torch.arange(self._prefix, device=device)[None])
             for layer in self._layers:
                 for states in (layer.keys, layer.values):
                     states[1:, :, : self._prefix] = states[:1, :, : self._prefix]
@@ -192,12 +193,17 @@ def slots_agree(slots: Slots, token_ids: Sequence[TokenIds]) -> bool:
     tokens[2] = tokens[0]
     logits = slots.advance(tokens)
     slots.keep([])
-    model = slots.chat_model
-    plain = [
-        forward(model, pad([[*ids, int(token)]], [0], model.pad_id, model.device))[0]
-        for ids, token in zip([shortest, longest], tokens, strict=False)
-    ]
+    plain = [_plain(slots.chat_model, ids, int(token)) for ids, token in zip([shortest, longest], tokens, strict=False)]
     return all(_close(*pair) for pair in zip(logits, [*plain, plain[0]], strict=True))
+
+
+def _plain(chat_model: ChatModel, ids: TokenIds, token: int) -> torch.Tensor:
+    """Logits (vocabulary) after `token`, which follows the prompt `ids`, as `generate` has them, token after token."""
+    prompt, cache = pad([ids], [0], chat_model.pad_id, chat_model.device), DynamicCache(config=chat_model.model.config)
+    forward(chat_model, prompt, cache)
+    one = torch.tensor([[token]], device=chat_model.device)
+    mask = torch.ones(1, len(ids) + 1, dtype=torch.int64, device=chat_model.device)
+    return forward(chat_model, Batch([0], len(ids), one, mask, torch.full_like(one, len(ids))), cache)[0]
 
 
 def _close(logits: torch.Tensor, plain: torch.Tensor) -> bool:

@@ -1,0 +1,111 @@
+"""`actor compare`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UserError
+from ..presets import parse_prompts_option
+from ..prompts import Prompt, load_responses, of_kind, require
+from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, placement_of
+
+if TYPE_CHECKING:
+    from ..compare import Contest
+    from ..placement import Placement
+    from ..respond import Response
+
+ANSWER_TOKENS = 24
+"""Enough to tell a refusal from an answer; every method answers all evaluation prompts with every seed."""
+
+
+def compare(
+    model: Model,
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
+    ],
+    train: Annotated[str, typer.Option(help="Prompts of all three kinds to learn from.", metavar="FILE|NAME")],
+    evaluation: Annotated[
+        str, typer.Option("--eval", help="Prompts to be measured on; nothing is chosen on them.", metavar="FILE|NAME")
+    ],
+    methods: Annotated[
+        str | None, typer.Option(help="Comma-separated; default: all.", metavar="NAMES", show_default=False)
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 3,
+    starter: Annotated[bool, typer.Option(help="Every method also learns from the built-in prompts.")] = False,
+    answers_from: Annotated[
+        str | None,
+        typer.Option(
+            help="For sft: a model that answers benign prompts, such as the one before alignment; not needed where "
+            "--train has a column `response`.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="At most this many evaluation prompts of each set.", min=1)] = None,
+    max_new_tokens: MaxNewTokens = ANSWER_TOKENS,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Compare methods on the same prompts, with the same judge and the same rule for their strength."""
+    given = parse_prompts_option(train)
+    asked = parse_prompts_option(evaluation)
+    from ..compare import COMPARE_FILE, Contest, begin
+    from ..compare import compare as run_compare
+    from ..fit import MINIMUM_PROMPTS, with_starter
+    from ..frontier import compare_table, draw_frontier
+    from ..measure import plan
+    from ..methods.known import METHODS
+    from ..methods.known import methods as all_methods
+    from ..runs import versions
+
+    names = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    for name in names:
+        if name not in METHODS:
+            raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(METHODS)}", "correct the name")
+    require(given, MINIMUM_PROMPTS)
+    require(asked, 1, ("harmful", "pseudo_harmful"))
+    learned = with_starter(given) if starter else given
+    contest = Contest(given, plan(asked, learned, limit=limit).prompts, seeds, starter, max_new_tokens)
+    placement = placement_of(device, dtype, None, "none", "none")
+    request = begin(model, contest, output_dir)
+    answers: dict[Prompt, Response] = {}
+    if "sft" in names:
+        answers = _answers(model, answers_from, Path(train), learned, contest, placement, output_dir)
+    chosen = {name: method for name, method in all_methods(answers).items() if name in names}
+    note = {**request, "command": command_line(), "versions": versions()}
+    found = run_compare(load(model, placement), contest, chosen, output_dir, note)
+    console.print(compare_table(found))
+    picture = output_dir / "frontier.png"
+    draw_frontier(picture, found)
+    console.print(f"Numbers in {output_dir / COMPARE_FILE}, picture in {picture}")
+
+
+def _answers(
+    model: str,
+    answers_from: str | None,
+    train: Path,
+    learned: list[Prompt],
+    contest: "Contest",
+    placement: "Placement",
+    folder: Path,
+) -> "dict[Prompt, Response]":
+    """What SFT learns: answers of the file, else another model's to benign prompts, and refusals of the others."""
+    from ..engines.local import local_engine
+    from ..methods.sft import refusals
+    from ..respond import Response, respond
+
+    written = load_responses(train) if train.is_file() else {}
+    answers = {prompt: Response(prompt, text, finished=True) for prompt, text in written.items()}
+    missing = [prompt for prompt in dict.fromkeys(learned) if prompt not in answers]
+    harmful = of_kind(missing, "harmful")
+    benign = [prompt for prompt in missing if prompt.kind != "harmful"]
+    if benign and answers_from is None:
+        found = f"no answers to {len(benign)} benign prompts"
+        fix = "add it, add a column `response` to --train, or leave sft out of --methods"
+        raise UserError("--methods sft", found, "--answers-from MODEL", fix)
+    for name, prompts, file in ((answers_from, benign, "sft_benign.jsonl"), (model, harmful, "sft_harmful.jsonl")):
+        if prompts and name:
+            engine = local_engine(load(name, placement), None)
+            responses = respond(engine, prompts, contest.max_new_tokens, folder / file)
+            answers |= refusals(responses) if prompts is harmful else {each.prompt: each for each in responses}
+    return answers

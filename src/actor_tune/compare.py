@@ -1,0 +1,390 @@
+"""Compare methods: each learns from the same prompts, is chosen by the same rule, and answers the same questions.
+
+Nothing of a method is decided on the evaluation prompts: its strength is the one with the most compliance on the
+validation part of the training prompts, whose safety falls by no more than the limits say. Every method and seed leaves
+a file of its own, so that a comparison that was cut off goes on with what is missing.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from math import inf, sqrt
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from .chat import encode
+from .divergence import mean_kl
+from .engines.local import local_engine
+from .files import write_json
+from .fit import Settings, prepare, scan_candidates
+from .inputs import BlockInputs, block_inputs
+from .judges.garbled import garbled
+from .judges.trained import judge_trained
+from .methods import Fitted, Method, Task
+from .methods.known import DEFAULT
+from .methods.method import method_engine, method_logprobs, remembered
+from .metrics import Estimate, Z
+from .model import ChatModel, restore_precision
+from .placement import settle
+from .prompts import Prompt, fingerprint, of_kind
+from .respond import Response, respond
+from .results import Measurement, exchanges, judged
+from .resume import open_request
+from .strength import Limits, Trial, choose, trials
+from .tables import read_text
+
+log = logging.getLogger(__name__)
+
+COMPARE_FILE = "compare.json"
+SCHEMA = 1
+
+LIMITS = Limits(kl_harmless=inf)
+"""Safety alone, as in `fit` but without its limit on KL: how a method spends its damage is for the table to show."""
+
+KL_PROMPTS = 128
+"""At most so many harmless evaluation prompts are compared by KL."""
+
+SCORES = ("compliance_rate", "safety_score", "tradeoff_score")
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Everything that decides a comparison, besides the model.
+
+    - `given`: prompts to learn from; `starter`: whether every method learns from the built-in ones too.
+    - `evaluation`: prompts to be measured on, without those like any that were learned from.
+    """
+
+    given: list[Prompt]
+    evaluation: list[Prompt]
+    seeds: int
+    starter: bool
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one method did with one seed.
+
+    - `strength`: the one chosen, and whether it is `within_limits`; if none was, it is the safest.
+    - `curve`: every strength on the validation prompts.
+    - `scores`: by name, on the evaluation prompts; `sets`: refusal of each set, 0..1.
+    - `kl_harmless`: of the first answer token to harmless evaluation prompts, nats.
+    - `garbled_share`: answers that are empty, looping or in no language, 0..1.
+    - `fit_seconds`: to learn and to choose the strength; `answer_seconds`: to answer.
+    - `figures`: what else the method tells, such as how its gate errs.
+    """
+
+    method: str
+    seed: int
+    strength: float
+    within_limits: bool
+    curve: list[dict[str, float]]
+    scores: dict[str, Estimate | None]
+    sets: dict[str, float | None]
+    kl_harmless: float | None
+    garbled_share: float
+    fit_seconds: float
+    answer_seconds: float
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What one method did over all seeds: means.
+
+    - `scores`: each with an interval that allows for the choice of prompts and for the spread of the seeds.
+    - `strengths`: of each seed; `within_limits`: for how many of them.
+    """
+
+    method: str
+    scores: dict[str, Estimate | None]
+    kl_harmless: float | None
+    garbled_share: float
+    strengths: list[float]
+    within_limits: int
+    seconds: float
+    answer_seconds: float
+    figures: dict[str, float]
+    curve: list[dict[str, float]]
+
+
+def begin(model: str, contest: Contest, folder: Path) -> dict[str, Any]:
+    """Begin the comparison in `folder`, or go on with it. Returns what was asked for.
+
+    **Raises:** `UserError` when the folder holds anything else.
+    """
+    request = {
+        "model": model,
+        "train_sha256": fingerprint(contest.given),
+        "evaluation_sha256": fingerprint(contest.evaluation),
+        "starter": contest.starter,
+        "max_new_tokens": contest.max_new_tokens,
+    }
+    open_request(folder, request)
+    return request
+
+
+def compare(
+    chat_model: ChatModel, contest: Contest, methods: Mapping[str, Method], folder: Path, note: Mapping[str, Any]
+) -> list[Summary]:
+    """Run each of `methods` with every seed, and leave `compare.json` in `folder`, where the comparison was begun.
+
+    **Arguments:**
+
+    - `methods`: by name; the default, which learns nothing, is measured in any case.
+    - `note`: what is to be recorded besides.
+    """
+    settle(chat_model.model)
+    ground = _Ground(chat_model, contest)
+    outcomes = [_kept(folder / f"{DEFAULT}.json", lambda store: _default(ground, store))]
+    log.info("%s: %s", DEFAULT, line(outcomes[0]))
+    for seed in range(contest.seeds):
+        group = _Seed(ground, seed)
+        for name, method in methods.items():
+            outcomes.append(_kept(folder / f"{name}-{seed}.json", partial(_outcome, group, name, method)))
+            log.info("%s, seed %d: %s", name, seed, line(outcomes[-1]))
+    summaries = [summary([outcome for outcome in outcomes if outcome.method == name]) for name in [DEFAULT, *methods]]
+    write_json(folder / COMPARE_FILE, compare_json(summaries, outcomes, note))
+    return summaries
+
+
+class _Ground:
+    """What all methods and seeds share: the unchanged model's first tokens on harmless evaluation prompts."""
+
+    def __init__(self, chat_model: ChatModel, contest: Contest):
+        self.chat_model, self.contest = chat_model, contest
+        self.harmless = encode(chat_model.tokenizer, of_kind(contest.evaluation, "harmless")[:KL_PROMPTS])
+        self._plain: torch.Tensor | None = None
+
+    def kl(self, fitted: Fitted, strength: float) -> float | None:
+        """KL(unchanged || changed), nats; None where there are no harmless prompts."""
+        if not self.harmless:
+            return None
+        signs = fitted.signs(self.harmless)
+        inputs = block_inputs(self.chat_model, fitted.layer, self.harmless)
+        if self._plain is None:
+            self._plain = method_logprobs(self.chat_model, fitted, 0.0, inputs, [1] * len(self.harmless))
+        return mean_kl(self._plain, method_logprobs(self.chat_model, fitted, strength, inputs, signs))
+
+
+class _Seed:
+    """What all methods share with one seed: split, block, and what blocks receive for the validation prompts."""
+
+    def __init__(self, ground: _Ground, seed: int):
+        self.ground, self.seed = ground, seed
+        contest = ground.contest
+        self._settings = Settings(seed=seed, starter=contest.starter)
+        self.split = prepare(contest.given, self._settings)
+        self.token_ids = encode(ground.chat_model.tokenizer, self.split.validation)
+        self._task: Task | None = None
+        self._inputs: dict[int, BlockInputs] = {}
+        self.scan_seconds = 0.0
+
+    def task(self) -> Task:
+        """Scans for the block when it is asked for first."""
+        if self._task is None:
+            start = time.perf_counter()
+            found = scan_candidates(self.ground.chat_model, self.split, self._settings)
+            layer = found.best().layer
+            restore_precision(self.ground.chat_model, layer)
+            self.scan_seconds = time.perf_counter() - start
+            contest = self.ground.contest
+            self._task = Task(contest.given, self.split, layer, self.seed, contest.starter)
+        return self._task
+
+    def inputs(self, layer: int) -> BlockInputs:
+        """What block `layer` receives for the validation prompts."""
+        if layer not in self._inputs:
+            self._inputs[layer] = block_inputs(self.ground.chat_model, layer, self.token_ids)
+        return self._inputs[layer]
+
+
+def _kept(file: Path, run: Callable[[Path], Outcome]) -> Outcome:
+    """What `file` holds from an earlier run, else what `run` finds, which is then kept there.
+
+    `run` gets the file for its answers.
+    """
+    if file.exists():
+        return outcome_of(json.loads(read_text(file)))
+    found = run(file.with_suffix(".jsonl"))
+    write_json(file, asdict(found))
+    return found
+
+
+def _default(ground: _Ground, store: Path) -> Outcome:
+    start = time.perf_counter()
+    contest = ground.contest
+    responses = respond(local_engine(ground.chat_model, None), contest.evaluation, contest.max_new_tokens, store)
+    seconds = time.perf_counter() - start
+    return _measured(DEFAULT, 0, responses, Choice(0.0, True, []), 0.0, 0.0, seconds, {})
+
+
+def _outcome(group: _Seed, name: str, method: Method, store: Path) -> Outcome:
+    ground, chat_model = group.ground, group.ground.chat_model
+    contest = ground.contest
+    log.info("%s, seed %d", name, group.seed)
+    task = group.task()
+    start = time.perf_counter()
+    fitted = method(chat_model, task)
+    fitted = replace(fitted, signs=remembered(fitted.signs))
+    signs = fitted.signs(group.token_ids)
+    inputs = group.inputs(fitted.layer)
+    found = trials(
+        lambda strength: method_logprobs(chat_model, fitted, strength, inputs, signs),
+        group.split.validation,
+        (0.0, *fitted.strengths),
+        None,
+        chat_model.name,
+    )
+    choice = choice_of(found)
+    learned = time.perf_counter() - start + group.scan_seconds
+    start = time.perf_counter()
+    engine = method_engine(chat_model, fitted, choice.strength)
+    responses = respond(engine, contest.evaluation, contest.max_new_tokens, store)
+    seconds = time.perf_counter() - start
+    figures = fitted.figures | gate_figures(chat_model, fitted, contest.evaluation)
+    kl = ground.kl(fitted, choice.strength)
+    return _measured(name, group.seed, responses, choice, kl, learned, seconds, figures)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The strength to be measured, and how it came about; see `Outcome`."""
+
+    strength: float
+    within_limits: bool
+    curve: list[dict[str, float]]
+
+
+def choice_of(found: Sequence[Trial], limits: Limits = LIMITS) -> Choice:
+    """The strength with the most compliance within `limits`; where only doing nothing is, the safest of all others."""
+    curve = [
+        {name: getattr(trial, name) for name in ("strength", "compliance", "safety", "kl_harmless")} for trial in found
+    ]
+    chosen = choose(found, limits)
+    if chosen.strength:
+        return Choice(chosen.strength, True, curve)
+    return Choice(max(found[1:], key=lambda trial: trial.safety).strength, False, curve)
+
+
+def gate_figures(chat_model: ChatModel, fitted: Fitted, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Share of each kind's prompts that a gate takes for harmful: on pseudo-harmful ones those are its false positives.
+
+    Empty for methods without a gate.
+    """
+    if fitted.harmful_sign is None:
+        return {}
+    kinds: dict[str, list[bool]] = {}
+    for prompt, sign in zip(prompts, fitted.signs(encode(chat_model.tokenizer, prompts)), strict=True):
+        kinds.setdefault(prompt.kind, []).append(sign == fitted.harmful_sign)
+    return {f"{kind} taken for harmful": mean(values) for kind, values in kinds.items()}
+
+
+def _measured(
+    name: str,
+    seed: int,
+    responses: Sequence[Response],
+    choice: Choice,
+    kl_harmless: float | None,
+    fit_seconds: float,
+    answer_seconds: float,
+    figures: dict[str, float],
+) -> Outcome:
+    measurement: Measurement = judged(name, responses, judge_trained(exchanges(responses)))
+    return Outcome(
+        method=name,
+        seed=seed,
+        strength=choice.strength,
+        within_limits=choice.within_limits,
+        curve=choice.curve,
+        scores={score: getattr(measurement.scores, score) for score in SCORES},
+        sets={f"{item.kind}/{item.name}": item.refusals.value if item.refusals else None for item in measurement.sets},
+        kl_harmless=kl_harmless,
+        garbled_share=mean(garbled(response.text) is not None for response in responses),
+        fit_seconds=fit_seconds,
+        answer_seconds=answer_seconds,
+        figures=figures,
+    )
+
+
+def outcome_of(stored: dict[str, Any]) -> Outcome:
+    """What `asdict` of an outcome stored as JSON."""
+    scores = {name: estimate and Estimate(**estimate) for name, estimate in stored["scores"].items()}
+    return Outcome(**(stored | {"scores": scores}))
+
+
+def summary(outcomes: Sequence[Outcome]) -> Summary:
+    """One method's outcomes, one for each seed."""
+    divergences = [outcome.kl_harmless for outcome in outcomes]
+    known = [value for value in divergences if value is not None]
+    return Summary(
+        method=outcomes[0].method,
+        scores={name: over_seeds([outcome.scores[name] for outcome in outcomes]) for name in SCORES},
+        kl_harmless=mean(known) if len(known) == len(divergences) else None,
+        garbled_share=mean(outcome.garbled_share for outcome in outcomes),
+        strengths=[outcome.strength for outcome in outcomes],
+        within_limits=sum(outcome.within_limits for outcome in outcomes),
+        seconds=mean(outcome.fit_seconds for outcome in outcomes),
+        answer_seconds=mean(outcome.answer_seconds for outcome in outcomes),
+        figures=_means([outcome.figures for outcome in outcomes]),
+        curve=[_means(points) for points in zip(*(outcome.curve for outcome in outcomes), strict=True)],
+    )
+
+
+def over_seeds(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """The mean, with a 95 % interval.
+
+    All seeds are measured on the same prompts, so that the part of the interval that comes from the choice of prompts
+    does not shrink with their number; the standard error over seeds is added to it by squares.
+    """
+    known = [estimate for estimate in estimates if estimate is not None]
+    if len(known) < len(estimates):
+        return None
+    value = mean(estimate.value for estimate in known)
+    spread = Z * stdev(estimate.value for estimate in known) / sqrt(len(known)) if len(known) > 1 else 0.0
+    below = sqrt(mean(estimate.value - estimate.low for estimate in known) ** 2 + spread**2)
+    above = sqrt(mean(estimate.high - estimate.value for estimate in known) ** 2 + spread**2)
+    return Estimate(value, max(0.0, value - below), min(1.0, value + above))
+
+
+def compare_json(summaries: Sequence[Summary], outcomes: Sequence[Outcome], note: Mapping[str, Any]) -> dict[str, Any]:
+    """`compare.json`: rates are fractions in 0..1, `intervals` the ends of 95 % intervals, KL in nats."""
+    methods = []
+    for item in summaries:
+        estimates = item.scores
+        methods.append(
+            {
+                "method": item.method,
+                **{name: estimate and estimate.value for name, estimate in estimates.items()},
+                "kl_harmless": item.kl_harmless,
+                "intervals": {name: estimate and [estimate.low, estimate.high] for name, estimate in estimates.items()},
+                "strength": mean(item.strengths),
+                "strengths": item.strengths,
+                "within_limits": item.within_limits,
+                "seconds": item.seconds,
+                "answer_seconds": item.answer_seconds,
+                "garbled_share": item.garbled_share,
+                "figures": item.figures,
+                "curve": item.curve,
+            }
+        )
+    return {"schema": SCHEMA, **note, "methods": methods, "outcomes": [asdict(outcome) for outcome in outcomes]}
+
+
+def line(outcome: Outcome) -> str:
+    """One line for the log."""
+    scores = (outcome.scores[name] for name in SCORES)
+    rates = "/".join("-" if score is None else f"{100 * score.value:.1f}" for score in scores)
+    kl = "-" if outcome.kl_harmless is None else f"{outcome.kl_harmless:.3f}"
+    return f"compliance/safety/trade-off {rates}, KL {kl}, strength {outcome.strength}, {outcome.fit_seconds:.0f} s"
+
+
+def _means(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: mean(record[name] for record in records) for name in records[0]}

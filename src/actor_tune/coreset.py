@@ -1,0 +1,44 @@
+"""Which training prompts to keep: coreset selection (UPCORE, arXiv 2502.15082), and a random choice as its control."""
+
+import random
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from sklearn.ensemble import IsolationForest
+
+from .prompts import KINDS, Kind
+
+Selection = Literal["none", "upcore", "random"]
+
+FRACTION = 0.9
+"""Of the prompts of each kind; the paper's contamination of 0.1."""
+
+
+def select(
+    activations: torch.Tensor, kinds: Sequence[Kind], selection: Selection, fraction: float, seed: int
+) -> list[int]:
+    """Which of the prompts to keep, in order: `fraction` (0..1) of each kind, at least one.
+
+    "upcore" keeps those that an isolation forest on hidden states takes for the least outlying (section 3.2); "random"
+    keeps any. Differs from the paper: each kind has a forest of its own, so that none is lost as the others' outliers.
+
+    **Arguments:**
+
+    - `activations`: (prompt, d_model) float32, last tokens.
+    """
+    kept: list[int] = []
+    for kind in KINDS:
+        rows = [row for row, other in enumerate(kinds) if other == kind]
+        if not rows or selection == "none":
+            kept += rows
+            continue
+        count = max(1, round(fraction * len(rows)))
+        if selection == "random":
+            kept += random.Random(seed).sample(rows, count)
+            continue
+        values = activations[rows].numpy()
+        scores = IsolationForest(random_state=seed).fit(values).score_samples(values)  # higher: less of an outlier
+        order = sorted(range(len(rows)), key=lambda index: -scores[index])
+        kept += [rows[index] for index in order[:count]]
+    return sorted(kept)

@@ -1,0 +1,54 @@
+"""InferAligner: steering behind a gate (arXiv 2401.11206), turned round for models that refuse too much."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ..chat import TokenIds, encode
+from ..inputs import last_activations
+from ..model import ChatModel
+from ..steering import steer
+from .cae import directions_at
+from .method import Fitted, Task, best_threshold, rows_of_kind
+
+STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
+"""In units of each block's distance between the means."""
+
+BLOCKS = 3
+"""How many blocks are steered: the block of the task and those before it."""
+
+
+def inferaligner(chat_model: ChatModel, task: Task) -> Fitted:
+    """Steer a few blocks where the gate g = 1[a_l(q) . s_l + b_l > 0] says that the prompt is not harmful.
+
+    Differs from the paper. There, a model that answers harmful prompts is steered towards refusal, with vectors of an
+    aligned sibling, where the gate says harmful. Here the model itself is the aligned one and refuses too much: where
+    the gate says harmful, prompts are left alone, to the last bit; elsewhere the model is steered away from refusal.
+    The threshold b_l is fitted on the validation prompts, harmful against pseudo-harmful; the paper takes the mean
+    projection of the anchors.
+    """
+    layers = [*range(max(0, task.layer - BLOCKS + 1), task.layer + 1)]
+    directions = directions_at(chat_model, task, layers)
+    shifts = {layer: -found.vector for layer, found in directions.items()}
+    gate = directions[task.layer]
+
+    def positions(token_ids: Sequence[TokenIds]) -> list[float]:
+        found = last_activations(chat_model, token_ids, [task.layer])[task.layer]
+        return list(gate.position(found).tolist())
+
+    validation = task.split.validation
+    seen = torch.tensor(positions(encode(chat_model.tokenizer, validation)))
+    harmful, pseudo = (seen[rows_of_kind(validation, kind)] for kind in ("harmful", "pseudo_harmful"))
+    threshold = best_threshold(harmful, pseudo)
+
+    def signs(token_ids: Sequence[TokenIds]) -> list[int]:
+        return [0 if position > threshold else 1 for position in positions(token_ids)]
+
+    return Fitted(
+        layers[0],
+        STRENGTHS,
+        lambda strength, sign: steer(chat_model, shifts, strength, sign),
+        signs,
+        harmful_sign=0,
+        figures={"threshold": threshold},
+    )

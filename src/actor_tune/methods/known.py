@@ -1,0 +1,36 @@
+"""The methods by name, in the order of tables."""
+
+from collections.abc import Mapping
+
+from ..prompts import Prompt
+from ..respond import Response
+from .actor import actor
+from .cae import cae, random_direction
+from .inferaligner import inferaligner
+from .method import Method
+from .scans import scans
+from .sft import sft
+from .surgical import surgical
+
+DEFAULT = "default"
+"""The model as it is."""
+
+METHODS = (DEFAULT, "actor", "paper", "uniform", "sft", "cae", "random", "surgical", "scans", "inferaligner")
+
+STEERING = ("cae", "random", "surgical", "scans", "inferaligner")
+"""Those that change activations while the model runs; the others change weights."""
+
+
+def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
+    """Every method but the default; `answers` are what SFT learns."""
+    return {
+        "actor": actor("boundary"),
+        "paper": actor("paper"),
+        "uniform": actor("uniform"),
+        "sft": sft(answers),
+        "cae": cae,
+        "random": random_direction,
+        "surgical": surgical,
+        "scans": scans,
+        "inferaligner": inferaligner,
+    }

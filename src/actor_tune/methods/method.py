@@ -1,0 +1,123 @@
+"""What a method is: a function from prompts to a change of the model that is made within a `with` and then undone."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ..chat import TokenIds, encode
+from ..engines import Engine
+from ..engines.engine import Answer
+from ..engines.local import local_engine
+from ..inputs import BlockInputs
+from ..model import ChatModel
+from ..prompts import Kind, Prompt, Split
+from ..strength import first_token_logprobs
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method learns from: the same for all.
+
+    - `given`: the prompts as they were given; `split`: those, and the starter prompts where `starter` says so, divided
+      by `seed` into training and validation.
+    - `layer`: the block with the largest effect on refusal, which every method takes that needs one.
+    """
+
+    given: list[Prompt]
+    split: Split
+    layer: int
+    seed: int
+    starter: bool
+
+
+def everyone(token_ids: Sequence[TokenIds]) -> list[int]:
+    """Sign 1 for every prompt: a method that treats all alike."""
+    return [1] * len(token_ids)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a method learned.
+
+    - `layer`: the first block of which the output changes; what it receives does not.
+    - `strengths`: to try, weakest first, each more than 0, where the model is unchanged.
+    - `changed`: (strength, sign) -> a context manager, within which the model answers as the method has it.
+    - `signs`: token ids of prompts -> which way each is to be treated; 0: as the unchanged model does.
+    - `harmful_sign`: of those that its gate takes for harmful; None where it has no gate.
+    - `figures`: name -> what else is worth knowing.
+    """
+
+    layer: int
+    strengths: tuple[float, ...]
+    changed: Callable[[float, int], AbstractContextManager[None]]
+    signs: Callable[[Sequence[TokenIds]], list[int]] = everyone
+    harmful_sign: int | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+Method = Callable[[ChatModel, Task], Fitted]
+
+
+def method_engine(chat_model: ChatModel, fitted: Fitted, strength: float) -> Engine:
+    """An engine that answers as `fitted` has it at `strength`."""
+
+    def answer(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:
+        plain = local_engine(chat_model, None)
+        for sign, rows in _by_sign(fitted.signs(encode(chat_model.tokenizer, prompts))).items():
+            with fitted.changed(strength, sign) if sign and strength else nullcontext():
+                for found in plain([prompts[row] for row in rows], max_new_tokens):
+                    yield replace(found, row=rows[found.row])
+
+    return answer
+
+
+def method_logprobs(
+    chat_model: ChatModel, fitted: Fitted, strength: float, inputs: BlockInputs, signs: Sequence[int]
+) -> torch.Tensor:
+    """Log-probabilities of the first answer token as `fitted` has it at `strength`: (prompt, vocabulary).
+
+    **Arguments:**
+
+    - `inputs`: what block `fitted.layer`, or one below it, receives for the prompts; `signs`: theirs.
+    """
+    found: dict[int, torch.Tensor] = {}
+    for sign, rows in _by_sign(signs).items():
+        with fitted.changed(strength, sign) if sign and strength else nullcontext():
+            found.update(zip(rows, first_token_logprobs(chat_model, inputs.select(rows)), strict=True))
+    return torch.stack([found[row] for row in range(len(signs))])
+
+
+def remembered(signs: Callable[[Sequence[TokenIds]], list[int]]) -> Callable[[Sequence[TokenIds]], list[int]]:
+    """`signs`, each prompt looked at once."""
+    known: dict[tuple[int, ...], int] = {}
+
+    def look(token_ids: Sequence[TokenIds]) -> list[int]:
+        keys = [tuple(ids) for ids in token_ids]
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        if new:
+            known.update(zip(new, signs([list(key) for key in new]), strict=True))
+        return [known[key] for key in keys]
+
+    return look
+
+
+def rows_of_kind(prompts: Sequence[Prompt], kind: Kind) -> list[int]:
+    """Which of `prompts` are of `kind`."""
+    return [row for row, prompt in enumerate(prompts) if prompt.kind == kind]
+
+
+def _by_sign(signs: Sequence[int]) -> dict[int, list[int]]:
+    return {sign: [row for row, other in enumerate(signs) if other == sign] for sign in sorted(set(signs))}
+
+
+def best_threshold(harmful: torch.Tensor, benign: torch.Tensor) -> float:
+    """Above which a score (prompt) is called harmful, so that sensitivity + specificity is largest (Youden 1950).
+
+    Halfway between two scores; of several thresholds that are as good the lowest, so that more counts as harmful.
+    """
+    scores = torch.cat([harmful, benign]).sort().values
+    cuts = torch.cat([scores[:1] - 1, (scores[1:] + scores[:-1]) / 2])
+    gain = torch.stack([(harmful > cut).float().mean() + (benign <= cut).float().mean() for cut in cuts])
+    return float(cuts[gain.argmax()])

@@ -1,0 +1,183 @@
+"""Supervised fine-tuning (SFT) on answers: what a user would do instead. LoRA through PEFT and transformers."""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from ..chat import TokenIds, encode, pad
+from ..errors import UserError
+from ..judges.trained import judge_trained
+from ..model import ChatModel
+from ..prompts import Prompt
+from ..respond import Response
+from ..results import exchanges
+from .method import Fitted, Method, Task
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+"""Share of what the adapters add."""
+
+REFUSAL = "I'm sorry, but I can't help with that."
+
+EPOCHS = 3
+BATCH_SIZE = 16
+LEARNING_RATE = 2e-4
+RANK = 16
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What LoRA adds to one linear layer (arXiv 2106.09685, Eq. 3): scale * up(down(x)).
+
+    - `down`: (rank, d_in); `up`: (d_out, rank), both float32.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+
+def sft(answers: Mapping[Prompt, Response]) -> Method:
+    """Fine-tune all linear layers by LoRA on prompts with `answers`: refusals of harmful ones, help for all others."""
+
+    def method(chat_model: ChatModel, task: Task) -> Fitted:
+        missing = [prompt for prompt in task.split.train if prompt not in answers]
+        if missing:
+            found = f"no answer to {missing[0].text[:60]!r} and {len(missing) - 1} more"
+            raise UserError("sft", found, "one for every training prompt", "add a column `response`, or --answers-from")
+        examples = sft_examples(chat_model.tokenizer, [answers[prompt] for prompt in task.split.train])
+        adapters = train_adapters(chat_model, examples, task.seed)
+        return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))
+
+    return method
+
+
+def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, TokenIds]]:
+    """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned."""
+    examples = []
+    for prompt_ids, answer in zip(encode(tokenizer, [answer.prompt for answer in answers]), answers, strict=True):
+        end = [tokenizer.eos_token_id] if answer.finished else []
+        answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
+        examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
+    return examples
+
+
+def refusals(responses: Sequence[Response]) -> dict[Prompt, Response]:
+    """What to learn on harmful prompts: the model's own answers where they refuse, else a plain refusal."""
+    verdicts = judge_trained(exchanges(responses))
+    return {
+        answer.prompt: answer if verdict.outcome == "refusal" else Response(answer.prompt, REFUSAL, finished=True)
+        for answer, verdict in zip(responses, verdicts, strict=True)
+    }
+
+
+def collator(pad_id: int) -> Callable[[list[dict[str, TokenIds]]], dict[str, torch.Tensor]]:
+    """Batches of `sft_examples` for a `Trainer`; everything but answers is masked in the labels."""
+
+    def collate(chosen: list[dict[str, TokenIds]]) -> dict[str, torch.Tensor]:
+        ids = [example["input_ids"] for example in chosen]
+        batch = pad(ids, list(range(len(ids))), pad_id, torch.device("cpu"))
+        labels = torch.full_like(batch.input_ids, -100)
+        for line, example in enumerate(chosen):
+            labels[line, -len(example["answer_ids"]) :] = torch.tensor(example["answer_ids"])
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
+
+    return collate
+
+
+def train_adapters(
+    chat_model: ChatModel,
+    examples: list[dict[str, TokenIds]],
+    seed: int,
+    max_steps: int | None = None,
+    every: int = 1,
+    look: Callable[[int], None] | None = None,
+) -> dict[str, Adapter]:
+    """Adapters by the name of the linear layer they belong to. The model itself is left as it was.
+
+    **Arguments:**
+
+    - `max_steps`: None: `EPOCHS` epochs.
+    - `look`: called after each `every` steps with their number, while the model answers as trained so far.
+
+    **Raises:** `UserError` when PEFT is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        fix = "pip install 'actor-tune[testbed]'"
+        raise UserError("sft", "the package peft is not installed", "PEFT", fix) from None
+    torch.manual_seed(seed)
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        # PEFT asks transformers for a property that the latter has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        wrapped: Any = get_peft_model(chat_model.model, config)
+        try:
+            settings = TrainingArguments(
+                output_dir=folder,
+                num_train_epochs=EPOCHS,
+                max_steps=max_steps or -1,
+                per_device_train_batch_size=BATCH_SIZE,
+                learning_rate=LEARNING_RATE,
+                seed=seed,
+                train_sampling_strategy="group_by_length",
+                remove_unused_columns=False,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                use_cpu=chat_model.device.type == "cpu",
+            )
+            trainer = Trainer(wrapped, settings, data_collator=collator(chat_model.pad_id), train_dataset=examples)
+            if look:
+                trainer.add_callback(_Look(chat_model, every, look))
+            trainer.train()
+            modules = wrapped.base_model.model.named_modules()
+            adapters = {name: adapter_of(module) for name, module in modules if hasattr(module, "lora_A")}
+        finally:
+            wrapped.unload()
+            chat_model.model.eval().requires_grad_(False)
+    return adapters
+
+
+class _Look(TrainerCallback):
+    """Calls `look` between steps, with the model as it is in use."""
+
+    def __init__(self, chat_model: ChatModel, every: int, look: Callable[[int], None]):
+        self.chat_model, self.every, self.look = chat_model, every, look
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            self.chat_model.model.eval()
+            self.look(state.global_step)
+            self.chat_model.model.train()
+
+
+def adapter_of(layer: Any) -> Adapter:
+    """The adapter of one of PEFT's layers."""
+    down, up = (part["default"].weight.detach().float().clone() for part in (layer.lora_A, layer.lora_B))
+    return Adapter(down, up, float(layer.scaling["default"]))
+
+
+@contextmanager
+def adapted(chat_model: ChatModel, adapters: Mapping[str, Adapter], strength: float) -> Iterator[None]:
+    """Within it, each linear layer adds what its adapter says, `strength` times."""
+
+    def hook(adapter: Adapter) -> Callable[..., torch.Tensor]:
+        def add(_module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+            inside = nn.functional.linear(arguments[0], adapter.down.to(output))
+            return output + strength * adapter.scale * nn.functional.linear(inside, adapter.up.to(output))
+
+        return add
+
+    with ExitStack() as undo:
+        for name, adapter in adapters.items():
+            undo.callback(chat_model.model.get_submodule(name).register_forward_hook(hook(adapter)).remove)
+        yield

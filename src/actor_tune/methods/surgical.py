@@ -1,0 +1,34 @@
+"""Surgical: single vector ablation (arXiv 2410.03415)."""
+
+import torch
+
+from ..chat import encode
+from ..direction import refusal_direction
+from ..inputs import last_activations
+from ..model import ChatModel
+from ..steering import ablate
+from .method import Fitted, Task, rows_of_kind
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+"""Share of the direction that is taken out; the paper takes all of it."""
+
+
+def surgical(chat_model: ChatModel, task: Task) -> Fitted:
+    """Ablate the false-refusal vector, mean a_l(pseudo-harmful) - mean a_l(harmless), at every block and position.
+
+    First it is made orthogonal to the true refusal vector, wholly (the paper's lambda = 1), so that harmful prompts
+    keep theirs. l is the block of the task; the paper tries all blocks on a validation set.
+    """
+    train = task.split.train
+    found = last_activations(chat_model, encode(chat_model.tokenizer, train), [task.layer])[task.layer]
+    harmful, harmless, pseudo = (found[rows_of_kind(train, kind)] for kind in ("harmful", "harmless", "pseudo_harmful"))
+    false, true = refusal_direction(pseudo, harmless).vector, refusal_direction(harmful, harmless).unit
+    vector = false_refusal_vector(false, true)
+    directions = dict.fromkeys(range(len(chat_model.blocks)), vector)
+    return Fitted(0, STRENGTHS, lambda strength, _sign: ablate(chat_model, directions, strength))
+
+
+def false_refusal_vector(false: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """`false` (d_model) without its part along the unit vector `true`, of length 1."""
+    rest = false - (false @ true) * true
+    return rest / rest.norm()

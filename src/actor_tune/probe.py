@@ -1,0 +1,110 @@
+"""Probe a calibrated model: does safety last when it is fine-tuned further, and what did the edit disturb?
+
+Durability follows the test of CTRAP (arXiv 2505.16559): benign fine-tuning, with safety and compliance read on the way.
+Damage follows PASER (arXiv 2502.12594): the Jensen-Shannon divergence between the models, by topic.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import log
+from statistics import mean
+
+import torch
+from sklearn.cluster import KMeans
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from .chat import encode
+from .damage import AnswerLogprobs
+from .divergence import kl
+from .inputs import block_inputs
+from .methods.sft import sft_examples, train_adapters
+from .model import ChatModel
+from .prompts import Prompt
+from .respond import Response
+from .strength import first_token_logprobs
+
+TOPICS = 6
+
+
+@dataclass(frozen=True)
+class Step:
+    """After `number` steps of fine-tuning: first-token compliance and refusal, means over held-out prompts, 0..1."""
+
+    number: int
+    compliance: float
+    safety: float
+
+
+@dataclass(frozen=True)
+class Topic:
+    """Harmless prompts about like things, named by their heaviest words.
+
+    - `divergence`: mean Jensen-Shannon divergence between the models over the first tokens of answers, nats,
+      0..ln 2.
+    """
+
+    name: str
+    prompts: int
+    divergence: float
+
+
+def durability(
+    chat_model: ChatModel,
+    answers: Sequence[Response],
+    held_out: Sequence[Prompt],
+    refusal_tokens: torch.Tensor,
+    steps: int,
+    every: int,
+    seed: int,
+) -> list[Step]:
+    """Fine-tune by LoRA on benign `answers`, and read `held_out` before and after each `every` steps.
+
+    The model is left as it was.
+
+    **Arguments:**
+
+    - `held_out`: harmful and pseudo-harmful prompts.
+    - `refusal_tokens`: first answer tokens that begin a refusal, those of the default model for both models.
+    """
+    token_ids = encode(chat_model.tokenizer, held_out)
+    harmful = torch.tensor([prompt.kind == "harmful" for prompt in held_out])
+    seen: list[Step] = []
+
+    def look(number: int) -> None:
+        logprobs = first_token_logprobs(chat_model, block_inputs(chat_model, 0, token_ids))
+        refusal = logprobs[:, refusal_tokens].exp().sum(dim=-1)
+        seen.append(Step(number, 1 - float(refusal[~harmful].mean()), float(refusal[harmful].mean())))
+
+    look(0)
+    examples = sft_examples(chat_model.tokenizer, answers)
+    train_adapters(chat_model, examples, seed, max_steps=steps, every=every, look=look)
+    return seen
+
+
+def topics(prompts: Sequence[Prompt], count: int = TOPICS, seed: int = 0) -> dict[str, list[int]]:
+    """`prompts` in at most `count` groups of like words (k-means on TF-IDF): name -> rows."""
+    vectorizer = TfidfVectorizer(stop_words="english")
+    vectors = vectorizer.fit_transform([prompt.text for prompt in prompts])
+    found = KMeans(min(count, len(prompts)), random_state=seed, n_init=10).fit(vectors)
+    words = vectorizer.get_feature_names_out()
+    groups: dict[str, list[int]] = {}
+    for group, centre in enumerate(found.cluster_centers_):
+        name = ", ".join(words[index] for index in centre.argsort()[::-1][:3])
+        groups[name] = [row for row, other in enumerate(found.labels_) if other == group]
+    return {name: rows for name, rows in groups.items() if rows}
+
+
+def damage_by_topic(groups: dict[str, list[int]], before: AnswerLogprobs, after: AnswerLogprobs) -> list[Topic]:
+    """The divergence of each group of prompts, largest first; log-probabilities are of the same answers."""
+    each = jensen_shannon(before.values, after.values)
+    starts = [*before.first.nonzero().flatten().tolist(), len(each)]
+    prompt = [float(each[start:end].mean()) for start, end in pairwise(starts)]
+    found = [Topic(name, len(rows), mean(prompt[row] for row in rows)) for name, rows in groups.items()]
+    return sorted(found, key=lambda topic: -topic.divergence)
+
+
+def jensen_shannon(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Of log-probabilities (..., vocabulary) float32: (...), nats; 0 where they are the same, at most ln 2."""
+    middle = torch.logaddexp(one, other) - log(2)
+    return (kl(one, middle) + kl(other, middle)) / 2

@@ -1,0 +1,29 @@
+import torch
+
+from actor_tune.coreset import select
+
+KINDS = ["harmful"] * 20 + ["harmless"] * 20
+
+
+def clouds():
+    """Two tight clouds, with two prompts of each far away from theirs, where the other is."""
+    points = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * 0.1
+    points[20:] += 5
+    points[[3, 7]] += 5
+    points[[25, 30]] -= 5
+    return points
+
+
+def test_upcore_leaves_out_the_outliers_of_each_kind_though_they_look_like_the_other():
+    kept = select(clouds(), KINDS, "upcore", 0.9, seed=0)
+    assert sorted(set(range(40)) - set(kept)) == [3, 7, 25, 30]
+
+
+def test_random_keeps_as_many_of_each_kind_whatever_they_are_and_others_with_another_seed():
+    kept, other = (select(clouds(), KINDS, "random", 0.5, seed) for seed in (0, 1))
+    assert sum(row < 20 for row in kept) == sum(row >= 20 for row in kept) == 10
+    assert kept == sorted(kept) != other
+
+
+def test_none_keeps_all():
+    assert select(clouds(), KINDS, "none", 0.5, seed=0) == [*range(40)]

@@ -1,0 +1,71 @@
+from contextlib import contextmanager
+
+import torch
+
+from actor_tune.chat import encode
+from actor_tune.engines.local import local_engine
+from actor_tune.inputs import block_inputs
+from actor_tune.methods import Fitted
+from actor_tune.methods.method import best_threshold, method_engine, method_logprobs, remembered
+from actor_tune.steering import steer
+from conftest import plain_logprobs
+
+
+def gated(chat_model, seen=None):
+    """Steers prompts of an odd number of tokens up, and leaves those of an even one alone."""
+    shift = {1: torch.randn(32, generator=torch.Generator().manual_seed(0))}
+
+    @contextmanager
+    def changed(strength, sign):
+        if seen is not None:
+            seen.append((strength, sign))
+        with steer(chat_model, shift, strength, sign):
+            yield
+
+    return Fitted(1, (0.5, 1.0), changed, lambda token_ids: [len(ids) % 2 for ids in token_ids], harmful_sign=0)
+
+
+def answers(engine, prompts):
+    return {answer.row: answer.text for answer in engine(prompts, 3)}
+
+
+def test_answers_are_the_unchanged_ones_where_the_gate_stays_shut_and_others_where_it_opens(chat_model, prompts):
+    seen = []
+    fitted = gated(chat_model, seen)
+    signs = fitted.signs(encode(chat_model.tokenizer, prompts))
+    plain, found = (
+        answers(engine, prompts) for engine in (local_engine(chat_model, None), method_engine(chat_model, fitted, 8.0))
+    )
+    assert set(signs) == {0, 1}
+    assert all(found[row] == plain[row] for row, sign in enumerate(signs) if sign == 0)
+    assert any(found[row] != plain[row] for row, sign in enumerate(signs) if sign == 1)
+    assert seen == [(8.0, 1)]
+
+
+def test_first_tokens_from_kept_inputs_are_those_of_the_changed_model(chat_model, prompts):
+    fitted = gated(chat_model)
+    token_ids = encode(chat_model.tokenizer, prompts)
+    signs = fitted.signs(token_ids)
+    found = method_logprobs(chat_model, fitted, 2.0, block_inputs(chat_model, 1, token_ids), signs)
+    for row, (ids, sign) in enumerate(zip(token_ids, signs, strict=True)):
+        with fitted.changed(2.0, sign):
+            assert torch.allclose(found[row], plain_logprobs(chat_model, [ids])[0], atol=1e-4)
+
+
+def test_a_threshold_parts_the_kinds_where_that_can_be_and_errs_least_elsewhere():
+    assert 2 < best_threshold(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0])) < 3
+    harmful, benign = torch.tensor([0.0, 5.0, 6.0, 7.0]), torch.tensor([1.0, 2.0, 3.0])
+    assert 3 < best_threshold(harmful, benign) < 5
+
+
+def test_every_prompt_is_looked_at_once():
+    asked = []
+
+    def signs(token_ids):
+        asked.extend(token_ids)
+        return [len(ids) for ids in token_ids]
+
+    look = remembered(signs)
+    assert look([[1], [1, 2], [1]]) == [1, 2, 1]
+    assert look([[1, 2], [3, 4, 5]]) == [2, 3]
+    assert asked == [[1], [1, 2], [3, 4, 5]]

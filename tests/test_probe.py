@@ -1,0 +1,69 @@
+import json
+import math
+
+import pytest
+import torch
+
+from actor_tune.damage import AnswerLogprobs
+from actor_tune.probe import damage_by_topic, durability, jensen_shannon, topics
+from actor_tune.prompts import Prompt
+from actor_tune.respond import Response
+from actor_tune.show import draw_durability, probe_tables
+from test_cli import run
+
+
+def test_the_divergence_is_0_for_equals_ln_2_for_strangers_and_right_between():
+    same, other = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
+    assert jensen_shannon(same.log(), same.log()) == pytest.approx(0, abs=1e-7)
+    apart = torch.tensor([[1 - 1e-9, 1e-30], [1e-30, 1 - 1e-9]]).log()
+    assert jensen_shannon(apart[0], apart[1]) == pytest.approx(math.log(2), rel=1e-5)
+    middle = (same + other) / 2
+    by_hand = sum(float((p * (p / middle).log()).sum()) for p in (same, other)) / 2
+    assert jensen_shannon(same.log(), other.log()) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_prompts_about_like_things_are_one_topic_named_by_its_words():
+    texts = [
+        "bake bread with yeast",
+        "knead bread and bake",
+        "bread yeast bake",
+        "paint a violin",
+        "violin strings",
+        "play the violin",
+    ]
+    found = topics([Prompt(text, "harmless", "s") for text in texts], count=2)
+    assert sorted(found.values()) == [[0, 1, 2], [3, 4, 5]]
+    assert any("bread" in name for name in found)
+    assert any("violin" in name for name in found)
+
+
+def test_damage_is_averaged_over_tokens_then_prompts_and_the_worst_topic_is_first():
+    uniform, peaked = torch.tensor([0.5, 0.5]).log(), torch.tensor([1 - 1e-9, 1e-9]).log()
+    first = torch.tensor([True, False, True])
+    before = AnswerLogprobs(torch.stack([uniform, uniform, uniform]), first)
+    after = AnswerLogprobs(torch.stack([uniform, peaked, uniform]), first)
+    worst, calm = damage_by_topic({"calm": [1], "torn": [0]}, before, after)
+    assert (worst.name, calm.divergence) == ("torn", pytest.approx(0, abs=1e-7))
+    assert worst.divergence == pytest.approx(float(jensen_shannon(uniform, peaked)) / 2)
+
+
+def test_durability_looks_before_and_on_the_way_and_leaves_the_model_as_it_was(chat_model, prompts, tmp_path):
+    pytest.importorskip("peft")
+    before = {key: tensor.clone() for key, tensor in chat_model.model.state_dict().items()}
+    answers = [Response(prompt, "yes", True) for prompt in prompts if prompt.kind == "harmless"]
+    held_out = [prompt for prompt in prompts if prompt.kind != "harmless"]
+    curve = durability(chat_model, answers, held_out, torch.tensor([0, 5]), steps=4, every=2, seed=0)
+    assert [step.number for step in curve] == [0, 2, 4]
+    assert curve[0] != curve[2]
+    assert all(torch.equal(tensor, before[key]) for key, tensor in chat_model.model.state_dict().items())
+    draw_durability(tmp_path / "d.png", {"default": curve, "calibrated": curve})
+    assert (tmp_path / "d.png").read_bytes()[:4] == b"\x89PNG"
+    assert probe_tables({"default": curve}, []).renderables[0].row_count == 3
+
+
+def test_a_run_without_a_model_cannot_be_probed(tmp_path, capsys):
+    assert run("probe", tmp_path, "--output-dir", tmp_path / "p") == 2
+    assert "no run.json" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text(json.dumps({"model": {"name": "m"}}))
+    assert run("probe", tmp_path, "--output-dir", tmp_path / "p") == 2
+    assert "withheld" in capsys.readouterr().err
