@@ -207,6 +207,42 @@ def test_a_model_that_lost_safety_is_not_written_and_the_status_is_3(
     assert (tmp_path / "b" / "model").exists()
 
 
+def test_methods_are_compared_from_files_and_sft_learns_another_models_answers(
+    tmp_path, model_folder, prompts_file, capsys
+):
+    pytest.importorskip("peft")
+    other = tmp_path / "eval.jsonl"
+    rows = [{"prompt": f"please {prompt.text}", "kind": prompt.kind} for prompt in make_prompts(4)]
+    other.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    arguments = ("compare", model_folder, "--train", prompts_file, "--eval", other, "--seeds", 1)
+    arguments = (*arguments, "--max-new-tokens", 2, "--output-dir", tmp_path / "c")
+    assert run(*arguments, "--methods", "sft,nonsense") == 2
+    assert run(*arguments, "--methods", "sft") == 2
+    assert "no answers to 24 benign prompts" in capsys.readouterr().err
+    assert run(*arguments, "--methods", "default,sft,random", "--answers-from", model_folder) == 0
+    record = json.loads((tmp_path / "c" / "compare.json").read_text())
+    assert [item["method"] for item in record["methods"]] == ["default", "sft", "random"]
+    assert (tmp_path / "c" / "frontier.png").exists()
+    assert "trade-off" in capsys.readouterr().out
+
+
+def test_a_calibrated_model_is_probed_beside_the_default(tmp_path, model_folder, prompts_file, capsys, monkeypatch):
+    pytest.importorskip("peft")
+    few_prompts = make_prompts(6)
+    monkeypatch.setattr("actor_tune.commands.probe.starter_prompts", lambda _part: few_prompts)
+    out = tmp_path / "run"
+    fit = ("fit", model_folder, "--prompts", prompts_file, "--output-dir", out, "--layer", 1, "--no-starter")
+    assert run(*fit, "--allow-unsafe", "--select", "upcore", "--select-fraction", 0.5) == 0
+    record = json.loads((out / "run.json").read_text())
+    assert record["trained_on"] == 15, "half of ten of each kind, two of twelve being for validation"
+    assert record["settings"]["select"] == "upcore"
+    assert run("probe", out, "--steps", 2, "--every", 1, "--output-dir", tmp_path / "p") == 0
+    found = json.loads((tmp_path / "p" / "probe.json").read_text())
+    assert [step["number"] for step in found["durability"]["calibrated"]] == [0, 1, 2]
+    assert sum(topic["prompts"] for topic in found["topics"]) == 6
+    assert "Benign fine-tuning" in capsys.readouterr().out
+
+
 def test_scan_writes_the_table_and_names_the_block(tmp_path, model_folder, prompts_file, capsys):
     arguments = ("--prompts", prompts_file, "--no-starter", "--output-dir", tmp_path / "s")
     assert run("scan", model_folder, *arguments) == 0
@@ -327,7 +363,9 @@ def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path):
     assert outcome.stderr == "error: none.csv: no such file; expected a file to read; check the path\n"
 
 
-@pytest.mark.parametrize("command", ["testbed", "scan", "fit", "measure", "judge", "report", "demo"])
+@pytest.mark.parametrize(
+    "command", ["testbed", "scan", "fit", "measure", "compare", "probe", "judge", "report", "demo"]
+)
 def test_help_does_not_import_torch(command):
     code = (
         f"import sys; from actor_tune.cli import main; sys.argv = ['actor', {command!r}, '--help']\n"

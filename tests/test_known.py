@@ -9,7 +9,7 @@ from actor_tune.inputs import block_inputs, last_activations
 from actor_tune.methods import Task
 from actor_tune.methods.cae import cae, random_direction
 from actor_tune.methods.inferaligner import inferaligner
-from actor_tune.methods.known import DEFAULT, METHODS, methods
+from actor_tune.methods.known import CORESETS, DEFAULT, METHODS, methods
 from actor_tune.methods.method import method_logprobs, rows_of_kind
 from actor_tune.methods.scans import scans
 from actor_tune.methods.sft import Adapter, adapted, refusals, sft, sft_examples, train_adapters
@@ -86,8 +86,7 @@ def test_gates_tell_the_kinds_of_the_training_prompts_apart(chat_model, task, me
 
 
 def test_every_method_but_the_default_is_known_by_name():
-    assert ["default", *methods({})] == [*METHODS]
-    assert METHODS[0] == DEFAULT
+    assert [DEFAULT, *methods({})] == [*METHODS, *CORESETS]
 
 
 def response(prompt, text, finished=True):

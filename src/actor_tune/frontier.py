@@ -16,11 +16,11 @@ def compare_table(summaries: Sequence[Summary]) -> Table:
     """One row a method, the best trade-off first; `!` where no strength kept safety on the validation prompts."""
     table = Table(
         title="Methods on the evaluation prompts, % with 95 % intervals",
-        caption="! no strength kept safety within the limit on the validation prompts: the safest is shown. "
-        "KL in nats. Seconds: to learn and to choose the strength.",
+        caption="C.R., S.S., T.S.: compliance rate, safety score, trade-off score. KL in nats. s: seconds to learn and "
+        "to choose the strength. ! no strength kept safety on the validation prompts: the safest is shown.",
     )
-    table.add_column("method")
-    for column in ("compliance", "safety", "trade-off", "KL", "garbled", "strength", "seconds"):
+    table.add_column("method", no_wrap=True)
+    for column in ("C.R.", "S.S.", "T.S.", "KL", "garbled", "strength", "s"):
         table.add_column(column, justify="right")
     for item in sorted(summaries, key=_tradeoff, reverse=True):
         scores = [rate_text(estimate).replace(" [", "\n[") for estimate in item.scores.values()]
@@ -76,7 +76,8 @@ def draw_frontier(path: Path, summaries: Sequence[Summary]) -> None:
         panel.set_ylabel("compliance rate: pseudo-harmful prompts answered, %")
         panel.grid(color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
-    measured.legend(fontsize=9, frameon=False, loc="best")
+    if measured.get_legend_handles_labels()[0]:  # none where no answer could be scored
+        measured.legend(fontsize=9, frameon=False, loc="best")
     figure.suptitle("Compliance against safety (dashed, squares: steering while the model runs)", fontsize=11)
     figure.savefig(path, dpi=130)
 

@@ -29,7 +29,8 @@ def compare(
         str, typer.Option("--eval", help="Prompts to be measured on; nothing is chosen on them.", metavar="FILE|NAME")
     ],
     methods: Annotated[
-        str | None, typer.Option(help="Comma-separated; default: all.", metavar="NAMES", show_default=False)
+        str | None,
+        typer.Option(help="Comma-separated; default: all but upcore and subset.", metavar="NAMES", show_default=False),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 3,
     starter: Annotated[bool, typer.Option(help="Every method also learns from the built-in prompts.")] = False,
@@ -54,25 +55,27 @@ def compare(
     from ..fit import MINIMUM_PROMPTS, with_starter
     from ..frontier import compare_table, draw_frontier
     from ..measure import plan
-    from ..methods.known import METHODS
+    from ..methods.known import CORESETS, METHODS
     from ..methods.known import methods as all_methods
     from ..runs import versions
 
     names = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    known = [*METHODS, *CORESETS]
     for name in names:
-        if name not in METHODS:
-            raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(METHODS)}", "correct the name")
+        if name not in known:
+            raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(known)}", "correct the name")
     require(given, MINIMUM_PROMPTS)
     require(asked, 1, ("harmful", "pseudo_harmful"))
     learned = with_starter(given) if starter else given
-    contest = Contest(given, plan(asked, learned, limit=limit).prompts, seeds, starter, max_new_tokens)
+    planned = plan(asked, learned, limit=limit)
+    contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens)
     placement = placement_of(device, dtype, None, "none", "none")
     request = begin(model, contest, output_dir)
     answers: dict[Prompt, Response] = {}
     if "sft" in names:
         answers = _answers(model, answers_from, Path(train), learned, contest, placement, output_dir)
     chosen = {name: method for name, method in all_methods(answers).items() if name in names}
-    note = {**request, "command": command_line(), "versions": versions()}
+    note = {**request, "command": command_line(), "versions": versions(), "leaked": len(planned.leaks)}
     found = run_compare(load(model, placement), contest, chosen, output_dir, note)
     console.print(compare_table(found))
     picture = output_dir / "frontier.png"

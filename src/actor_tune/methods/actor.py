@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager
 
 from ..checkpoint import stored_dtype_of_block
+from ..coreset import Selection
 from ..fit import Rule, Settings, fit
 from ..model import ChatModel
 from ..strength import STRENGTHS
@@ -10,15 +11,17 @@ from ..train import interpolate, loaded, state_of
 from .method import Fitted, Method, Task
 
 
-def actor(rule: Rule) -> Method:
+def actor(rule: Rule, select: Selection = "none") -> Method:
     """`rule` of `fit` on the block of the task; the strength is a point between the old block and the new one.
+
+    Trained on all prompts, or on a share of them by `select`.
 
     Differs from the paper, which has no strength: for its own rule and the uniform control the line is drawn too, so
     that all methods are chosen alike.
     """
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
-        settings = Settings(rule=rule, layer=task.layer, seed=task.seed, starter=task.starter, allow_unsafe=True)
+        settings = Settings(rule=rule, layer=task.layer, seed=task.seed, starter=task.starter, select=select)
         found = fit(chat_model, task.given, settings)
         block = chat_model.blocks[found.layer]
         before, stored = state_of(block), stored_dtype_of_block(chat_model, found.layer)

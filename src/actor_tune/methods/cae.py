@@ -9,7 +9,7 @@ from ..model import ChatModel
 from ..steering import steer
 from .method import Fitted, Task, rows_of_kind
 
-STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """In units of the distance between the harmless and the harmful mean. The paper's do not carry over to other models."""
 
 

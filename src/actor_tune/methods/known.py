@@ -17,6 +17,9 @@ DEFAULT = "default"
 
 METHODS = (DEFAULT, "actor", "paper", "uniform", "sft", "cae", "random", "surgical", "scans", "inferaligner")
 
+CORESETS = ("upcore", "subset")
+"""ACTOR on a share of the training prompts: the least outlying ones, or any."""
+
 STEERING = ("cae", "random", "surgical", "scans", "inferaligner")
 """Those that change activations while the model runs; the others change weights."""
 
@@ -33,4 +36,6 @@ def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
         "surgical": surgical,
         "scans": scans,
         "inferaligner": inferaligner,
+        "upcore": actor("boundary", "upcore"),
+        "subset": actor("boundary", "random"),
     }
