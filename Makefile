@@ -1,8 +1,8 @@
-# make install | demo | test | check | results | bench | judge-page
+# make install | demo | test | check | results | comparison | bench | judge-page
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fix results bench gate-page judge-page
+.PHONY: install demo test test-slow check fix results comparison bench gate-page judge-page
 
 install: .venv/installed
 
@@ -36,6 +36,10 @@ gate-page: install
 # Figures of docs/results.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
 results: install
 	$(BIN)/python tools/make_results.py --benchmarks $(BENCHMARKS) --output docs/results.md
+
+# Figures of docs/comparison.md; BENCHMARKS as for results. Hours; what was done is not done again.
+comparison: install
+	$(BIN)/python tools/make_comparison_page.py --benchmarks $(BENCHMARKS) --work runs/comparison --output docs/comparison.md
 
 # Figures of docs/performance.md; BENCHMARKS as for results. Takes hours and 14 GB of disk. Each line is a run.
 bench: install
