@@ -32,6 +32,7 @@ from actor_tune.activations import compact_head, hidden_of
 from actor_tune.chat import encode, pad, rows_by_length
 from actor_tune.direction import refusal_direction
 from actor_tune.fit import BOUNDARY_SHIFTS, PAPER_SCHEDULE, Fit, Settings, fit, prepare
+from actor_tune.methods.sft import collator
 from actor_tune.model import ChatModel
 from actor_tune.prompts import Prompt, load_prompts
 from actor_tune.targets import HARMFUL, HARMLESS, boundary_targets, distance_loss, kind_codes
@@ -269,14 +270,6 @@ def sft_examples(chat_model: ChatModel, prompts: list[Prompt]) -> list[dict[str,
 def train_seconds(chat_model: ChatModel, model: Any, examples: list[dict[str, list[int]]]) -> float:
     """Seconds of one epoch on `examples`, from the first step's start to the last one's end."""
 
-    def collate(chosen: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        ids = [example["input_ids"] for example in chosen]
-        batch = pad(ids, list(range(len(ids))), chat_model.pad_id, torch.device("cpu"))
-        labels = torch.full_like(batch.input_ids, -100)
-        for line, example in enumerate(chosen):
-            labels[line, -len(example["answer_ids"]) :] = torch.tensor(example["answer_ids"])
-        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
-
     times: list[float] = []
 
     class Clock(TrainerCallback):
@@ -299,7 +292,9 @@ def train_seconds(chat_model: ChatModel, model: Any, examples: list[dict[str, li
             disable_tqdm=True,
             use_cpu=chat_model.device.type == "cpu",
         )
-        trainer = Trainer(model, settings, data_collator=collate, train_dataset=examples, callbacks=[Clock()])
+        trainer = Trainer(
+            model, settings, data_collator=collator(chat_model.pad_id), train_dataset=examples, callbacks=[Clock()]
+        )
         trainer.train()
     return times[-1] - times[0]
 

@@ -232,10 +232,11 @@ def test_a_calibrated_model_is_probed_beside_the_default(tmp_path, model_folder,
     monkeypatch.setattr("actor_tune.commands.probe.starter_prompts", lambda _part: few_prompts)
     out = tmp_path / "run"
     fit = ("fit", model_folder, "--prompts", prompts_file, "--output-dir", out, "--layer", 1, "--no-starter")
-    assert run(*fit, "--allow-unsafe", "--select", "upcore", "--select-fraction", 0.5) == 0
+    assert run(*fit, "--allow-unsafe", "--select", "upcore", "--select-fraction", 0.5, "--consistency", 0.5) == 0
     record = json.loads((out / "run.json").read_text())
     assert record["trained_on"] == 15, "half of ten of each kind, two of twelve being for validation"
     assert record["settings"]["select"] == "upcore"
+    assert record["training"]["consistency"] == 0.5
     assert run("probe", out, "--steps", 2, "--every", 1, "--output-dir", tmp_path / "p") == 0
     found = json.loads((tmp_path / "p" / "probe.json").read_text())
     assert [step["number"] for step in found["durability"]["calibrated"]] == [0, 1, 2]
@@ -397,6 +398,7 @@ ORDER = [
     "direction",
     "targets",
     "last_token",
+    "consistency",
     "train",
     "divergence",
     "scan",

@@ -6,7 +6,7 @@ prompts -> activations -> block and direction -> targets -> one trained block ->
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -77,6 +77,7 @@ class Settings:
       has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
     - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
       apart, or any.
+    - `consistency`: weight of CROW's regulariser.
     - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
@@ -89,6 +90,7 @@ class Settings:
     system_prompt: str | None = None
     select: Selection = "none"
     select_fraction: float = FRACTION
+    consistency: float = 0.0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -179,7 +181,8 @@ def _fit_block(
         trained_on = activations[: len(split.train)]
         direction = refusal_direction(trained_on[kinds == HARMFUL], trained_on[kinds == HARMLESS])
         warnings = sign_warnings(trained_on, kinds, direction) if settings.rule == "paper" else []
-        loss, schedule = objective(settings.rule, trained_on, kinds, direction), SCHEDULES[settings.rule]
+        loss = objective(settings.rule, trained_on, kinds, direction)
+        schedule = replace(SCHEDULES[settings.rule], consistency=settings.consistency)
         trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
         if not all(tensor.isfinite().all() for tensor in trained.state.values()):
             raise UserError(

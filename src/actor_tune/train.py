@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from .chat import rows_by_length
+from .consistency import consistency_loss
 from .direction import RefusalDirection, refusal_direction
 from .inputs import BlockInputs
 from .last_token import Disturb, LastTokens, last_tokens, undisturbed
@@ -38,6 +39,7 @@ class Schedule:
     - `learning_rate`: of AdamW without weight decay; falls linearly to 0 if `decay`.
     - `noise`: Gaussian noise added to the block's inputs, in units of each token's standard deviation.
     - `recompute_every`: steps between recomputations of the direction from current activations (K); 0: never.
+    - `consistency`: weight of `consistency_loss` in the loss (CROW's alpha); 0: none.
     """
 
     epochs: int
@@ -46,6 +48,7 @@ class Schedule:
     decay: bool
     noise: float
     recompute_every: int
+    consistency: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ def train_block(
                 # On the CPU, where targets are: a batch of them is small, and the method needs no device of its own.
                 activations = batch.output(block, disturb).cpu()
                 loss = loss_function(activations, torch.tensor(batch.rows), current)
+                if schedule.consistency:
+                    loss = loss + schedule.consistency * consistency_loss(block, batch).cpu()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

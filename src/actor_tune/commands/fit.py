@@ -111,6 +111,9 @@ def fit(
         typer.Option(help="Train on a share of the prompts only: the least outlying ones (UPCORE), or any."),
     ] = "none",
     select_fraction: Annotated[float, typer.Option(help="That share, for each kind.", min=0.01, max=1.0)] = 0.9,
+    consistency: Annotated[
+        float, typer.Option(help="Weight of CROW's regulariser, against jumps that a trigger makes.", min=0.0)
+    ] = 0.0,
     system_prompt: SystemPrompt = None,
     max_safety_drop: Annotated[
         float, typer.Option(help="How far refusal of held-out harmful prompts may fall, 0 to 1.")
@@ -141,7 +144,7 @@ def fit(
     placement = placement_of(device, dtype, device_map, offload, quantization)
     # The paper's rules are kept to the letter, so they see the given prompts alone.
     starter = starter and rule == "boundary"
-    settings = Settings(rule, choice, seed, starter, allow_unsafe, system_prompt, select, select_fraction)
+    settings = Settings(rule, choice, seed, starter, allow_unsafe, system_prompt, select, select_fraction, consistency)
     layer_given = choice if isinstance(choice, int) else None
     plan = plan_of(model, prepare(given, settings), gate, placement, layer_given, rule)
     free = free_memory(plan.setup.device)
