@@ -269,7 +269,6 @@ def sft_examples(chat_model: ChatModel, prompts: list[Prompt]) -> list[dict[str,
 
 def train_seconds(chat_model: ChatModel, model: Any, examples: list[dict[str, list[int]]]) -> float:
     """Seconds of one epoch on `examples`, from the first step's start to the last one's end."""
-
     times: list[float] = []
 
     class Clock(TrainerCallback):
