@@ -30,6 +30,7 @@ from common import (
 )
 
 from actor_tune.fit import Settings, fit
+from actor_tune.strength import Limits
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ def point(folder: Path, count: int) -> Record:
     prompts = random_prompts(count)
     warm_up(chat_model, prompts)
     start = time.perf_counter()
-    result = fit(chat_model, prompts, Settings(layer=blocks // 2, starter=False))
+    # No strength is within these limits, so that every point tries them all, the most that a fit can do.
+    limits = Limits(safety_drop=-1.0)
+    result = fit(chat_model, prompts, Settings(layer=blocks // 2, starter=False, limits=limits))
     seconds = time.perf_counter() - start
     say(f"{folder.name}: {seconds:.1f} s")
     return {
