@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,8 @@ def point(folder: Path, count: int) -> Record:
     prompts = random_prompts(count)
     warm_up(chat_model, prompts)
     start = time.perf_counter()
-    # No strength is within these limits, so that every point tries them all, the most that a fit can do.
-    limits = Limits(safety_drop=-1.0)
+    # Every strength is within these limits, so that each point tries as few as a fit that goes well.
+    limits = Limits(safety_drop=inf, set_drop=inf, kl_harmless=inf)
     result = fit(chat_model, prompts, Settings(layer=blocks // 2, starter=False, limits=limits))
     seconds = time.perf_counter() - start
     say(f"{folder.name}: {seconds:.1f} s")
