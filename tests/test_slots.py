@@ -156,16 +156,11 @@ def test_a_model_whose_logits_depend_on_more_than_earlier_tokens_is_answered_bat
     def by_length(_module, arguments, output):
         return output + arguments[0].shape[1]
 
-    def turned(_module, arguments, output):
-        return output.flip(-1) if arguments[0].shape[1] == 1 else output
-
     assert slots_agree(Slots(chat_model, [], 3), encode(chat_model.tokenizer, prompts))
-    for hook in (by_length, turned):
-        handle = chat_model.blocks[1].mlp.register_forward_hook(hook)
-        caplog.clear()
-        assert len(list(local_engine(chat_model, None)(prompts, 3))) == len(prompts)
-        assert BATCH_BY_BATCH in caplog.text
-        handle.remove()
+    handle = chat_model.blocks[1].mlp.register_forward_hook(by_length)
+    assert len(list(local_engine(chat_model, None)(prompts, 3))) == len(prompts)
+    assert BATCH_BY_BATCH in caplog.text
+    handle.remove()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
