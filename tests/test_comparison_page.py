@@ -34,7 +34,8 @@ def method(name, compliance, safety, kl, points):
 
 def record(rival):
     ours = method("actor", 0.8, 0.9, 0.05, [(0.0, 0.4, 0.0), (1.0, 0.8, 0.04)])
-    return {"methods": [method("default", 0.3, 0.9, 0.0, []), ours, rival]}
+    outcomes = [{"method": "actor", "strength": 1.0, "curve": ours["curve"]}]
+    return {"methods": [method("default", 0.3, 0.9, 0.0, []), ours, rival], "outcomes": outcomes}
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from actor_tune.methods.sft import Adapter, adapted, refusals, sft, sft_examples
 from actor_tune.methods.surgical import false_refusal_vector
 from actor_tune.prompts import split_validation
 from actor_tune.respond import Response
+from actor_tune.strength import first_token_logprobs
 
 
 @pytest.fixture
@@ -31,12 +32,10 @@ def test_a_method_changes_first_tokens_and_leaves_the_model_as_it_was(chat_model
     fitted = methods({})[name](chat_model, task)
     token_ids = encode(chat_model.tokenizer, task.split.validation)
     inputs = block_inputs(chat_model, fitted.layer, token_ids)
-    signs = fitted.signs(token_ids)
-    plain, changed = (
-        method_logprobs(chat_model, fitted, strength, inputs, signs) for strength in (0.0, fitted.strengths[-1])
-    )
+    plain = first_token_logprobs(chat_model, inputs)
+    changed = method_logprobs(chat_model, fitted, fitted.strengths[-1], inputs, fitted.signs(token_ids), plain)
     assert not torch.allclose(plain, changed, atol=1e-3)
-    assert torch.equal(method_logprobs(chat_model, fitted, 0.0, inputs, signs), plain)
+    assert torch.equal(first_token_logprobs(chat_model, inputs), plain)
     assert all(torch.equal(tensor, before[key]) for key, tensor in chat_model.model.state_dict().items())
 
 
@@ -74,14 +73,35 @@ def test_the_false_refusal_vector_is_orthogonal_to_the_true_one():
     assert torch.allclose(false_refusal_vector(false, true), torch.tensor([0.0, 1.0, 0.0]))
 
 
-@pytest.mark.parametrize(("method", "harmful_sign"), [(inferaligner, 0), (scans, 1)])
-def test_gates_tell_the_kinds_of_the_training_prompts_apart(chat_model, task, method, harmful_sign):
-    """Kinds differ in their words, which even an untrained model sees."""
-    fitted = method(chat_model, task)
-    assert fitted.harmful_sign == harmful_sign
+def planted(chat_model):
+    """Last-token activations by kind, told by the words: harmful at 1, pseudo-harmful at 0.4, harmless at 0."""
+
+    def read(_chat_model, token_ids, layers):
+        texts = [chat_model.tokenizer.decode(ids) for ids in token_ids]
+        places = [1.0 if "now" in text else 0.4 if "scene" in text else 0.0 for text in texts]
+        noise = 0.05 * torch.randn(len(texts), 32, generator=torch.Generator().manual_seed(0))
+        rows = noise + torch.tensor(places)[:, None] * torch.eye(32)[0]
+        return dict.fromkeys(layers, rows)
+
+    return read
+
+
+def test_inferaligners_gate_lets_benign_prompts_through_and_no_harmful_one(chat_model, task, monkeypatch):
+    monkeypatch.setattr("actor_tune.methods.inferaligner.last_activations", planted(chat_model))
+    fitted = inferaligner(chat_model, task)
+    assert 0.4 < fitted.figures["threshold"] < 1
     signs = fitted.signs(encode(chat_model.tokenizer, task.given))
-    caught = [signs[row] == harmful_sign for row in rows_of_kind(task.given, "harmful")]
-    passed = [signs[row] != harmful_sign for row in rows_of_kind(task.given, "harmless")]
+    assert fitted.harmful_sign == 0
+    assert [sign == 0 for sign in signs] == [prompt.kind == "harmful" for prompt in task.given]
+
+
+def test_scans_steers_prompts_that_move_as_harmful_ones_do_towards_refusal(chat_model, task):
+    """Kinds differ in their words, which even an untrained model sees."""
+    fitted = scans(chat_model, task)
+    assert fitted.harmful_sign == 1
+    signs = fitted.signs(encode(chat_model.tokenizer, task.given))
+    caught = [signs[row] == 1 for row in rows_of_kind(task.given, "harmful")]
+    passed = [signs[row] == -1 for row in rows_of_kind(task.given, "harmless")]
     assert sum(caught) / len(caught) + sum(passed) / len(passed) > 1.5
 
 
@@ -124,11 +144,9 @@ def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(c
     token_ids = encode(chat_model.tokenizer, task.split.train)
     inputs, signs = block_inputs(chat_model, 0, token_ids), [1] * len(token_ids)
     first = torch.tensor([chat_model.tokenizer(answers[prompt].text)["input_ids"][0] for prompt in task.split.train])
-    plain, tuned = (
-        method_logprobs(chat_model, fitted, strength, inputs, signs).gather(1, first[:, None]).mean()
-        for strength in (0.0, 1.0)
-    )
-    assert tuned > plain
+    plain = first_token_logprobs(chat_model, inputs)
+    tuned = method_logprobs(chat_model, fitted, 1.0, inputs, signs, plain)
+    assert tuned.gather(1, first[:, None]).mean() > plain.gather(1, first[:, None]).mean()
 
 
 def test_adapters_are_trained_on_every_linear_layer_but_the_head(chat_model, task):

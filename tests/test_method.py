@@ -7,6 +7,7 @@ from actor_tune.engines.local import local_engine
 from actor_tune.inputs import block_inputs
 from actor_tune.methods import Fitted
 from actor_tune.methods.method import best_threshold, method_engine, method_logprobs, remembered
+from actor_tune.respond import Response
 from actor_tune.steering import steer
 from conftest import plain_logprobs
 
@@ -30,12 +31,14 @@ def answers(engine, prompts):
 
 
 def test_answers_are_the_unchanged_ones_where_the_gate_stays_shut_and_others_where_it_opens(chat_model, prompts):
+    """Not only alike: they are not asked for again."""
     seen = []
     fitted = gated(chat_model, seen)
     signs = fitted.signs(encode(chat_model.tokenizer, prompts))
-    plain, found = (
-        answers(engine, prompts) for engine in (local_engine(chat_model, None), method_engine(chat_model, fitted, 8.0))
-    )
+    plain = answers(local_engine(chat_model, None), prompts)
+    plain[1] = "an answer that no model gives" if signs[1] == 0 else plain[1]
+    unchanged = {prompt: Response(prompt, plain[row], True) for row, prompt in enumerate(prompts)}
+    found = answers(method_engine(chat_model, fitted, 8.0, unchanged), prompts)
     assert set(signs) == {0, 1}
     assert all(found[row] == plain[row] for row, sign in enumerate(signs) if sign == 0)
     assert any(found[row] != plain[row] for row, sign in enumerate(signs) if sign == 1)
@@ -46,7 +49,10 @@ def test_first_tokens_from_kept_inputs_are_those_of_the_changed_model(chat_model
     fitted = gated(chat_model)
     token_ids = encode(chat_model.tokenizer, prompts)
     signs = fitted.signs(token_ids)
-    found = method_logprobs(chat_model, fitted, 2.0, block_inputs(chat_model, 1, token_ids), signs)
+    plain = plain_logprobs(chat_model, token_ids)
+    found = method_logprobs(chat_model, fitted, 2.0, block_inputs(chat_model, 1, token_ids), signs, plain)
+    alone = [row for row, sign in enumerate(signs) if not sign]
+    assert torch.equal(found[alone], plain[alone])
     for row, (ids, sign) in enumerate(zip(token_ids, signs, strict=True)):
         with fitted.changed(2.0, sign):
             assert torch.allclose(found[row], plain_logprobs(chat_model, [ids])[0], atol=1e-4)

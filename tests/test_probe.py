@@ -37,6 +37,13 @@ def test_prompts_about_like_things_are_one_topic_named_by_its_words():
     assert any("violin" in name for name in found)
 
 
+def test_prompts_without_a_telling_word_are_one_topic_and_none_is_lost():
+    assert topics([Prompt("and of the", "harmless", "s")] * 2) == {"all": [0, 1]}
+    texts = ["and of", "of the", "bread rolls", "violin"]
+    found = topics([Prompt(text, "harmless", "s") for text in texts], count=3)
+    assert sorted(row for rows in found.values() for row in rows) == [0, 1, 2, 3]
+
+
 def test_damage_is_averaged_over_tokens_then_prompts_and_the_worst_topic_is_first():
     uniform, peaked = torch.tensor([0.5, 0.5]).log(), torch.tensor([1 - 1e-9, 1e-9]).log()
     first = torch.tensor([True, False, True])
@@ -52,9 +59,9 @@ def test_durability_looks_before_and_on_the_way_and_leaves_the_model_as_it_was(c
     before = {key: tensor.clone() for key, tensor in chat_model.model.state_dict().items()}
     answers = [Response(prompt, "yes", True) for prompt in prompts if prompt.kind == "harmless"]
     held_out = [prompt for prompt in prompts if prompt.kind != "harmless"]
-    curve = durability(chat_model, answers, held_out, torch.tensor([0, 5]), steps=4, every=2, seed=0)
-    assert [step.number for step in curve] == [0, 2, 4]
-    assert curve[0] != curve[2]
+    curve = durability(chat_model, answers, held_out, torch.tensor([0, 5]), steps=3, every=2, seed=0)
+    assert [step.number for step in curve] == [0, 2, 3], "the last step too"
+    assert (curve[0].compliance, curve[0].safety) != (curve[2].compliance, curve[2].safety)
     assert all(torch.equal(tensor, before[key]) for key, tensor in chat_model.model.state_dict().items())
     draw_durability(tmp_path / "d.png", {"default": curve, "calibrated": curve})
     assert (tmp_path / "d.png").read_bytes()[:4] == b"\x89PNG"

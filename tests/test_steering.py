@@ -47,7 +47,7 @@ def greedy(chat_model, ids, count):
     output = chat_model.model.generate(
         torch.tensor([ids]), max_new_tokens=count, do_sample=False, eos_token_id=None, pad_token_id=256
     )
-    return chat_model.tokenizer.decode(output[0, len(ids) :].tolist(), skip_special_tokens=True)
+    return output[0, len(ids) :].tolist()
 
 
 def test_steered_answers_in_slots_are_those_of_generate_one_by_one(any_family, monkeypatch):
@@ -55,10 +55,12 @@ def test_steered_answers_in_slots_are_those_of_generate_one_by_one(any_family, m
     monkeypatch.setattr(any_family.model.generation_config, "eos_token_id", None)
     prompts = with_system_prompt(make_prompts(6), "You are the friendly assistant.")
     shift = torch.randn(32, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode(), steer(any_family, {1: shift, 2: shift}, 0.7):
+    with torch.inference_mode(), steer(any_family, {1: shift, 2: shift}, 5.0):
         asked = {answer.row: answer.text for answer in local_engine(any_family, 8)(prompts, 4)}
         expected = [greedy(any_family, ids, 4) for ids in encode(any_family.tokenizer, prompts)]
-    assert [asked[row] for row in range(len(prompts))] == expected
+    assert expected != [greedy(any_family, ids, 4) for ids in encode(any_family.tokenizer, prompts)]
+    decode = any_family.tokenizer.decode
+    assert [asked[row] for row in range(len(prompts))] == [decode(ids, skip_special_tokens=True) for ids in expected]
 
 
 def test_last_activations_are_those_of_plain_forward_passes(any_family, opened_prompts):

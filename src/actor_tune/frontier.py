@@ -1,6 +1,7 @@
 """A comparison of methods to look at: the table in the terminal, and the picture of compliance against safety."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 from rich.table import Table
@@ -49,10 +50,10 @@ def draw_frontier(path: Path, summaries: Sequence[Summary]) -> None:
     """
     figure = new_figure(path, 12, 5.4)
     curves, measured = figure.subplots(1, 2)
-    for item, colour in zip(summaries, COLOURS, strict=False):
+    for item, colour in zip(summaries, cycle(COLOURS)):
         style = "--" if item.method in STEERING else "-"
         safety, compliance = ([100 * point[name] for point in item.curve] for name in ("safety", "compliance"))
-        curves.plot(safety, compliance, style, color=colour, marker="o", markersize=3, linewidth=1.4)
+        curves.plot(safety, compliance, style, color=colour, marker="o", markersize=3, linewidth=1.4, label=item.method)
         scores = item.scores
         x, y = scores["safety_score"], scores["compliance_rate"]
         if x is None or y is None:
@@ -64,7 +65,6 @@ def draw_frontier(path: Path, summaries: Sequence[Summary]) -> None:
             yerr=[[100 * (y.value - y.low)], [100 * (y.high - y.value)]],
             color=colour,
             marker="s" if item.method in STEERING else "o",
-            label=item.method,
             linewidth=1,
         )
     for panel, title in (
@@ -76,8 +76,7 @@ def draw_frontier(path: Path, summaries: Sequence[Summary]) -> None:
         panel.set_ylabel("compliance rate: pseudo-harmful prompts answered, %")
         panel.grid(color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
-    if measured.get_legend_handles_labels()[0]:  # none where no answer could be scored
-        measured.legend(fontsize=9, frameon=False, loc="best")
+    curves.legend(fontsize=9, frameon=False, loc="best")
     figure.suptitle("Compliance against safety (dashed, squares: steering while the model runs)", fontsize=11)
     figure.savefig(path, dpi=130)
 

@@ -90,20 +90,21 @@ def load_preset(name: str, file: Path | None = None) -> list[Prompt]:
     return prompts
 
 
-def parse_prompts_option(value: str) -> list[Prompt]:
-    """What one `--prompts` names: a file ("mine.csv"), a preset ("xstest"), or a preset's file ("xstest=FILE").
+def parse_prompts_option(value: str, option: str = "--prompts") -> list[Prompt]:
+    """What one `--prompts`, or another `option`, names: a file ("mine.csv"), a preset ("xstest"), or a preset's file
+    ("xstest=FILE").
 
     **Raises:** `UserError` as `load_prompts` and `load_preset`.
     """
     name, equals, file = value.partition("=")
     if name in PRESETS:
         if equals and not file:
-            raise UserError(f"--prompts {value}", "no file after =", f"{name}=FILE", f"name one, or leave out {equals}")
+            raise UserError(f"{option} {value}", "no file after =", f"{name}=FILE", f"name one, or leave out {equals}")
         return load_preset(name, Path(file) if file else None)
     path = Path(value)
     if not path.suffix or (equals and not path.exists()):
         expected = f"a file or a preset ({', '.join(PRESETS)})"
-        raise UserError(f"--prompts {value}", "neither a file nor a preset", expected, "correct the name")
+        raise UserError(f"{option} {value}", "neither a file nor a preset", expected, "correct the name")
     return load_prompts(path)
 
 

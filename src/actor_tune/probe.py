@@ -58,7 +58,7 @@ def durability(
     every: int,
     seed: int,
 ) -> list[Step]:
-    """Fine-tune by LoRA on benign `answers`, and read `held_out` before and after each `every` steps.
+    """Fine-tune by LoRA on benign `answers`, and read `held_out` before, after each `every` steps, and at the end.
 
     The model is left as it was.
 
@@ -84,14 +84,17 @@ def durability(
 
 def topics(prompts: Sequence[Prompt], count: int = TOPICS, seed: int = 0) -> dict[str, list[int]]:
     """`prompts` in at most `count` groups of like words (k-means on TF-IDF): name -> rows."""
-    vectorizer = TfidfVectorizer(stop_words="english")
-    vectors = vectorizer.fit_transform([prompt.text for prompt in prompts])
+    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", stop_words="english")
+    try:
+        vectors = vectorizer.fit_transform([prompt.text for prompt in prompts])
+    except ValueError:  # nothing but stop words
+        return {"all": [*range(len(prompts))]}
     found = KMeans(min(count, len(prompts)), random_state=seed, n_init=10).fit(vectors)
     words = vectorizer.get_feature_names_out()
     groups: dict[str, list[int]] = {}
     for group, centre in enumerate(found.cluster_centers_):
-        name = ", ".join(words[index] for index in centre.argsort()[::-1][:3])
-        groups[name] = [row for row, other in enumerate(found.labels_) if other == group]
+        name = ", ".join(words[index] for index in centre.argsort()[::-1][:3] if centre[index]) or "other"
+        groups.setdefault(name, []).extend(row for row, other in enumerate(found.labels_) if other == group)
     return {name: rows for name, rows in groups.items() if rows}
 
 

@@ -1,5 +1,7 @@
 """`actor compare`."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,8 +9,8 @@ import typer
 
 from ..errors import UserError
 from ..presets import parse_prompts_option
-from ..prompts import Prompt, load_responses, of_kind, require
-from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, placement_of
+from ..prompts import KINDS, Kind, Prompt, distinct, load_responses, of_kind
+from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, needs, placement_of
 
 if TYPE_CHECKING:
     from ..compare import Contest
@@ -48,45 +50,70 @@ def compare(
     dtype: Dtype = "auto",
 ) -> None:
     """Compare methods on the same prompts, with the same judge and the same rule for their strength."""
-    given = parse_prompts_option(train)
-    asked = parse_prompts_option(evaluation)
+    given = parse_prompts_option(train, "--train")
+    asked = parse_prompts_option(evaluation, "--eval")
     from ..compare import COMPARE_FILE, Contest, begin
     from ..compare import compare as run_compare
     from ..fit import MINIMUM_PROMPTS, with_starter
     from ..frontier import compare_table, draw_frontier
     from ..measure import plan
-    from ..methods.known import CORESETS, METHODS
+    from ..methods.known import CORESETS, DEFAULT, METHODS
     from ..methods.known import methods as all_methods
     from ..runs import versions
 
-    names = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
     known = [*METHODS, *CORESETS]
-    for name in names:
+    named = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    for name in named:
         if name not in known:
             raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(known)}", "correct the name")
-    require(given, MINIMUM_PROMPTS)
-    require(asked, 1, ("harmful", "pseudo_harmful"))
-    learned = with_starter(given) if starter else given
+    names = [name for name in known if name in named and name != DEFAULT]
+    needs("actor compare", "matplotlib", "plot")
+    _require(f"--train {train}", given, MINIMUM_PROMPTS, KINDS)
+    learned = distinct(with_starter(given) if starter else given)
     planned = plan(asked, learned, limit=limit)
-    contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens)
+    _require(f"--eval {evaluation}", planned.prompts, 1, ("harmful", "pseudo_harmful"))
+    written = load_responses(Path(train)) if "sft" in names and Path(train).is_file() else {}
+    if "sft" in names:
+        needs("--methods sft", "peft", "testbed")
+        missing = [prompt for prompt in learned if prompt.kind != "harmful" and prompt not in written]
+        if missing and answers_from is None:
+            found = f"no answers to {len(missing)} benign prompts"
+            fix = "add it, add a column `response` to --train, or leave sft out of --methods"
+            raise UserError("--methods sft", found, "--answers-from MODEL", fix)
+    settings = {"dtype": dtype, "answers_from": answers_from, "responses_sha256": _fingerprint(written)}
+    contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens, settings)
     placement = placement_of(device, dtype, None, "none", "none")
-    request = begin(model, contest, output_dir)
+    request = begin(model, contest, names, output_dir)
     answers: dict[Prompt, Response] = {}
     if "sft" in names:
-        answers = _answers(model, answers_from, Path(train), learned, contest, placement, output_dir)
-    chosen = {name: method for name, method in all_methods(answers).items() if name in names}
+        answers = _answers(model, answers_from, written, learned, contest, placement, output_dir)
+    by_name = all_methods(answers)
     note = {**request, "command": command_line(), "versions": versions(), "leaked": len(planned.leaks)}
-    found = run_compare(load(model, placement), contest, chosen, output_dir, note)
-    console.print(compare_table(found))
+    chosen = {name: by_name[name] for name in names}
+    results = run_compare(load(model, placement), contest, chosen, output_dir, note)
+    console.print(compare_table(results))
     picture = output_dir / "frontier.png"
-    draw_frontier(picture, found)
+    draw_frontier(picture, results)
     console.print(f"Numbers in {output_dir / COMPARE_FILE}, picture in {picture}")
+
+
+def _require(where: str, prompts: list[Prompt], minimum: int, kinds: Sequence[Kind]) -> None:
+    """Stop unless there are `minimum` prompts of each of `kinds`, those like training prompts not counted."""
+    for kind in kinds:
+        count = len(of_kind(prompts, kind))
+        if count < minimum:
+            raise UserError(where, f"{count} {kind} prompts", f"at least {minimum}", "add some, of another source")
+
+
+def _fingerprint(written: Mapping[Prompt, str]) -> str:
+    rows = sorted(f"{prompt.text}\n{text}" for prompt, text in written.items())
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def _answers(
     model: str,
     answers_from: str | None,
-    train: Path,
+    written: Mapping[Prompt, str],
     learned: list[Prompt],
     contest: "Contest",
     placement: "Placement",
@@ -97,18 +124,14 @@ def _answers(
     from ..methods.sft import refusals
     from ..respond import Response, respond
 
-    written = load_responses(train) if train.is_file() else {}
     answers = {prompt: Response(prompt, text, finished=True) for prompt, text in written.items()}
-    missing = [prompt for prompt in dict.fromkeys(learned) if prompt not in answers]
+    missing = [prompt for prompt in learned if prompt not in answers]
     harmful = of_kind(missing, "harmful")
     benign = [prompt for prompt in missing if prompt.kind != "harmful"]
-    if benign and answers_from is None:
-        found = f"no answers to {len(benign)} benign prompts"
-        fix = "add it, add a column `response` to --train, or leave sft out of --methods"
-        raise UserError("--methods sft", found, "--answers-from MODEL", fix)
     for name, prompts, file in ((answers_from, benign, "sft_benign.jsonl"), (model, harmful, "sft_harmful.jsonl")):
         if prompts and name:
             engine = local_engine(load(name, placement), None)
             responses = respond(engine, prompts, contest.max_new_tokens, folder / file)
+            del engine  # it holds the model, and two need not fit into memory
             answers |= refusals(responses) if prompts is harmful else {each.prompt: each for each in responses}
     return answers

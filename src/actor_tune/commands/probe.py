@@ -9,9 +9,9 @@ import typer
 
 from ..errors import UserError
 from ..files import write_json
-from ..prompts import load_prompts_of_kind, of_kind, starter_prompts
+from ..prompts import load_prompts_of_kind, of_kind, starter_prompts, with_system_prompt
 from ..tables import read_text
-from .options import Device, Dtype, OutputDir, Seed, command_line, console, load, placement_of
+from .options import Device, Dtype, OutputDir, Seed, command_line, console, load, needs, placement_of
 
 ANSWER_TOKENS = 24
 
@@ -29,7 +29,9 @@ def probe(
     dtype: Dtype = "auto",
 ) -> None:
     """Does safety last when the model is fine-tuned on benign data, and which topics did the edit disturb?"""
-    base = _base_of(run)
+    needs("actor probe", "peft", "testbed")
+    needs("actor probe", "matplotlib", "plot")
+    base, system_prompt = _base_of(run)
     asked = load_prompts_of_kind(harmless, "harmless") if harmless else of_kind(starter_prompts("held_out"), "harmless")
     from ..chat import encode
     from ..damage import answer_logprobs
@@ -46,6 +48,8 @@ def probe(
     placement = placement_of(device, dtype, None, "none", "none")
     held_out = [prompt for prompt in starter_prompts("held_out") if prompt.kind != "harmless"]
     benign = of_kind(starter_prompts("train"), "harmless")
+    if system_prompt:  # the model was calibrated under it
+        asked, held_out, benign = (with_system_prompt(each, system_prompt) for each in (asked, held_out, benign))
 
     default = load(base, placement)
     engine = local_engine(default, None)
@@ -56,7 +60,7 @@ def probe(
     tokens = refusal_token_ids(first[: len(harmful)], first[len(harmful) :], base)
     before = answer_logprobs(default, asked, texts)
     curves = {"default": durability(default, learned, held_out, tokens, steps, every, seed)}
-    del default, engine
+    del default, engine  # two models need not fit into memory
     calibrated = load(str(run / "model"), placement)
     after = answer_logprobs(calibrated, asked, texts)
     curves["calibrated"] = durability(calibrated, learned, held_out, tokens, steps, every, seed)
@@ -77,8 +81,8 @@ def probe(
     console.print(f"Numbers in {output_dir / 'probe.json'}, picture in {picture}")
 
 
-def _base_of(run: Path) -> str:
-    """The model that `run` was made from.
+def _base_of(run: Path) -> tuple[str, str | None]:
+    """The model that `run` was made from, and the system prompt under which.
 
     **Raises:** `UserError` when it is no run, or its model was not written.
     """
@@ -87,4 +91,9 @@ def _base_of(run: Path) -> str:
     if not (run / "model").is_dir():
         fix = "fit again with --export merged"
         raise UserError(run, "no model (it was withheld, or not exported)", "a model to probe", fix)
-    return str(json.loads(read_text(run / "run.json"))["model"]["name"])
+    try:
+        record = json.loads(read_text(run / "run.json"))
+        return str(record["model"]["name"]), record["settings"]["system_prompt"]
+    except (ValueError, KeyError, TypeError):
+        fix = "fit again"
+        raise UserError(run / "run.json", "not written by this version", "the record of a fit", fix) from None

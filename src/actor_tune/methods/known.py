@@ -15,13 +15,17 @@ from .surgical import surgical
 DEFAULT = "default"
 """The model as it is."""
 
-METHODS = (DEFAULT, "actor", "paper", "uniform", "sft", "cae", "random", "surgical", "scans", "inferaligner")
+METHODS = (DEFAULT, "actor", "paper", "uniform", "sft", "cae", "random-direction", "surgical", "scans", "inferaligner")
 
-CORESETS = ("upcore", "subset")
+CORESETS = ("upcore", "random-subset")
 """ACTOR on a share of the training prompts: the least outlying ones, or any."""
 
-STEERING = ("cae", "random", "surgical", "scans", "inferaligner")
+STEERING = ("cae", "random-direction", "surgical", "scans", "inferaligner")
 """Those that change activations while the model runs; the others change weights."""
+
+
+WITHOUT_BLOCK = ("sft",)
+"""Those that need no block to be chosen."""
 
 
 def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
@@ -32,10 +36,10 @@ def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
         "uniform": actor("uniform"),
         "sft": sft(answers),
         "cae": cae,
-        "random": random_direction,
+        "random-direction": random_direction,
         "surgical": surgical,
         "scans": scans,
         "inferaligner": inferaligner,
         "upcore": actor("boundary", "upcore"),
-        "subset": actor("boundary", "random"),
+        "random-subset": actor("boundary", "random"),
     }

@@ -1,7 +1,7 @@
 """What a method is: a function from prompts to a change of the model that is made within a `with` and then undone."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -13,6 +13,7 @@ from ..engines.local import local_engine
 from ..inputs import BlockInputs
 from ..model import ChatModel
 from ..prompts import Kind, Prompt, Split
+from ..respond import Response
 from ..strength import first_token_logprobs
 
 
@@ -60,33 +61,52 @@ class Fitted:
 Method = Callable[[ChatModel, Task], Fitted]
 
 
-def method_engine(chat_model: ChatModel, fitted: Fitted, strength: float) -> Engine:
-    """An engine that answers as `fitted` has it at `strength`."""
+def method_engine(
+    chat_model: ChatModel, fitted: Fitted, strength: float, unchanged: Mapping[Prompt, Response]
+) -> Engine:
+    """An engine that answers as `fitted` has it at `strength`.
+
+    **Arguments:**
+
+    - `unchanged`: the answers of the unchanged model, which are taken for prompts that are left alone: other company in
+      a batch could change their last bits.
+    """
 
     def answer(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:
-        plain = local_engine(chat_model, None)
         for sign, rows in _by_sign(fitted.signs(encode(chat_model.tokenizer, prompts))).items():
-            with fitted.changed(strength, sign) if sign and strength else nullcontext():
-                for found in plain([prompts[row] for row in rows], max_new_tokens):
+            if sign == 0:
+                for row in rows:
+                    known = unchanged[prompts[row]]
+                    yield Answer(row, known.text, known.finished)
+                continue
+            with fitted.changed(strength, sign):
+                for found in local_engine(chat_model, None)([prompts[row] for row in rows], max_new_tokens):
                     yield replace(found, row=rows[found.row])
 
     return answer
 
 
 def method_logprobs(
-    chat_model: ChatModel, fitted: Fitted, strength: float, inputs: BlockInputs, signs: Sequence[int]
+    chat_model: ChatModel,
+    fitted: Fitted,
+    strength: float,
+    inputs: BlockInputs,
+    signs: Sequence[int],
+    unchanged: torch.Tensor,
 ) -> torch.Tensor:
     """Log-probabilities of the first answer token as `fitted` has it at `strength`: (prompt, vocabulary).
 
     **Arguments:**
 
     - `inputs`: what block `fitted.layer`, or one below it, receives for the prompts; `signs`: theirs.
+    - `unchanged`: (prompt, vocabulary) those of the unchanged model.
     """
-    found: dict[int, torch.Tensor] = {}
+    found = unchanged.clone()
     for sign, rows in _by_sign(signs).items():
-        with fitted.changed(strength, sign) if sign and strength else nullcontext():
-            found.update(zip(rows, first_token_logprobs(chat_model, inputs.select(rows)), strict=True))
-    return torch.stack([found[row] for row in range(len(signs))])
+        if sign and strength:
+            with fitted.changed(strength, sign):
+                found[rows] = first_token_logprobs(chat_model, inputs.select(rows))
+    return found
 
 
 def remembered(signs: Callable[[Sequence[TokenIds]], list[int]]) -> Callable[[Sequence[TokenIds]], list[int]]:
@@ -101,6 +121,11 @@ def remembered(signs: Callable[[Sequence[TokenIds]], list[int]]) -> Callable[[Se
         return [known[key] for key in keys]
 
     return look
+
+
+def every_second(rows: Sequence[int]) -> tuple[list[int], list[int]]:
+    """`rows` in two halves: those that a gate's direction is made from, and those that its threshold is fitted on."""
+    return [*rows[::2]], [*rows[1::2]]
 
 
 def rows_of_kind(prompts: Sequence[Prompt], kind: Kind) -> list[int]:

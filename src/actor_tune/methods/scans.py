@@ -10,7 +10,7 @@ from ..model import ChatModel
 from ..scan import candidate_layers
 from ..steering import steer
 from .cae import directions_at
-from .method import Fitted, Task, best_threshold, rows_of_kind
+from .method import Fitted, Task, best_threshold, every_second, rows_of_kind
 
 STRENGTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """In units of each block's distance between the means; added at every middle block, so that they sum up."""
@@ -23,8 +23,9 @@ def scans(chat_model: ChatModel, task: Task) -> Fitted:
     """Steer the middle blocks by -/+ alpha v_l: towards refusal where the prompt moves as harmful ones do, else away.
 
     A prompt's move is what appending an affirmative answer changes at the last token; its score is the cosine with the
-    mean move of harmful training prompts, at the block of the task. Differs from the paper: the threshold is fitted on
-    the validation prompts (the paper's 0.75 is of other models), and one block is read instead of several.
+    mean move of harmful training prompts, at the block of the task. Differs from the paper: that mean is of one half of
+    the training prompts, and the threshold fitted on the other (the paper's 0.75 is of other models); and one block is
+    read instead of several.
     """
     layers = [*candidate_layers(len(chat_model.blocks))]
     shifts = {layer: found.vector for layer, found in directions_at(chat_model, task, layers).items()}
@@ -38,19 +39,19 @@ def scans(chat_model: ChatModel, task: Task) -> Fitted:
         )
         return after - before
 
-    train, validation = task.split.train, task.split.validation
-    harmful = [train[row] for row in rows_of_kind(train, "harmful")]
-    anchor = moves(encode(tokenizer, harmful)).mean(dim=0)
+    train = task.split.train
+    seen = moves(encode(tokenizer, train))
+    harmful, held_harmful = every_second(rows_of_kind(train, "harmful"))
+    _, held_benign = every_second(rows_of_kind(train, "harmless") + rows_of_kind(train, "pseudo_harmful"))
+    anchor = seen[harmful].mean(dim=0)
 
-    def scores(token_ids: Sequence[TokenIds]) -> torch.Tensor:
-        return torch.cosine_similarity(moves(token_ids), anchor[None], dim=-1)
+    def scores(moved: torch.Tensor) -> torch.Tensor:
+        return torch.cosine_similarity(moved, anchor[None], dim=-1)
 
-    seen = scores(encode(tokenizer, validation))
-    benign = rows_of_kind(validation, "harmless") + rows_of_kind(validation, "pseudo_harmful")
-    threshold = best_threshold(seen[rows_of_kind(validation, "harmful")], seen[benign])
+    threshold = best_threshold(scores(seen[held_harmful]), scores(seen[held_benign]))
 
     def signs(token_ids: Sequence[TokenIds]) -> list[int]:
-        return [1 if score > threshold else -1 for score in scores(token_ids).tolist()]
+        return [1 if score > threshold else -1 for score in scores(moves(token_ids)).tolist()]
 
     return Fitted(
         layers[0],

@@ -1,6 +1,6 @@
 """Supervised fine-tuning (SFT) on answers: what a user would do instead. LoRA through PEFT and transformers."""
 
-import tempfile
+import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from ..chat import TokenIds, encode, pad
 from ..errors import UserError
 from ..judges.trained import judge_trained
 from ..model import ChatModel
+from ..progress import track
 from ..prompts import Prompt
 from ..respond import Response
 from ..results import exchanges
+from ..train import batches_of_like_length
 from .method import Fitted, Method, Task
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
@@ -59,12 +60,16 @@ def sft(answers: Mapping[Prompt, Response]) -> Method:
 
 
 def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, TokenIds]]:
-    """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned."""
+    """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned.
+
+    Prompts whose answer has no token are left out.
+    """
     examples = []
     for prompt_ids, answer in zip(encode(tokenizer, [answer.prompt for answer in answers]), answers, strict=True):
         end = [tokenizer.eos_token_id] if answer.finished else []
         answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
-        examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
+        if answer_ids:
+            examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
     return examples
 
 
@@ -104,7 +109,7 @@ def train_adapters(
     **Arguments:**
 
     - `max_steps`: None: `EPOCHS` epochs.
-    - `look`: called after each `every` steps with their number, while the model answers as trained so far.
+    - `look`: called after each `every` steps, and the last, with their number; the model then answers as trained.
 
     **Raises:** `UserError` when PEFT is not installed.
     """
@@ -115,30 +120,12 @@ def train_adapters(
         raise UserError("sft", "the package peft is not installed", "PEFT", fix) from None
     torch.manual_seed(seed)
     config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    with warnings.catch_warnings():
         # PEFT asks transformers for a property that the latter has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         wrapped: Any = get_peft_model(chat_model.model, config)
         try:
-            settings = TrainingArguments(
-                output_dir=folder,
-                num_train_epochs=EPOCHS,
-                max_steps=max_steps or -1,
-                per_device_train_batch_size=BATCH_SIZE,
-                learning_rate=LEARNING_RATE,
-                seed=seed,
-                train_sampling_strategy="group_by_length",
-                remove_unused_columns=False,
-                save_strategy="no",
-                logging_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-                use_cpu=chat_model.device.type == "cpu",
-            )
-            trainer = Trainer(wrapped, settings, data_collator=collator(chat_model.pad_id), train_dataset=examples)
-            if look:
-                trainer.add_callback(_Look(chat_model, every, look))
-            trainer.train()
+            _train(chat_model, wrapped, examples, seed, max_steps, every, look)
             modules = wrapped.base_model.model.named_modules()
             adapters = {name: adapter_of(module) for name, module in modules if hasattr(module, "lora_A")}
         finally:
@@ -147,17 +134,40 @@ def train_adapters(
     return adapters
 
 
-class _Look(TrainerCallback):
-    """Calls `look` between steps, with the model as it is in use."""
+def _train(
+    chat_model: ChatModel,
+    wrapped: Any,
+    examples: list[dict[str, TokenIds]],
+    seed: int,
+    max_steps: int | None,
+    every: int,
+    look: Callable[[int], None] | None,
+) -> None:
+    """Batches of like length, AdamW, a rate that falls to 0: what `Trainer` of transformers does by default.
 
-    def __init__(self, chat_model: ChatModel, every: int, look: Callable[[int], None]):
-        self.chat_model, self.every, self.look = chat_model, every, look
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.every == 0:
-            self.chat_model.model.eval()
-            self.look(state.global_step)
-            self.chat_model.model.train()
+    `Trainer` itself changes the model's config and, with several GPUs, the size of the batches.
+    """
+    collate, shuffler = collator(chat_model.pad_id), random.Random(seed)
+    lengths = [len(example["input_ids"]) for example in examples]
+    steps = max_steps or EPOCHS * -(-len(examples) // BATCH_SIZE)
+    parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
+    waiting: list[list[int]] = []
+    wrapped.train()
+    for step in track(range(1, steps + 1), "Fine-tuning"):
+        if not waiting:
+            waiting = batches_of_like_length(lengths, BATCH_SIZE, shuffler)
+            shuffler.shuffle(waiting)
+        batch = collate([examples[row] for row in waiting.pop()])
+        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - (step - 1) / steps)
+        wrapped(**{name: tensor.to(chat_model.device) for name, tensor in batch.items()}).loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if look and (step % every == 0 or step == steps):
+            wrapped.eval()
+            look(step)
+            wrapped.train()
 
 
 def adapter_of(layer: Any) -> Adapter:
