@@ -369,10 +369,10 @@ Made by `make comparison BENCHMARKS=FOLDER`, where FOLDER holds `reference_train
 edit. Model: the reference testbed. Every method learns from the same 340 prompts, four fifths to learn and one fifth to
 choose its strength by one rule: the most compliance whose safety falls by no more than 2 points (6 and a standard error
 on a single set), by the first answer token. Nothing is chosen on the evaluation prompts, of which the first
-{MAIN_LIMIT} of each set are asked. Answers: greedy, 24 tokens; judge: trained ([judge.md](judge.md)). The starter prompts that
-`actor fit` adds are left out for all methods ([results.md](results.md) has ACTOR with them). SFT learns answers of the
-testbed's own base model to benign prompts, and the testbed's refusals of harmful ones. Each method's module says where
-it departs from its paper.
+{MAIN_LIMIT} of each set are asked. Answers: greedy, 24 tokens; judge: trained ([judge.md](judge.md)). The starter
+prompts that `actor fit` adds are left out for all methods ([results.md](results.md) has ACTOR with them). SFT learns
+answers of the testbed's own base model to benign prompts, and the testbed's refusals of harmful ones. Each method's
+module says where it departs from its paper.
 
 ## All methods, three seeds
 
