@@ -19,7 +19,7 @@ ANSWER_TOKENS = 24
 def probe(
     run: Annotated[Path, typer.Argument(help="Run folder of `actor fit`, with its model.", metavar="RUN")],
     output_dir: OutputDir,
-    steps: Annotated[int, typer.Option(help="Steps of benign fine-tuning (LoRA, batches of 16).", min=1)] = 60,
+    steps: Annotated[int, typer.Option(help="Steps of benign fine-tuning (LoRA, batches of 16).", min=1)] = 40,
     every: Annotated[int, typer.Option(help="Look after so many steps.", min=1)] = 10,
     harmless: Annotated[
         Path | None, typer.Option(help="Harmless prompts for the damage by topic.", metavar="FILE", show_default=False)
