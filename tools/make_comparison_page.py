@@ -33,6 +33,7 @@ CURVE_LIMIT = 40
 """Evaluation prompts of each set in the side experiments."""
 
 SELECT_SEEDS = 5
+PROBE_STEPS = 20
 NOT_MEASURED = "Not measured.\n"
 NAMES = {
     "default": "default (as it is)",
@@ -147,9 +148,7 @@ def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 
 def run_select(files: Files, _methods: str) -> None:
     """Coreset selection against a random choice."""
-    compared(
-        files, "select", files.train, "actor,upcore,random-subset", "--seeds", SELECT_SEEDS, "--limit", CURVE_LIMIT
-    )
+    compared(files, "select", files.train, "upcore,random-subset", "--seeds", SELECT_SEEDS, "--limit", CURVE_LIMIT)
 
 
 def run_probe(files: Files, _methods: str) -> None:
@@ -160,7 +159,7 @@ def run_probe(files: Files, _methods: str) -> None:
         actor("fit", files.testbed, "--prompts", files.train, "--output-dir", run)
     if not (folder / "probe.json").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        actor("probe", run, "--output-dir", folder)
+        actor("probe", run, "--steps", PROBE_STEPS, "--every", PROBE_STEPS // 4, "--output-dir", folder)
 
 
 PARTS: dict[str, Callable[[Files, str], None]] = {
@@ -309,10 +308,10 @@ def selection(files: Files) -> str:
         value = outcome["scores"]["tradeoff_score"]
         if value is not None:
             scores.setdefault(outcome["method"], {})[outcome["seed"]] = 100 * value["value"]
-    seeds = sorted(scores["actor"])
+    seeds = sorted(scores["upcore"])
     rows = [
         [NAMES[name], *(f"{scores[name][seed]:.1f}" for seed in seeds), f"{mean(scores[name].values()):.1f}"]
-        for name in ("actor", "upcore", "random-subset")
+        for name in ("upcore", "random-subset")
     ]
     gaps = [scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds]
     text = table(("trade-off score", *(f"seed {seed}" for seed in seeds), "mean"), rows)
