@@ -32,7 +32,7 @@ CURVE_METHODS = ("actor", "sft", "cae", "surgical")
 CURVE_LIMIT = 40
 """Evaluation prompts of each set in the side experiments."""
 
-SELECT_SEEDS = 5
+SELECT_SEEDS, SELECT_LIMIT = 5, 20
 PROBE_STEPS = 20
 NOT_MEASURED = "Not measured.\n"
 NAMES = {
@@ -148,7 +148,7 @@ def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 
 def run_select(files: Files, _methods: str) -> None:
     """Coreset selection against a random choice."""
-    compared(files, "select", files.train, "upcore,random-subset", "--seeds", SELECT_SEEDS, "--limit", CURVE_LIMIT)
+    compared(files, "select", files.train, "upcore,random-subset", "--seeds", SELECT_SEEDS, "--limit", SELECT_LIMIT)
 
 
 def run_probe(files: Files, _methods: str) -> None:
@@ -314,7 +314,8 @@ def selection(files: Files) -> str:
         for name in ("upcore", "random-subset")
     ]
     gaps = [scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds]
-    text = table(("trade-off score", *(f"seed {seed}" for seed in seeds), "mean"), rows)
+    text = f"Trade-off scores on at most {SELECT_LIMIT} evaluation prompts of each set.\n\n"
+    text += table(("trade-off score", *(f"seed {seed}" for seed in seeds), "mean"), rows)
     error = stdev(gaps) / len(gaps) ** 0.5
     return (
         text + f"\nUPCORE minus random: {mean(gaps):+.2f} points, standard error {error:.2f} over {len(gaps)} seeds.\n"
