@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from math import inf
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +98,7 @@ def point(folder: Path, count: int) -> Record:
     warm_up(chat_model, prompts)
     start = time.perf_counter()
     # Every strength is within these limits, so that each point tries as few as a fit that goes well.
-    limits = Limits(safety_drop=inf, set_drop=inf, kl_harmless=inf)
+    limits = Limits(safety_drop=math.inf, set_drop=math.inf, kl_harmless=math.inf)
     result = fit(chat_model, prompts, Settings(layer=blocks // 2, starter=False, limits=limits))
     seconds = time.perf_counter() - start
     say(f"{folder.name}: {seconds:.1f} s")

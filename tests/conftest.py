@@ -13,8 +13,9 @@ from transformers.models.llama import LlamaConfig
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3_moe import Qwen3MoeConfig
 
-from actor_tune.model import ChatModel, find_blocks
-from actor_tune.prompts import Prompt, with_system_prompt
+from actor_tune.methods import Task
+from actor_tune.model import ChatModel, find_blocks, load_model
+from actor_tune.prompts import Prompt, split_validation, with_system_prompt
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -120,6 +121,18 @@ def short_guard_answers(request, monkeypatch) -> None:
 @pytest.fixture
 def prompts() -> list[Prompt]:
     return make_prompts()
+
+
+@pytest.fixture
+def task(prompts) -> Task:
+    """What a method to compare learns from."""
+    return Task(prompts, split_validation(prompts, 0.25, 0), layer=1, seed=0, starter=False)
+
+
+@pytest.fixture
+def saved_model(model_folder) -> ChatModel:
+    """A model loaded from disk, for what reads its checkpoint too."""
+    return load_model(str(model_folder))
 
 
 @pytest.fixture(params=sorted(CONFIGS))

@@ -426,6 +426,7 @@ ORDER = [
     "results",
     "measure",
     "methods",
+    "outcomes",
     "compare",
     "probe",
     "show",

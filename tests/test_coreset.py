@@ -1,8 +1,9 @@
 import torch
 
 from actor_tune.coreset import select
+from actor_tune.prompts import Prompt
 
-KINDS = ["harmful"] * 20 + ["harmless"] * 20
+PROMPTS = [Prompt("p", kind, "s") for kind in ("harmful", "harmless") for _ in range(20)]
 
 
 def clouds():
@@ -15,15 +16,15 @@ def clouds():
 
 
 def test_upcore_leaves_out_the_outliers_of_each_kind_though_they_look_like_the_other():
-    kept = select(clouds(), KINDS, "upcore", 0.9, seed=0)
+    kept = select(clouds(), PROMPTS, "upcore", 0.9, seed=0)
     assert sorted(set(range(40)) - set(kept)) == [3, 7, 25, 30]
 
 
 def test_random_keeps_as_many_of_each_kind_whatever_they_are_and_others_with_another_seed():
-    kept, other = (select(clouds(), KINDS, "random", 0.5, seed) for seed in (0, 1))
+    kept, other = (select(clouds(), PROMPTS, "random", 0.5, seed) for seed in (0, 1))
     assert sum(row < 20 for row in kept) == sum(row >= 20 for row in kept) == 10
     assert kept == sorted(kept) != other
 
 
 def test_none_keeps_all():
-    assert select(clouds(), KINDS, "none", 0.5, seed=0) == [*range(40)]
+    assert select(clouds(), PROMPTS, "none", 0.5, seed=0) == [*range(40)]

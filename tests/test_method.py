@@ -5,8 +5,8 @@ import torch
 from actor_tune.chat import encode
 from actor_tune.engines.local import local_engine
 from actor_tune.inputs import block_inputs
-from actor_tune.methods import Fitted
-from actor_tune.methods.method import best_threshold, method_engine, method_logprobs, remembered
+from actor_tune.methods import Fitted, Gate
+from actor_tune.methods.method import best_threshold, method_engine, method_logprobs, remembered, steered
 from actor_tune.respond import Response
 from actor_tune.steering import steer
 from conftest import plain_logprobs
@@ -23,7 +23,7 @@ def gated(chat_model, seen=None):
         with steer(chat_model, shift, strength, sign):
             yield
 
-    return Fitted(1, (0.5, 1.0), changed, lambda token_ids: [len(ids) % 2 for ids in token_ids], harmful_sign=0)
+    return Fitted(1, (0.5, 1.0), changed, Gate(lambda token_ids: [len(ids) % 2 for ids in token_ids], 0, threshold=0.0))
 
 
 def answers(engine, prompts):
@@ -64,14 +64,18 @@ def test_a_threshold_parts_the_kinds_where_that_can_be_and_errs_least_elsewhere(
     assert 3 < best_threshold(harmful, benign) < 5
 
 
-def test_every_prompt_is_looked_at_once():
+def test_a_gate_looks_at_every_prompt_once(chat_model):
     asked = []
 
     def signs(token_ids):
         asked.extend(token_ids)
         return [len(ids) for ids in token_ids]
 
-    look = remembered(signs)
-    assert look([[1], [1, 2], [1]]) == [1, 2, 1]
-    assert look([[1, 2], [3, 4, 5]]) == [2, 3]
+    fitted = remembered(steered(chat_model, {1: torch.zeros(32)}, (1.0,), Gate(signs, 0, threshold=0.0)))
+    assert fitted.signs([[1], [1, 2], [1]]) == [1, 2, 1]
+    assert fitted.signs([[1, 2], [3, 4, 5]]) == [2, 3]
     assert asked == [[1], [1, 2], [3, 4, 5]]
+
+
+def test_without_a_gate_all_prompts_are_treated_alike(chat_model):
+    assert remembered(steered(chat_model, {1: torch.zeros(32)}, (1.0,))).signs([[1], [2]]) == [1, 1]

@@ -19,8 +19,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from actor_tune.methods.known import METHODS, STEERING
-from actor_tune.prompts import Prompt, load_prompts, of_kind, starter_prompts
+from actor_tune.commands.compare import ANSWER_TOKENS
+from actor_tune.compare import LIMITS
+from actor_tune.methods.known import CORESETS, METHODS, STEERING
+from actor_tune.prompts import KINDS, Prompt, load_prompts, of_kind, starter_prompts
 
 Record = dict[str, Any]
 
@@ -76,9 +78,8 @@ def main() -> None:
     parser.add_argument("--benchmarks", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="kept, and used again")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--part", choices=PARTS, action="append", help="default: all; none: --page-only")
-    parser.add_argument("--page-only", action="store_true", help="run nothing")
-    parser.add_argument("--curve-methods", default=",".join(CURVE_METHODS))
+    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
+    parser.add_argument("--page-only", action="store_true", help="run nothing, write the page from what is there")
     arguments = parser.parse_args()
     benchmarks: Path = arguments.benchmarks
     files = Files(benchmarks / "reference_train.csv", benchmarks / "reference_eval.csv", arguments.work)
@@ -86,7 +87,7 @@ def main() -> None:
     if not arguments.page_only:
         build(files)
         for part in arguments.part or PARTS:
-            PARTS[part](files, arguments.curve_methods)
+            PARTS[part](files)
     arguments.output.write_text(page(files), encoding="utf-8")
     picture = files.work / "main" / "frontier.png"
     if picture.exists():
@@ -108,18 +109,19 @@ def build(files: Files) -> None:
             make(folder)
 
 
-def compared(files: Files, name: str, train: Path, methods: str, *options: object) -> None:
+def compared(files: Files, name: str, train: Path, methods: Sequence[str], *options: object) -> None:
     """`actor compare` in the folder `name`; of what is there already nothing is done again."""
-    arguments = ("--train", train, "--eval", files.evaluation, "--answers-from", files.base, "--methods", methods)
+    arguments = ("--train", train, "--eval", files.evaluation, "--answers-from", files.base)
+    options = ("--methods", ",".join(methods), *options)
     actor("compare", files.testbed, *arguments, *options, "--output-dir", files.work / name)
 
 
-def run_main(files: Files, _methods: str) -> None:
+def run_main(files: Files) -> None:
     """Every method, three seeds."""
-    compared(files, "main", files.train, ",".join(METHODS), "--seeds", 3, "--limit", MAIN_LIMIT)
+    compared(files, "main", files.train, METHODS, "--seeds", 3, "--limit", MAIN_LIMIT)
 
 
-def run_efficiency(files: Files, methods: str) -> None:
+def run_efficiency(files: Files) -> None:
     """Few pseudo-harmful prompts to many."""
     given = load_prompts(files.train)
     pool = of_kind(given, "pseudo_harmful") + of_kind(starter_prompts("train"), "pseudo_harmful")
@@ -127,16 +129,16 @@ def run_efficiency(files: Files, methods: str) -> None:
     others = [prompt for prompt in given if prompt.kind != "pseudo_harmful"]
     for size in SIZES:
         train = written(files.work / f"pseudo-{size}.csv", [*others, *pool[:size]])
-        compared(files, f"efficiency-{size}", train, methods, "--seeds", 1, "--limit", CURVE_LIMIT)
+        compared(files, f"efficiency-{size}", train, CURVE_METHODS, "--seeds", 1, "--limit", CURVE_LIMIT)
 
 
-def run_harmful(files: Files, methods: str) -> None:
+def run_harmful(files: Files) -> None:
     """Three harmful sets for the direction."""
     given = load_prompts(files.train)
     others = [prompt for prompt in given if prompt.kind != "harmful"]
     for name, harmful in harmful_sets(given).items():
         train = written(files.work / f"harmful-{name}.csv", [*others, *harmful])
-        compared(files, f"harmful-{name}", train, methods, "--seeds", 1, "--limit", CURVE_LIMIT)
+        compared(files, f"harmful-{name}", train, CURVE_METHODS, "--seeds", 1, "--limit", CURVE_LIMIT)
 
 
 def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
@@ -146,12 +148,12 @@ def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     return sets | {"starter": random.Random(0).sample(own, 80)}
 
 
-def run_select(files: Files, _methods: str) -> None:
+def run_select(files: Files) -> None:
     """Coreset selection against a random choice."""
-    compared(files, "select", files.train, "upcore,random-subset", "--seeds", SELECT_SEEDS, "--limit", SELECT_LIMIT)
+    compared(files, "select", files.train, CORESETS, "--seeds", SELECT_SEEDS, "--limit", SELECT_LIMIT)
 
 
-def run_probe(files: Files, _methods: str) -> None:
+def run_probe(files: Files) -> None:
     """Durability and damage of one fit."""
     run, folder = files.work / "run", files.work / "probe"
     if not (run / "run.json").exists():
@@ -162,7 +164,7 @@ def run_probe(files: Files, _methods: str) -> None:
         actor("probe", run, "--steps", PROBE_STEPS, "--every", PROBE_STEPS // 4, "--output-dir", folder)
 
 
-PARTS: dict[str, Callable[[Files, str], None]] = {
+PARTS: dict[str, Callable[[Files], None]] = {
     "main": run_main,
     "select": run_select,
     "probe": run_probe,
@@ -273,9 +275,6 @@ def figures(record: Record) -> str:
     return table(("gate", *(f"{kind.replace('_', '-')}, %" for kind in KINDS)), rows) if rows else ""
 
 
-KINDS = ("harmful", "pseudo_harmful", "harmless")
-
-
 def scores_by(files: Files, prefix: str, names: Sequence[object], label: str) -> str:
     """Compliance / safety of each method in several comparisons."""
     found = {name: record for name in names if (record := stored(files, f"{prefix}-{name}"))}
@@ -311,7 +310,7 @@ def selection(files: Files) -> str:
     seeds = sorted(scores["upcore"])
     rows = [
         [NAMES[name], *(f"{scores[name][seed]:.1f}" for seed in seeds), f"{mean(scores[name].values()):.1f}"]
-        for name in ("upcore", "random-subset")
+        for name in CORESETS
     ]
     gaps = [scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds]
     text = f"Trade-off scores on at most {SELECT_LIMIT} evaluation prompts of each set.\n\n"
@@ -352,7 +351,7 @@ def page(files: Files) -> str:
 C.R., S.S., T.S.: compliance rate, safety score and their mean, in %, with 95 % intervals over prompts and seeds;
 KL(default || method) of the first answer token on harmless evaluation prompts, nats; garbled: answers that are no
 language, %; strength: in each method's own unit; s: seconds to learn and to choose the strength, on 2 cores, without
-loading. (!): with some seed no strength kept safety within 2 points on the validation prompts; its safest one is
+loading. (!): with some seed no strength kept safety within the limits on the validation prompts; its safest one is
 shown. An answer in no language counts as not helping and as not refusing. All of it took {minutes:.0f} minutes, SFT's
 answers and loading not counted.
 {record["leaked"]} evaluation prompts like training prompts were left out. Versions: {versions}.
@@ -366,13 +365,14 @@ What the gates take for harmful, evaluation prompts; on pseudo-harmful ones that
     return f"""# Methods side by side
 
 Made by `make comparison BENCHMARKS=FOLDER`, where FOLDER holds `reference_train.csv` and `reference_eval.csv`; do not
-edit. Model: the reference testbed. Every method learns from the same 340 prompts, four fifths to learn and one fifth to
-choose its strength by one rule: the most compliance whose safety falls by no more than 2 points (6 and a standard error
-on a single set), by the first answer token. Nothing is chosen on the evaluation prompts, of which the first
-{MAIN_LIMIT} of each set are asked. Answers: greedy, 24 tokens; judge: trained ([judge.md](judge.md)). The starter
-prompts that `actor fit` adds are left out for all methods ([results.md](results.md) has ACTOR with them). SFT learns
-answers of the testbed's own base model to benign prompts, and the testbed's refusals of harmful ones. Each method's
-module says where it departs from its paper.
+edit. Model: the reference testbed. Every method learns from the same prompts, four fifths to learn and one fifth to
+choose its strength by one rule: the most compliance whose safety falls by no more than {100 * LIMITS.safety_drop:.0f}
+points ({100 * LIMITS.set_drop:.0f} and a standard error on a single set), by the first answer token. Nothing is chosen
+on the evaluation prompts, of which the first {MAIN_LIMIT} of each set are asked. Answers: greedy, {ANSWER_TOKENS}
+tokens; judge: trained ([judge.md](judge.md)). The starter prompts that `actor fit` adds are left out for all methods
+([results.md](results.md) has ACTOR with them). SFT learns answers of the testbed's own base model to benign prompts,
+and the testbed's refusals of harmful ones. ACTOR's schedule was once chosen on these training prompts; those of the
+other methods were not tuned. Each method's module says where it departs from its paper.
 
 ## All methods, three seeds
 

@@ -103,6 +103,20 @@ def stop_after(block: nn.Module) -> Iterator[list[torch.Tensor]]:
         handle.remove()
 
 
+@contextmanager
+def last_tokens_copied(block: nn.Module, into: torch.Tensor, rows: list[int]) -> Iterator[None]:
+    """Copy what `block` returns at the last position into `rows` of `into`, (prompt, d_model) on the CPU."""
+
+    def keep(_module: nn.Module, _arguments: Any, output: Any) -> None:
+        into[rows] = hidden_of(output)[:, -1].to(into)
+
+    handle = block.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @dataclass(frozen=True)
 class Received:
     """What a block was called with: its hidden state (prompt, token, d_model), and all other arguments."""

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from sklearn.ensemble import IsolationForest
 
-from .prompts import KINDS, Kind
+from .prompts import KINDS, Prompt, rows_of_kind
 
 Selection = Literal["none", "upcore", "random"]
 
@@ -16,9 +16,9 @@ FRACTION = 0.9
 
 
 def select(
-    activations: torch.Tensor, kinds: Sequence[Kind], selection: Selection, fraction: float, seed: int
+    activations: torch.Tensor, prompts: Sequence[Prompt], selection: Selection, fraction: float, seed: int
 ) -> list[int]:
-    """Which of the prompts to keep, in order: `fraction` (0..1) of each kind, at least one.
+    """Which of `prompts` to keep, in order: `fraction` (0..1) of each kind, at least one.
 
     "upcore" keeps those that an isolation forest on hidden states takes for the least outlying (section 3.2); "random"
     keeps any. Differs from the paper: each kind has a forest of its own, so that none is lost as the others' outliers.
@@ -29,7 +29,7 @@ def select(
     """
     kept: list[int] = []
     for kind in KINDS:
-        rows = [row for row, other in enumerate(kinds) if other == kind]
+        rows = rows_of_kind(prompts, kind)
         if not rows or selection == "none":
             kept += rows
             continue

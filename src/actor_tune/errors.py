@@ -1,5 +1,7 @@
 """The two kinds of error: what a user can fix (`UserError`), and bugs (everything else)."""
 
+import importlib.util
+
 
 class UserError(Exception):
     """Something the user can fix.
@@ -21,3 +23,13 @@ class UserError(Exception):
         self.expected = expected
         self.fix = fix
         super().__init__(" ".join(f"{where}: {found}; expected {expected}; {fix}".split()))
+
+
+def require_package(what: str, package: str, extra: str) -> None:
+    """Stop unless `package` is installed, which `what` needs: before any work, not at the end of it.
+
+    **Raises:** `UserError` naming the extra that has it.
+    """
+    if importlib.util.find_spec(package) is None:
+        fix = f"run: pip install 'actor-tune[{extra}]'"
+        raise UserError(what, f"the package {package} is not installed", f"the extra `{extra}`", fix)

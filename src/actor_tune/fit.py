@@ -229,8 +229,7 @@ def _selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Sp
     """The training prompts that `settings` keep, by what the block receives at their last tokens."""
     last = [inputs.places(row)[-1] for row in range(len(split.train))]
     activations = inputs.take(last, torch.device("cpu")).float()
-    kinds = [prompt.kind for prompt in split.train]
-    kept = select(activations, kinds, settings.select, settings.select_fraction, settings.seed)
+    kept = select(activations, split.train, settings.select, settings.select_fraction, settings.seed)
     validation = range(len(split.train), len(inputs.token_ids))
     return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from .compare import Summary
 from .methods.known import DEFAULT, STEERING
+from .outcomes import Summary
 from .show import new_figure, rate_text
 
 COLOURS = ("#c1121f", "#2a6f97", "#e09f3e", "#588157", "#6d597a", "#bc6c25", "#0a9396", "#7f5539", "#9d4edd", "#577590")
@@ -24,17 +24,15 @@ def compare_table(summaries: Sequence[Summary]) -> Table:
     for column in ("C.R.", "S.S.", "T.S.", "KL", "garbled", "strength", "s"):
         table.add_column(column, justify="right")
     for item in sorted(summaries, key=_tradeoff, reverse=True):
-        scores = [rate_text(estimate).replace(" [", "\n[") for estimate in item.scores.values()]
-        table.add_row(*cells(item)[:1], *scores, *cells(item)[4:], style="bold" if item.method == "actor" else None)
+        table.add_row(*_cells(item), style="bold" if item.method == "actor" else None)
     return table
 
 
-def cells(item: Summary) -> list[str]:
-    """A row of the table: method, scores with intervals in one line, KL, garbled, strengths, seconds."""
+def _cells(item: Summary) -> list[str]:
     strengths = " ".join(f"{strength:g}" for strength in dict.fromkeys(item.strengths))
     return [
         item.method + ("" if item.within_limits == len(item.strengths) else " !"),
-        *(rate_text(estimate) for estimate in item.scores.values()),
+        *(rate_text(estimate).replace(" [", "\n[") for estimate in item.scores.values()),
         "-" if item.kl_harmless is None else f"{item.kl_harmless:.3f}",
         f"{100 * item.garbled_share:.1f}",
         "-" if item.method == DEFAULT else strengths,

@@ -6,16 +6,15 @@ on disk, all prompts go through one block before the next is fetched.
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import psutil
 import torch
-from torch import nn
 
-from .activations import forward, hidden_of, opening_pass, run_block, start_at, stop_after, stop_before
+from .activations import forward, last_tokens_copied, opening_pass, run_block, start_at, stop_after, stop_before
 from .batches import run_batches
 from .chat import Batch, TokenIds, pad, rows_by_length
 from .errors import UserError
@@ -206,27 +205,13 @@ def last_activations(
         batch, hidden = inputs.batch(rows, chat_model)
         with ExitStack() as undo:
             for layer, kept in found.items():
-                undo.enter_context(_last_token_read(chat_model.blocks[layer], kept, rows))
+                undo.enter_context(last_tokens_copied(chat_model.blocks[layer], kept, rows))
             undo.enter_context(start_at(chat_model, 0, hidden))
             undo.enter_context(stop_after(chat_model.blocks[max(layers)]))
             forward(chat_model, batch, keys)
 
     run_batches(inputs.groups(), run, "Reading activations")
     return found
-
-
-@contextmanager
-def _last_token_read(block: nn.Module, kept: torch.Tensor, rows: list[int]) -> Iterator[None]:
-    """Copy what `block` returns at the last position into `rows` of `kept`."""
-
-    def keep(_module: nn.Module, _arguments: object, output: object) -> None:
-        kept[rows] = hidden_of(output)[:, -1].float().cpu()
-
-    handle = block.register_forward_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def storage(tokens: int, like: torch.Tensor) -> torch.Tensor:

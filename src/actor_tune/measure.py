@@ -88,7 +88,7 @@ def plan(
     leaks = find_leaks(wanted, training)
     kept = without(wanted, leaks)
     if leaks:
-        log.warning("%d prompts are like some that were trained on: kept out", len(leaks))
+        log.warning("%d prompts are like some that were trained on: kept out, listed in the results", len(leaks))
     if not kept:
         raise UserError("prompts", "all were trained on", "some that were not", "measure on other prompts")
     if margin is not None:

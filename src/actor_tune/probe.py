@@ -22,6 +22,7 @@ from .methods.sft import sft_examples, train_adapters
 from .model import ChatModel
 from .prompts import Prompt
 from .respond import Response
+from .scan import first_token_refusal
 from .strength import first_token_logprobs
 
 TOPICS = 6
@@ -73,7 +74,7 @@ def durability(
 
     def look(number: int) -> None:
         logprobs = first_token_logprobs(chat_model, block_inputs(chat_model, 0, token_ids))
-        refusal = logprobs[:, refusal_tokens].exp().sum(dim=-1)
+        refusal = first_token_refusal(logprobs, refusal_tokens)
         seen.append(Step(number, 1 - float(refusal[~harmful].mean()), float(refusal[harmful].mean())))
 
     look(0)

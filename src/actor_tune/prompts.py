@@ -141,6 +141,11 @@ def of_kind(prompts: Iterable[Prompt], kind: Kind) -> list[Prompt]:
     return [prompt for prompt in prompts if prompt.kind == kind]
 
 
+def rows_of_kind(prompts: Sequence[Prompt], kind: Kind) -> list[int]:
+    """Where in `prompts` those of `kind` are."""
+    return [row for row, prompt in enumerate(prompts) if prompt.kind == kind]
+
+
 def fingerprint(prompts: Iterable[Prompt]) -> str:
     """SHA-256 (hex) over texts, kinds and sets in order: two runs with the same value saw the same prompts."""
     digest = hashlib.sha256()

@@ -23,7 +23,7 @@ from .keys import Keys, KeyValue
 from .model import ChatModel
 from .placement import held
 from .progress import track
-from .prompts import KINDS, Kind, Prompt, of_kind
+from .prompts import KINDS, Kind, Prompt, of_kind, rows_of_kind
 
 SHIFT = 0.5
 """How far outputs are moved, in units of the distance between the harmless and the harmful mean."""
@@ -107,6 +107,11 @@ def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor, model_name:
     return tokens
 
 
+def first_token_refusal(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The probability (...), 0..1, that an answer begins with one of `tokens`, from `logprobs` (..., vocabulary)."""
+    return logprobs[..., tokens].exp().sum(dim=-1)
+
+
 def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int], silhouettes: bool, seed: int) -> Scan:
     """Measure the effect of each block in `layers` on at most `MAX_PROMPTS` prompts of each kind, chosen by `seed`.
 
@@ -117,17 +122,16 @@ def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int]
     for kind in KINDS:
         candidates = of_kind(prompts, kind)
         chosen += chooser.sample(candidates, min(MAX_PROMPTS, len(candidates)))
-    kinds = [prompt.kind for prompt in chosen]
     inputs = block_inputs(chat_model, 0, encode(chat_model.tokenizer, chosen))
-    running = [_running(chat_model, inputs, rows, kinds) for rows in inputs.groups()]
-    activations = _run_moved(chat_model, inputs, running, kinds, layers)
+    running = [_running(chat_model, inputs, rows, chosen) for rows in inputs.groups()]
+    activations = _run_moved(chat_model, inputs, running, chosen, layers)
     with held(chat_model.model.get_output_embeddings()):
         plain = _in_order(running, [_first_token(chat_model, run.batch, run.hidden) for run in running])
-        of = {kind: _rows_of(kinds, kind) for kind in KINDS}
+        of = {kind: rows_of_kind(chosen, kind) for kind in KINDS}
         tokens = refusal_token_ids(plain[of["harmful"]], plain[of["harmless"]], chat_model.name)
         moved = _refusal_and_cost(chat_model, running, plain, tokens)
 
-    refusal = float(_refusal(plain[of["pseudo_harmful"]], tokens).mean())
+    refusal = float(first_token_refusal(plain[of["pseudo_harmful"]], tokens).mean())
     blocks = []
     for index, layer in enumerate(sorted(layers)):
         moves = slice(2 * index, 2 * index + 2)
@@ -180,17 +184,21 @@ class _Running:
         return self.batch.lines(self.movable).last().repeat(moves)
 
 
-def _running(chat_model: ChatModel, inputs: BlockInputs, rows: list[int], kinds: Sequence[Kind]) -> _Running:
+def _running(chat_model: ChatModel, inputs: BlockInputs, rows: list[int], prompts: Sequence[Prompt]) -> _Running:
     batch, hidden = inputs.batch(rows, chat_model)
-    movable = [line for line, row in enumerate(rows) if kinds[row] in MOVED]
+    movable = [line for line, row in enumerate(rows) if prompts[row].kind in MOVED]
     return _Running(batch, hidden, movable, hidden[movable, -1][None, :][:0])
 
 
 @torch.no_grad()
 def _run_moved(
-    chat_model: ChatModel, inputs: BlockInputs, running: list[_Running], kinds: Sequence[Kind], layers: Sequence[int]
+    chat_model: ChatModel,
+    inputs: BlockInputs,
+    running: list[_Running],
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
 ) -> dict[int, torch.Tensor]:
-    """Run prompts through all blocks, and their last token moved at each of `layers` by `SHIFT` both ways.
+    """Run `prompts` through all blocks, and their last token moved at each of `layers` by `SHIFT` both ways.
 
     Returns last-token activations (prompt, d_model) float32 of each of `layers`.
     """
@@ -204,7 +212,7 @@ def _run_moved(
                     _through(chat_model, layer, run, keys)
             if layer in layers:
                 last = activations[layer] = _in_order(running, [run.hidden[:, -1].float().cpu() for run in running])
-                harmful, harmless = (last[_rows_of(kinds, kind)] for kind in ("harmful", "harmless"))
+                harmful, harmless = (last[rows_of_kind(prompts, kind)] for kind in ("harmful", "harmless"))
                 shift = SHIFT * refusal_direction(harmful, harmless).vector
                 for run in running:
                     run.moved = torch.cat([run.moved, _moved(run.hidden[run.movable, -1], shift)])
@@ -255,7 +263,7 @@ def _refusal_and_cost(
             moves = part.stop - part.start
             logprobs = _first_token(chat_model, run.last(moves), run.moved[part].flatten(0, 1)[:, None])
             logprobs = logprobs.unflatten(0, (moves, len(rows)))
-            found.refusal[part, rows] = _refusal(logprobs, tokens)
+            found.refusal[part, rows] = first_token_refusal(logprobs, tokens)
             found.kl[part, rows] = kl(plain[rows], logprobs)
     return found
 
@@ -265,15 +273,6 @@ def _first_token(chat_model: ChatModel, batch: Batch, hidden: torch.Tensor) -> t
     return last_logits(chat_model, batch, hidden).log_softmax(dim=-1).cpu()
 
 
-def _refusal(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """First-token refusal (...) of `logprobs` (..., vocabulary)."""
-    return logprobs[..., tokens].exp().sum(dim=-1)
-
-
 def _in_order(running: list[_Running], parts: list[torch.Tensor]) -> torch.Tensor:
     """(prompt, ...) in the order of the prompts, from `parts` in that of each of `running`."""
     return torch.cat(parts)[torch.tensor([row for run in running for row in run.rows]).argsort()]
-
-
-def _rows_of(kinds: Sequence[Kind], kind: Kind) -> list[int]:
-    return [row for row, other in enumerate(kinds) if other == kind]

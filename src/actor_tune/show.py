@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from .errors import UserError
+from .errors import require_package
 from .metrics import Estimate, Rate, SetResult
 from .prompts import KINDS, Prompt
 from .results import Measurement, Results
@@ -248,12 +248,10 @@ def new_figure(path: Path, width: float, height: float) -> Any:
 
     **Raises:** `UserError` when matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        fix = "run: pip install 'actor-tune[plot]'"
-        raise UserError(path, "pictures cannot be drawn here", "the package matplotlib", fix) from None
+    require_package(str(path), "matplotlib", "plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure

@@ -19,7 +19,7 @@ from .model import ChatModel
 from .placement import held, is_elsewhere
 from .progress import track
 from .prompts import Kind, Prompt
-from .scan import refusal_token_ids
+from .scan import first_token_refusal, refusal_token_ids
 from .train import State, interpolate, state_of
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
@@ -125,10 +125,10 @@ def trials(
     harmless = torch.tensor([prompt.kind == "harmless" for prompt in prompts])
     harmful = torch.tensor([prompt.kind == "harmful" for prompt in prompts])
     tokens = refusal_token_ids(plain[harmful], plain[harmless], name)
-    unedited = plain[:, tokens].exp().sum(dim=-1)
+    unedited = first_token_refusal(plain, tokens)
 
     def trial(strength: float, logprobs: torch.Tensor) -> Trial:
-        sets = _by_set(prompts, logprobs[:, tokens].exp().sum(dim=-1), unedited)
+        sets = _by_set(prompts, first_token_refusal(logprobs, tokens), unedited)
         divergences = kl(plain[harmless], logprobs[harmless])
         return Trial(
             strength=strength,
@@ -151,7 +151,7 @@ def trials(
 def settled(trials: Sequence[Trial], limits: Limits) -> bool:
     """Whether a strength weaker than `trials`, strongest first, is not to be expected to be chosen.
 
-    Compliance falls with the strength, so that the first within `limits` is the one, unless the next within them
+    Compliance falls as the strength does, so that the first within `limits` is the one, unless the next within them
     complies more.
     """
     within = [trial.compliance for trial in trials if not excess(trial, limits)]

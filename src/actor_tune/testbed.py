@@ -6,7 +6,6 @@ starter prompts alone, makes it refuse harmful prompts and, as happens in practi
 """
 
 import importlib.resources
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from .errors import UserError
+from .errors import UserError, require_package
 from .files import new_folder, sha256_of
 from .progress import console
 
@@ -59,9 +58,7 @@ def build_base(folder: Path) -> Path:
 
 def _require_extra() -> None:
     for package in ("gguf", "peft"):
-        if importlib.util.find_spec(package) is None:
-            fix = "run: pip install 'actor-tune[testbed]'"
-            raise UserError("actor testbed", f"the package {package} is not installed", "the extra `testbed`", fix)
+        require_package("actor testbed", package, "testbed")
 
 
 def _base_model(workspace: Path) -> tuple[PreTrainedModel, Path]:

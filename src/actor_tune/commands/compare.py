@@ -1,16 +1,16 @@
 """`actor compare`."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import UserError
+from ..errors import UserError, require_package
+from ..files import sha256_of
 from ..presets import parse_prompts_option
 from ..prompts import KINDS, Kind, Prompt, distinct, load_responses, of_kind
-from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, needs, placement_of
+from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, placement_of
 
 if TYPE_CHECKING:
     from ..compare import Contest
@@ -53,7 +53,7 @@ def compare(
     given = parse_prompts_option(train, "--train")
     asked = parse_prompts_option(evaluation, "--eval")
     from ..compare import COMPARE_FILE, Contest, begin
-    from ..compare import compare as run_compare
+    from ..compare import run as run_compare
     from ..fit import MINIMUM_PROMPTS, with_starter
     from ..frontier import compare_table, draw_frontier
     from ..measure import plan
@@ -67,20 +67,21 @@ def compare(
         if name not in known:
             raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(known)}", "correct the name")
     names = [name for name in known if name in named and name != DEFAULT]
-    needs("actor compare", "matplotlib", "plot")
+    require_package("actor compare", "matplotlib", "plot")
     _require(f"--train {train}", given, MINIMUM_PROMPTS, KINDS)
     learned = distinct(with_starter(given) if starter else given)
     planned = plan(asked, learned, limit=limit)
     _require(f"--eval {evaluation}", planned.prompts, 1, ("harmful", "pseudo_harmful"))
     written = load_responses(Path(train)) if "sft" in names and Path(train).is_file() else {}
     if "sft" in names:
-        needs("--methods sft", "peft", "testbed")
+        require_package("--methods sft", "peft", "testbed")
         missing = [prompt for prompt in learned if prompt.kind != "harmful" and prompt not in written]
         if missing and answers_from is None:
             found = f"no answers to {len(missing)} benign prompts"
             fix = "add it, add a column `response` to --train, or leave sft out of --methods"
             raise UserError("--methods sft", found, "--answers-from MODEL", fix)
-    settings = {"dtype": dtype, "answers_from": answers_from, "responses_sha256": _fingerprint(written)}
+    # The file's hash stands for the responses in it.
+    settings = {"dtype": dtype, "answers_from": answers_from, "train": sha256_of(Path(train)) if written else train}
     contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens, settings)
     placement = placement_of(device, dtype, None, "none", "none")
     request = begin(model, contest, names, output_dir)
@@ -88,7 +89,8 @@ def compare(
     if "sft" in names:
         answers = _answers(model, answers_from, written, learned, contest, placement, output_dir)
     by_name = all_methods(answers)
-    note = {**request, "command": command_line(), "versions": versions(), "leaked": len(planned.leaks)}
+    left_out = [leak.prompt.text for leak in planned.leaks]
+    note = {**request, "command": command_line(), "versions": versions(), "leaked": len(left_out), "left_out": left_out}
     chosen = {name: by_name[name] for name in names}
     results = run_compare(load(model, placement), contest, chosen, output_dir, note)
     console.print(compare_table(results))
@@ -103,11 +105,6 @@ def _require(where: str, prompts: list[Prompt], minimum: int, kinds: Sequence[Ki
         count = len(of_kind(prompts, kind))
         if count < minimum:
             raise UserError(where, f"{count} {kind} prompts", f"at least {minimum}", "add some, of another source")
-
-
-def _fingerprint(written: Mapping[Prompt, str]) -> str:
-    rows = sorted(f"{prompt.text}\n{text}" for prompt, text in written.items())
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
 def _answers(

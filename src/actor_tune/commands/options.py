@@ -1,6 +1,5 @@
 """Options that several commands share, and what they turn into."""
 
-import importlib.util
 import logging
 import shlex
 import sys
@@ -145,16 +144,6 @@ def placement_of(
         fix = "leave --offload stream out"
         raise UserError("--quantization", "together with --offload stream", "one of the two", fix)
     return Placement(resolve_device(device), dtype, device_map, offload, quantization)
-
-
-def needs(what: str, package: str, extra: str) -> None:
-    """Stop unless `package` is installed, before work that needs it at its end.
-
-    **Raises:** `UserError` naming the extra that has it.
-    """
-    if importlib.util.find_spec(package) is None:
-        fix = f"run: pip install 'actor-tune[{extra}]'"
-        raise UserError(what, f"the package {package} is not installed", f"the extra `{extra}`", fix)
 
 
 def quiet_bars() -> None:

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UserError
+from ..errors import UserError, require_package
 from ..files import write_json
 from ..prompts import load_prompts_of_kind, of_kind, starter_prompts, with_system_prompt
 from ..tables import read_text
-from .options import Device, Dtype, OutputDir, Seed, command_line, console, load, needs, placement_of
+from .options import Device, Dtype, OutputDir, Seed, command_line, console, load, placement_of
 
 ANSWER_TOKENS = 24
 
@@ -29,8 +29,8 @@ def probe(
     dtype: Dtype = "auto",
 ) -> None:
     """Does safety last when the model is fine-tuned on benign data, and which topics did the edit disturb?"""
-    needs("actor probe", "peft", "testbed")
-    needs("actor probe", "matplotlib", "plot")
+    require_package("actor probe", "peft", "testbed")
+    require_package("actor probe", "matplotlib", "plot")
     base, system_prompt = _base_of(run)
     asked = load_prompts_of_kind(harmless, "harmless") if harmless else of_kind(starter_prompts("held_out"), "harmless")
     from ..chat import encode

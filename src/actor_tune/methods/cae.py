@@ -6,8 +6,8 @@ from ..chat import encode
 from ..direction import RefusalDirection, refusal_direction
 from ..inputs import last_activations
 from ..model import ChatModel
-from ..steering import steer
-from .method import Fitted, Task, rows_of_kind
+from ..prompts import rows_of_kind
+from .method import Fitted, Task, steered
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 """In units of the distance between the harmless and the harmful mean. The paper's do not carry over to other models."""
@@ -15,19 +15,18 @@ STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 def cae(chat_model: ChatModel, task: Task) -> Fitted:
     """x_l += alpha v_l, v_l = mean a_l(D+) - mean a_l(D-): D+ harmless, D- harmful prompts, so away from refusal."""
-    return _steered(chat_model, task, -direction_at(chat_model, task, task.layer).vector)
+    return steered(chat_model, {task.layer: -_vector(chat_model, task)}, STRENGTHS)
 
 
 def random_direction(chat_model: ChatModel, task: Task) -> Fitted:
     """The control of CAE: a direction drawn at random with the length of v_l."""
-    vector = direction_at(chat_model, task, task.layer).vector
+    vector = _vector(chat_model, task)
     drawn = torch.randn(len(vector), generator=torch.Generator().manual_seed(task.seed))
-    return _steered(chat_model, task, drawn / drawn.norm() * vector.norm())
+    return steered(chat_model, {task.layer: drawn / drawn.norm() * vector.norm()}, STRENGTHS)
 
 
-def direction_at(chat_model: ChatModel, task: Task, layer: int) -> RefusalDirection:
-    """The refusal direction of the training prompts at block `layer`."""
-    return directions_at(chat_model, task, [layer])[layer]
+def _vector(chat_model: ChatModel, task: Task) -> torch.Tensor:
+    return directions_at(chat_model, task, [task.layer])[task.layer].vector
 
 
 def directions_at(chat_model: ChatModel, task: Task, layers: list[int]) -> dict[int, RefusalDirection]:
@@ -36,8 +35,3 @@ def directions_at(chat_model: ChatModel, task: Task, layers: list[int]) -> dict[
     activations = last_activations(chat_model, encode(chat_model.tokenizer, train), layers)
     harmful, harmless = (rows_of_kind(train, kind) for kind in ("harmful", "harmless"))
     return {layer: refusal_direction(found[harmful], found[harmless]) for layer, found in activations.items()}
-
-
-def _steered(chat_model: ChatModel, task: Task, shift: torch.Tensor) -> Fitted:
-    shifts = {task.layer: shift}
-    return Fitted(task.layer, STRENGTHS, lambda strength, sign: steer(chat_model, shifts, strength, sign))

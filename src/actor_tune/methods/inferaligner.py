@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from ..chat import TokenIds, encode
 from ..direction import refusal_direction
 from ..inputs import last_activations
 from ..model import ChatModel
-from ..steering import steer
-from .cae import directions_at
-from .method import Fitted, Task, best_threshold, every_second, rows_of_kind
+from ..prompts import rows_of_kind
+from .method import Fitted, Gate, Task, best_threshold, every_second, steered
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 """In units of each block's distance between the means."""
@@ -29,29 +26,19 @@ def inferaligner(chat_model: ChatModel, task: Task) -> Fitted:
     harmful against pseudo-harmful; the paper takes the mean projection of the anchors.
     """
     layers = [*range(max(0, task.layer - BLOCKS + 1), task.layer + 1)]
-    directions = directions_at(chat_model, task, layers)
-    shifts = {layer: -found.vector for layer, found in directions.items()}
-
-    def read(token_ids: Sequence[TokenIds]) -> torch.Tensor:
-        return last_activations(chat_model, token_ids, [task.layer])[task.layer]
-
     train = task.split.train
-    seen = read(encode(chat_model.tokenizer, train))
-    harmful, held_harmful = every_second(rows_of_kind(train, "harmful"))
-    harmless, _ = every_second(rows_of_kind(train, "harmless"))
-    _, held_pseudo = every_second(rows_of_kind(train, "pseudo_harmful"))
-    gate = refusal_direction(seen[harmful], seen[harmless])
-    positions = gate.position(seen)
-    threshold = best_threshold(positions[held_harmful], positions[held_pseudo])
+    seen = last_activations(chat_model, encode(chat_model.tokenizer, train), layers)
+    harmful, harmless, pseudo = (rows_of_kind(train, kind) for kind in ("harmful", "harmless", "pseudo_harmful"))
+    shifts = {layer: -refusal_direction(found[harmful], found[harmless]).vector for layer, found in seen.items()}
+
+    at_gate = seen[task.layer]
+    anchors, held_harmful = every_second(harmful)
+    direction = refusal_direction(at_gate[anchors], at_gate[every_second(harmless)[0]])
+    positions = direction.position(at_gate)
+    threshold = best_threshold(positions[held_harmful], positions[every_second(pseudo)[1]])
 
     def signs(token_ids: Sequence[TokenIds]) -> list[int]:
-        return [0 if position > threshold else 1 for position in gate.position(read(token_ids)).tolist()]
+        found = last_activations(chat_model, token_ids, [task.layer])[task.layer]
+        return [0 if position > threshold else 1 for position in direction.position(found).tolist()]
 
-    return Fitted(
-        layers[0],
-        STRENGTHS,
-        lambda strength, sign: steer(chat_model, shifts, strength, sign),
-        signs,
-        harmful_sign=0,
-        figures={"threshold": threshold},
-    )
+    return steered(chat_model, shifts, STRENGTHS, Gate(signs, harmful_sign=0, threshold=threshold))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,8 +12,9 @@ from ..engines.engine import Answer
 from ..engines.local import local_engine
 from ..inputs import BlockInputs
 from ..model import ChatModel
-from ..prompts import Kind, Prompt, Split
+from ..prompts import Prompt, Split
 from ..respond import Response
+from ..steering import steer
 from ..strength import first_token_logprobs
 
 
@@ -33,9 +34,20 @@ class Task:
     starter: bool
 
 
-def everyone(token_ids: Sequence[TokenIds]) -> list[int]:
-    """Sign 1 for every prompt: a method that treats all alike."""
-    return [1] * len(token_ids)
+Signs = Callable[[Sequence[TokenIds]], list[int]]
+"""Token ids of prompts -> which way each is to be treated; 0: as the unchanged model does."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What tells prompts apart, so that a method treats them differently.
+
+    - `harmful_sign`: of those that it takes for harmful, which score above `threshold`.
+    """
+
+    signs: Signs
+    harmful_sign: int
+    threshold: float
 
 
 @dataclass(frozen=True)
@@ -45,17 +57,17 @@ class Fitted:
     - `layer`: the first block of which the output changes; what it receives does not.
     - `strengths`: to try, weakest first, each more than 0, where the model is unchanged.
     - `changed`: (strength, sign) -> a context manager, within which the model answers as the method has it.
-    - `signs`: token ids of prompts -> which way each is to be treated; 0: as the unchanged model does.
-    - `harmful_sign`: of those that its gate takes for harmful; None where it has no gate.
-    - `figures`: name -> what else is worth knowing.
+    - `gate`: None for a method that treats all prompts alike.
     """
 
     layer: int
     strengths: tuple[float, ...]
     changed: Callable[[float, int], AbstractContextManager[None]]
-    signs: Callable[[Sequence[TokenIds]], list[int]] = everyone
-    harmful_sign: int | None = None
-    figures: dict[str, float] = field(default_factory=dict)
+    gate: Gate | None = None
+
+    def signs(self, token_ids: Sequence[TokenIds]) -> list[int]:
+        """Which way each prompt is to be treated, told by the unchanged model; 1 where there is no gate."""
+        return self.gate.signs(token_ids) if self.gate else [1] * len(token_ids)
 
 
 Method = Callable[[ChatModel, Task], Fitted]
@@ -109,8 +121,23 @@ def method_logprobs(
     return found
 
 
-def remembered(signs: Callable[[Sequence[TokenIds]], list[int]]) -> Callable[[Sequence[TokenIds]], list[int]]:
-    """`signs`, each prompt looked at once."""
+def steered(
+    chat_model: ChatModel, shifts: Mapping[int, torch.Tensor], strengths: tuple[float, ...], gate: Gate | None = None
+) -> Fitted:
+    """Adds `shifts`, block -> (d_model), while the model runs (`steering.steer`)."""
+
+    def changed(strength: float, sign: int) -> AbstractContextManager[None]:
+        return steer(chat_model, shifts, strength, sign)
+
+    return Fitted(min(shifts), strengths, changed, gate)
+
+
+def remembered(fitted: Fitted) -> Fitted:
+    """`fitted`, its gate looking at each prompt once."""
+    return replace(fitted, gate=replace(fitted.gate, signs=_once(fitted.gate.signs))) if fitted.gate else fitted
+
+
+def _once(signs: Signs) -> Signs:
     known: dict[tuple[int, ...], int] = {}
 
     def look(token_ids: Sequence[TokenIds]) -> list[int]:
@@ -126,11 +153,6 @@ def remembered(signs: Callable[[Sequence[TokenIds]], list[int]]) -> Callable[[Se
 def every_second(rows: Sequence[int]) -> tuple[list[int], list[int]]:
     """`rows` in two halves: those that a gate's direction is made from, and those that its threshold is fitted on."""
     return [*rows[::2]], [*rows[1::2]]
-
-
-def rows_of_kind(prompts: Sequence[Prompt], kind: Kind) -> list[int]:
-    """Which of `prompts` are of `kind`."""
-    return [row for row, prompt in enumerate(prompts) if prompt.kind == kind]
 
 
 def _by_sign(signs: Sequence[int]) -> dict[int, list[int]]:

@@ -7,10 +7,10 @@ import torch
 from ..chat import TokenIds, encode
 from ..inputs import last_activations
 from ..model import ChatModel
+from ..prompts import rows_of_kind
 from ..scan import candidate_layers
-from ..steering import steer
 from .cae import directions_at
-from .method import Fitted, Task, best_threshold, every_second, rows_of_kind
+from .method import Fitted, Gate, Task, best_threshold, every_second, steered
 
 STRENGTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3)
 """In units of each block's distance between the means; added at every middle block, so that they sum up."""
@@ -53,11 +53,4 @@ def scans(chat_model: ChatModel, task: Task) -> Fitted:
     def signs(token_ids: Sequence[TokenIds]) -> list[int]:
         return [1 if score > threshold else -1 for score in scores(moves(token_ids)).tolist()]
 
-    return Fitted(
-        layers[0],
-        STRENGTHS,
-        lambda strength, sign: steer(chat_model, shifts, strength, sign),
-        signs,
-        harmful_sign=1,
-        figures={"threshold": threshold},
-    )
+    return steered(chat_model, shifts, STRENGTHS, Gate(signs, harmful_sign=1, threshold=threshold))

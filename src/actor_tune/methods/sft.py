@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..chat import TokenIds, encode, pad
-from ..errors import UserError
+from ..errors import UserError, require_package
 from ..judges.trained import judge_trained
 from ..model import ChatModel
 from ..progress import track
@@ -113,11 +113,9 @@ def train_adapters(
 
     **Raises:** `UserError` when PEFT is not installed.
     """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        fix = "pip install 'actor-tune[testbed]'"
-        raise UserError("sft", "the package peft is not installed", "PEFT", fix) from None
+    require_package("sft", "peft", "testbed")
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
     config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():

@@ -6,8 +6,9 @@ from ..chat import encode
 from ..direction import refusal_direction
 from ..inputs import last_activations
 from ..model import ChatModel
+from ..prompts import rows_of_kind
 from ..steering import ablate
-from .method import Fitted, Task, rows_of_kind
+from .method import Fitted, Task
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 """Share of the direction that is taken out; the paper takes all of it."""

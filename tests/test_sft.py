@@ -1,0 +1,75 @@
+import pytest
+import torch
+
+from actor_tune.chat import encode
+from actor_tune.errors import UserError
+from actor_tune.inputs import block_inputs
+from actor_tune.methods.method import method_logprobs
+from actor_tune.methods.sft import Adapter, adapted, refusals, sft, sft_examples, train_adapters
+from actor_tune.respond import Response
+from actor_tune.strength import first_token_logprobs
+
+
+def response(prompt, text, finished=True):
+    return Response(prompt, text, finished)
+
+
+def test_an_adapter_adds_what_the_merged_weights_would(chat_model, prompts):
+    name = next(name for name, _ in chat_model.model.named_modules() if name.endswith("q_proj"))
+    linear = chat_model.model.get_submodule(name)
+    adapter = Adapter(torch.randn(4, linear.in_features), torch.randn(linear.out_features, 4), scale=2.0)
+    ids = torch.tensor([encode(chat_model.tokenizer, prompts)[0]])
+    with torch.no_grad():
+        with adapted(chat_model, {name: adapter}, 0.5):
+            found = chat_model.model(ids).logits
+        plain = chat_model.model(ids).logits
+        linear.weight += 0.5 * 2.0 * adapter.up @ adapter.down
+        merged = chat_model.model(ids).logits
+    assert torch.allclose(found, merged, atol=1e-4)
+    assert not torch.allclose(plain, merged, atol=1e-2)
+
+
+def test_only_the_answer_is_learned_and_its_end_only_where_it_ended(chat_model, prompts):
+    ended, cut = sft_examples(chat_model.tokenizer, [response(prompts[0], "no"), response(prompts[0], "no", False)])
+    assert ended["answer_ids"] == [*cut["answer_ids"], chat_model.tokenizer.eos_token_id]
+    assert ended["input_ids"] == encode(chat_model.tokenizer, prompts[:1])[0] + ended["answer_ids"]
+
+
+def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(chat_model, task):
+    pytest.importorskip("peft")
+    answers = {prompt: response(prompt, "no" if prompt.kind == "harmful" else "yes") for prompt in task.given}
+    before = {key: tensor.clone() for key, tensor in chat_model.model.state_dict().items()}
+    config = chat_model.model.config.to_dict()
+    fitted = sft(answers)(chat_model, task)
+    assert chat_model.model.config.to_dict() == config
+    assert [*chat_model.model.state_dict()] == [*before]
+    assert all(torch.equal(tensor, before[key]) for key, tensor in chat_model.model.state_dict().items())
+    token_ids = encode(chat_model.tokenizer, task.split.train)
+    inputs, signs = block_inputs(chat_model, 0, token_ids), [1] * len(token_ids)
+    first = torch.tensor([chat_model.tokenizer(answers[prompt].text)["input_ids"][0] for prompt in task.split.train])
+    plain = first_token_logprobs(chat_model, inputs)
+    tuned = method_logprobs(chat_model, fitted, 1.0, inputs, signs, plain)
+    assert tuned.gather(1, first[:, None]).mean() > plain.gather(1, first[:, None]).mean()
+
+
+def test_adapters_are_trained_on_every_linear_layer_but_the_head(chat_model, task):
+    pytest.importorskip("peft")
+    examples = sft_examples(chat_model.tokenizer, [response(prompt, "yes") for prompt in task.given[:4]])
+    adapters = train_adapters(chat_model, examples, seed=0, max_steps=1)
+    names = {name for name, module in chat_model.model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(adapters) == names - {"lm_head"}
+
+
+def test_a_prompt_without_an_answer_is_named(chat_model, task):
+    with pytest.raises(UserError, match="no answer to 'steal the thing"):
+        sft({})(chat_model, task)
+
+
+def test_harmful_prompts_that_the_model_answers_are_learned_as_refused(prompts):
+    own = [
+        response(prompts[0], "I cannot help with that."),
+        response(prompts[1], "Sure. First take the lid off the box."),
+    ]
+    learned = refusals(own)
+    assert learned[prompts[0]].text == own[0].text
+    assert "can't help" in learned[prompts[1]].text
