@@ -126,7 +126,7 @@ def prompts() -> list[Prompt]:
 @pytest.fixture
 def task(prompts) -> Task:
     """What a method to compare learns from."""
-    return Task(prompts, split_validation(prompts, 0.25, 0), layer=1, seed=0, starter=False)
+    return Task(split_validation(prompts, 0.25, 0), layer=1, seed=0)
 
 
 @pytest.fixture

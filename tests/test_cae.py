@@ -28,7 +28,7 @@ def test_the_random_control_is_as_long_as_the_vector_and_another_with_another_se
         with fitted.changed(1.0, 1):
             return (last_activations(chat_model, token_ids, [1])[1] - plain)[0]
 
-    other = Task(task.given, task.split, 1, seed=1, starter=False)
+    other = Task(task.split, 1, seed=1)
     vector, drawn, again = (
         shift(each)
         for each in (cae(chat_model, task), random_direction(chat_model, task), random_direction(chat_model, other))

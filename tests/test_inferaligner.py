@@ -17,10 +17,10 @@ def planted(chat_model):
     return read
 
 
-def test_inferaligners_gate_lets_benign_prompts_through_and_no_harmful_one(chat_model, task, monkeypatch):
+def test_inferaligners_gate_lets_benign_prompts_through_and_no_harmful_one(chat_model, task, prompts, monkeypatch):
     monkeypatch.setattr("actor_tune.methods.inferaligner.last_activations", planted(chat_model))
     fitted = inferaligner(chat_model, task)
     assert 0.4 < fitted.gate.threshold < 1
-    signs = fitted.signs(encode(chat_model.tokenizer, task.given))
+    signs = fitted.signs(encode(chat_model.tokenizer, prompts))
     assert fitted.gate.harmful_sign == 0
-    assert [sign == 0 for sign in signs] == [prompt.kind == "harmful" for prompt in task.given]
+    assert [sign == 0 for sign in signs] == [prompt.kind == "harmful" for prompt in prompts]

@@ -5,7 +5,16 @@ from actor_tune.chat import encode
 from actor_tune.errors import UserError
 from actor_tune.inputs import block_inputs
 from actor_tune.methods.method import method_logprobs
-from actor_tune.methods.sft import Adapter, adapted, refusals, sft, sft_examples, train_adapters
+from actor_tune.methods.sft import (
+    Adapter,
+    adapted,
+    answer_loss,
+    collator,
+    sft,
+    sft_examples,
+    targets,
+    train_adapters,
+)
 from actor_tune.respond import Response
 from actor_tune.strength import first_token_logprobs
 
@@ -35,9 +44,9 @@ def test_only_the_answer_is_learned_and_its_end_only_where_it_ended(chat_model, 
     assert ended["input_ids"] == encode(chat_model.tokenizer, prompts[:1])[0] + ended["answer_ids"]
 
 
-def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(chat_model, task):
+def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(chat_model, task, prompts):
     pytest.importorskip("peft")
-    answers = {prompt: response(prompt, "no" if prompt.kind == "harmful" else "yes") for prompt in task.given}
+    answers = {prompt: response(prompt, "no" if prompt.kind == "harmful" else "yes") for prompt in prompts}
     before = {key: tensor.clone() for key, tensor in chat_model.model.state_dict().items()}
     config = chat_model.model.config.to_dict()
     fitted = sft(answers)(chat_model, task)
@@ -52,9 +61,9 @@ def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(c
     assert tuned.gather(1, first[:, None]).mean() > plain.gather(1, first[:, None]).mean()
 
 
-def test_adapters_are_trained_on_every_linear_layer_but_the_head(chat_model, task):
+def test_adapters_are_trained_on_every_linear_layer_but_the_head(chat_model, task, prompts):
     pytest.importorskip("peft")
-    examples = sft_examples(chat_model.tokenizer, [response(prompt, "yes") for prompt in task.given[:4]])
+    examples = sft_examples(chat_model.tokenizer, [response(prompt, "yes") for prompt in prompts[:4]])
     adapters = train_adapters(chat_model, examples, seed=0, max_steps=1)
     names = {name for name, module in chat_model.model.named_modules() if isinstance(module, torch.nn.Linear)}
     assert set(adapters) == names - {"lm_head"}
@@ -65,11 +74,24 @@ def test_a_prompt_without_an_answer_is_named(chat_model, task):
         sft({})(chat_model, task)
 
 
-def test_harmful_prompts_that_the_model_answers_are_learned_as_refused(prompts):
-    own = [
-        response(prompts[0], "I cannot help with that."),
-        response(prompts[1], "Sure. First take the lid off the box."),
-    ]
-    learned = refusals(own)
-    assert learned[prompts[0]].text == own[0].text
-    assert "can't help" in learned[prompts[1]].text
+def test_answers_that_are_not_as_they_should_be_are_not_learned(prompts):
+    harmful, benign = (
+        [prompt for prompt in prompts if (prompt.kind == "harmful") is wanted] for wanted in (True, False)
+    )
+    refusal, helps = "I cannot help with that.", "Sure. First take the lid off the box."
+    given = [response(harmful[0], refusal), response(harmful[1], helps)]
+    given += [response(benign[0], helps), response(benign[1], refusal), response(benign[2], "a a a a a a a a a a a a")]
+    learned = targets(given)
+    assert [learned[prompt].text for prompt in (harmful[0], benign[0])] == [refusal, helps]
+    assert "can't help" in learned[harmful[1]].text
+    assert [(learned[prompt].text, learned[prompt].finished) for prompt in benign[1:3]] == [("", False)] * 2
+
+
+def test_the_loss_is_that_of_the_answers_tokens_with_the_head_run_on_all(chat_model, prompts):
+    answers = [response(prompts[0], "no"), response(prompts[13], "yes it is, as far as one can tell")]
+    batch = collator(chat_model.pad_id)(sft_examples(chat_model.tokenizer, answers))
+    logits = chat_model.model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1]
+    learned = batch["labels"][:, 1:] != -100
+    wanted = logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0][learned]
+    assert learned.sum() == sum(len(chat_model.tokenizer(answer.text)["input_ids"]) + 1 for answer in answers)
+    assert answer_loss(chat_model.model, batch).item() == pytest.approx(-wanted.mean().item(), rel=1e-5)

@@ -27,7 +27,7 @@ from .files import write_json
 from .fit import Settings, prepare, scan_candidates
 from .inputs import BlockInputs, block_inputs
 from .methods import Fitted, Method, Task
-from .methods.known import DEFAULT, WITHOUT_BLOCK
+from .methods.known import DEFAULT, FINE_TUNING
 from .methods.method import method_engine, method_logprobs, remembered
 from .model import ChatModel, restore_precision
 from .outcomes import Choice, Outcome, Seconds, Summary, compare_json, line, measured, outcome_of, summary
@@ -158,8 +158,7 @@ class _Seed:
             layer = found.best().layer
             restore_precision(self.ground.chat_model, layer)
             self.scan_seconds = time.perf_counter() - start
-            contest = self.ground.contest
-            self._task = Task(contest.given, self.split, layer, self.seed, contest.starter)
+            self._task = Task(self.split, layer, self.seed)
         return self._task
 
     def inputs(self, layer: int) -> BlockInputs:
@@ -206,7 +205,7 @@ def _outcome(group: _Seed, name: str, method: Method) -> Outcome:
     learned = time.perf_counter() - start
     # The first method at a block would pay for the others.
     inputs = group.inputs(fitted.layer)
-    learned += group.input_seconds[fitted.layer] + (0.0 if name in WITHOUT_BLOCK else group.scan_seconds)
+    learned += group.input_seconds[fitted.layer] + (0.0 if name in FINE_TUNING else group.scan_seconds)
     start = time.perf_counter()
     signs = fitted.signs(group.token_ids)
     plain = first_token_logprobs(chat_model, inputs)

@@ -34,7 +34,18 @@ from .targets import (
     paper_targets,
     uniform_targets,
 )
-from .train import Epoch, LossFunction, Schedule, State, block_outputs, interpolate, loaded, state_of, train_block
+from .train import (
+    Epoch,
+    LossFunction,
+    Schedule,
+    State,
+    TrainedBlock,
+    block_outputs,
+    interpolate,
+    loaded,
+    state_of,
+    train_block,
+)
 from .wiring import check_effect, check_reading
 
 Rule = Literal["boundary", "paper", "uniform"]
@@ -125,6 +136,20 @@ class Fit:
     failure: str | None
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What training made, before a strength is chosen.
+
+    - `activations`: (training prompt, d_model) float32, the unedited block's at last tokens.
+    """
+
+    direction: RefusalDirection
+    activations: torch.Tensor
+    schedule: Schedule
+    trained: TrainedBlock
+    warnings: list[str]
+
+
 @dataclass
 class _Stopwatch:
     seconds: dict[str, float] = field(default_factory=dict)
@@ -170,24 +195,15 @@ def _fit_block(
         if not above_wait:
             check_effect(chat_model, layer, token_ids)
         inputs = block_inputs(chat_model, layer, token_ids)
-        split, inputs = _selected(split, inputs, settings)
+        split, inputs = selected(split, inputs, settings)
     everything = split.train + split.validation
     training = inputs.select(range(len(split.train)))
     validation = inputs.select(range(len(split.train), len(everything)))
 
     with watch.stage("train"):
-        activations = block_outputs(chat_model, inputs)
-        kinds = kind_codes([prompt.kind for prompt in split.train])
-        trained_on = activations[: len(split.train)]
-        direction = refusal_direction(trained_on[kinds == HARMFUL], trained_on[kinds == HARMLESS])
-        warnings = sign_warnings(trained_on, kinds, direction) if settings.rule == "paper" else []
-        loss = objective(settings.rule, trained_on, kinds, direction)
-        schedule = replace(SCHEDULES[settings.rule], consistency=settings.consistency)
-        trained = train_block(chat_model, training, kinds, direction, loss, schedule, settings.seed)
-        if not all(tensor.isfinite().all() for tensor in trained.state.values()):
-            raise UserError(
-                chat_model.name, "training diverged", "finite weights", "report this model and these prompts"
-            )
+        learned = learn(chat_model, split.train, training, settings)
+        before = torch.cat([learned.activations, block_outputs(chat_model, validation)])
+    direction, trained = learned.direction, learned.trained
 
     with watch.stage("choose strength"):
         if above_wait:
@@ -209,7 +225,7 @@ def _fit_block(
         layer=layer,
         direction=direction,
         scan=found,
-        schedule=schedule,
+        schedule=learned.schedule,
         epochs=trained.epochs,
         trials=trials,
         chosen=chosen,
@@ -217,15 +233,32 @@ def _fit_block(
         trained=trained.state,
         prompts=everything,
         validation=[False] * len(split.train) + [True] * len(split.validation),
-        before=direction.position(activations).tolist(),
+        before=direction.position(before).tolist(),
         after=after,
-        warnings=warnings,
+        warnings=learned.warnings,
         seconds=watch.seconds,
         failure=failure(trials, chosen, settings.limits),
     )
 
 
-def _selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
+def learn(chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs, settings: Settings) -> Learned:
+    """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
+
+    **Raises:** `UserError` when training diverges.
+    """
+    activations = block_outputs(chat_model, inputs)
+    kinds = kind_codes([prompt.kind for prompt in prompts])
+    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    warnings = sign_warnings(activations, kinds, direction) if settings.rule == "paper" else []
+    loss = objective(settings.rule, activations, kinds, direction)
+    schedule = replace(SCHEDULES[settings.rule], consistency=settings.consistency)
+    trained = train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed)
+    if not all(tensor.isfinite().all() for tensor in trained.state.values()):
+        raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
+    return Learned(direction, activations, schedule, trained, warnings)
+
+
+def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
     """The training prompts that `settings` keep, by what the block receives at their last tokens."""
     last = [inputs.places(row)[-1] for row in range(len(split.train))]
     activations = inputs.take(last, torch.device("cpu")).float()

@@ -27,6 +27,9 @@ from .strength import first_token_logprobs
 
 TOPICS = 6
 
+LEARNING_RATE = 2e-4
+"""Of benign fine-tuning: what those who adapt a model by LoRA often begin with."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -73,19 +76,21 @@ def durability(
     seen: list[Step] = []
 
     def look(number: int) -> None:
+        if number % every and number != steps:
+            return
         logprobs = first_token_logprobs(chat_model, block_inputs(chat_model, 0, token_ids))
         refusal = first_token_refusal(logprobs, refusal_tokens)
         seen.append(Step(number, 1 - float(refusal[~harmful].mean()), float(refusal[harmful].mean())))
 
     look(0)
     examples = sft_examples(chat_model.tokenizer, answers)
-    train_adapters(chat_model, examples, seed, max_steps=steps, every=every, look=look)
+    train_adapters(chat_model, examples, seed, learning_rate=LEARNING_RATE, max_steps=steps, look=look)
     return seen
 
 
 def topics(prompts: Sequence[Prompt], count: int = TOPICS, seed: int = 0) -> dict[str, list[int]]:
     """`prompts` in at most `count` groups of like words (k-means on TF-IDF): name -> rows."""
-    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", stop_words="english")
+    vectorizer = TfidfVectorizer(stop_words="english")
     try:
         vectors = vectorizer.fit_transform([prompt.text for prompt in prompts])
     except ValueError:  # nothing but stop words

@@ -32,15 +32,19 @@ def compare(
     ],
     methods: Annotated[
         str | None,
-        typer.Option(help="Comma-separated; default: all but upcore and subset.", metavar="NAMES", show_default=False),
+        typer.Option(
+            help="Comma-separated; default: all but upcore, random-subset and crow.",
+            metavar="NAMES",
+            show_default=False,
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 3,
     starter: Annotated[bool, typer.Option(help="Every method also learns from the built-in prompts.")] = False,
     answers_from: Annotated[
         str | None,
         typer.Option(
-            help="For sft: a model that answers benign prompts, such as the one before alignment; not needed where "
-            "--train has a column `response`.",
+            help="For sft and crow: a model that answers benign prompts, such as the one before alignment; not "
+            "needed where --train has a column `response`.",
             metavar="MODEL",
         ),
     ] = None,
@@ -57,11 +61,11 @@ def compare(
     from ..fit import MINIMUM_PROMPTS, with_starter
     from ..frontier import compare_table, draw_frontier
     from ..measure import plan
-    from ..methods.known import CORESETS, DEFAULT, METHODS
+    from ..methods.known import DEFAULT, FINE_TUNING, METHODS, SPECIAL
     from ..methods.known import methods as all_methods
     from ..runs import versions
 
-    known = [*METHODS, *CORESETS]
+    known = [*METHODS, *SPECIAL]
     named = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
     for name in named:
         if name not in known:
@@ -72,21 +76,23 @@ def compare(
     learned = distinct(with_starter(given) if starter else given)
     planned = plan(asked, learned, limit=limit)
     _require(f"--eval {evaluation}", planned.prompts, 1, ("harmful", "pseudo_harmful"))
-    written = load_responses(Path(train)) if "sft" in names and Path(train).is_file() else {}
-    if "sft" in names:
-        require_package("--methods sft", "peft", "testbed")
+    tuned = [name for name in names if name in FINE_TUNING]
+    written = load_responses(Path(train)) if tuned and Path(train).is_file() else {}
+    if tuned:
+        where = f"--methods {','.join(tuned)}"
+        require_package(where, "peft", "testbed")
         missing = [prompt for prompt in learned if prompt.kind != "harmful" and prompt not in written]
         if missing and answers_from is None:
             found = f"no answers to {len(missing)} benign prompts"
-            fix = "add it, add a column `response` to --train, or leave sft out of --methods"
-            raise UserError("--methods sft", found, "--answers-from MODEL", fix)
+            fix = "add it, add a column `response` to --train, or leave them out of --methods"
+            raise UserError(where, found, "--answers-from MODEL", fix)
     # The file's hash stands for the responses in it.
     settings = {"dtype": dtype, "answers_from": answers_from, "train": sha256_of(Path(train)) if written else train}
     contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens, settings)
     placement = placement_of(device, dtype, None, "none", "none")
     request = begin(model, contest, names, output_dir)
     answers: dict[Prompt, Response] = {}
-    if "sft" in names:
+    if tuned:
         answers = _answers(model, answers_from, written, learned, contest, placement, output_dir)
     by_name = all_methods(answers)
     left_out = [leak.prompt.text for leak in planned.leaks]
@@ -116,9 +122,9 @@ def _answers(
     placement: "Placement",
     folder: Path,
 ) -> "dict[Prompt, Response]":
-    """What SFT learns: answers of the file, else another model's to benign prompts, and refusals of the others."""
+    """What is learned by fine-tuning: answers of the file, else another model's to benign prompts, and refusals."""
     from ..engines.local import local_engine
-    from ..methods.sft import refusals
+    from ..methods.sft import targets
     from ..respond import Response, respond
 
     answers = {prompt: Response(prompt, text, finished=True) for prompt, text in written.items()}
@@ -128,7 +134,6 @@ def _answers(
     for name, prompts, file in ((answers_from, benign, "sft_benign.jsonl"), (model, harmful, "sft_harmful.jsonl")):
         if prompts and name:
             engine = local_engine(load(name, placement), None)
-            responses = respond(engine, prompts, contest.max_new_tokens, folder / file)
+            answers |= targets(respond(engine, prompts, contest.max_new_tokens, folder / file))
             del engine  # it holds the model, and two need not fit into memory
-            answers |= refusals(responses) if prompts is harmful else {each.prompt: each for each in responses}
     return answers

@@ -2,10 +2,13 @@
 
 from contextlib import AbstractContextManager
 
+from ..chat import encode
 from ..checkpoint import stored_dtype_of_block
 from ..coreset import Selection
-from ..fit import Rule, Settings, fit
+from ..fit import Rule, Settings, learn, selected
+from ..inputs import block_inputs
 from ..model import ChatModel
+from ..prompts import Split
 from ..strength import STRENGTHS
 from ..train import interpolate, loaded, state_of
 from .method import Fitted, Method, Task
@@ -21,14 +24,16 @@ def actor(rule: Rule, select: Selection = "none") -> Method:
     """
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
-        settings = Settings(rule=rule, layer=task.layer, seed=task.seed, starter=task.starter, select=select)
-        found = fit(chat_model, task.given, settings)
-        block = chat_model.blocks[found.layer]
-        before, stored = state_of(block), stored_dtype_of_block(chat_model, found.layer)
+        settings = Settings(rule=rule, seed=task.seed, select=select)
+        inputs = block_inputs(chat_model, task.layer, encode(chat_model.tokenizer, task.split.train))
+        chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
+        trained = learn(chat_model, chosen.train, inputs, settings).trained.state
+        block = chat_model.blocks[task.layer]
+        before, stored = state_of(block), stored_dtype_of_block(chat_model, task.layer)
 
         def changed(strength: float, _sign: int) -> AbstractContextManager[None]:
-            return loaded(block, interpolate(before, found.trained, strength, stored))
+            return loaded(block, interpolate(before, trained, strength, stored))
 
-        return Fitted(found.layer, STRENGTHS[1:], changed)
+        return Fitted(task.layer, STRENGTHS[1:], changed)
 
     return method

@@ -6,6 +6,7 @@ from ..prompts import Prompt
 from ..respond import Response
 from .actor import actor
 from .cae import cae, random_direction
+from .crow import crow
 from .inferaligner import inferaligner
 from .method import Method
 from .scans import scans
@@ -23,13 +24,15 @@ CORESETS = ("upcore", "random-subset")
 STEERING = ("cae", "random-direction", "surgical", "scans", "inferaligner")
 """Those that change activations while the model runs; the others change weights."""
 
+FINE_TUNING = ("sft", "crow")
+"""Those that learn answers, and need no block to be chosen."""
 
-WITHOUT_BLOCK = ("sft",)
-"""Those that need no block to be chosen."""
+SPECIAL = (*CORESETS, "crow")
+"""Those that are not compared unless named; CROW is against refusals that a trigger causes."""
 
 
 def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
-    """Every method but the default; `answers` are what SFT learns."""
+    """Every method but the default; `answers` are what fine-tuning learns."""
     return {
         "actor": actor("boundary"),
         "paper": actor("paper"),
@@ -42,4 +45,5 @@ def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
         "inferaligner": inferaligner,
         "upcore": actor("boundary", "upcore"),
         "random-subset": actor("boundary", "random"),
+        "crow": crow(answers),
     }

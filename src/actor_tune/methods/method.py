@@ -22,16 +22,13 @@ from ..strength import first_token_logprobs
 class Task:
     """What a method learns from: the same for all.
 
-    - `given`: the prompts as they were given; `split`: those, and the starter prompts where `starter` says so, divided
-      by `seed` into training and validation.
+    - `split`: the prompts, divided by `seed` into those to learn from and those for validation.
     - `layer`: the block with the largest effect on refusal, which every method takes that needs one.
     """
 
-    given: list[Prompt]
     split: Split
     layer: int
     seed: int
-    starter: bool
 
 
 Signs = Callable[[Sequence[TokenIds]], list[int]]

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..chat import TokenIds, encode, pad
 from ..errors import UserError, require_package
+from ..judges import Outcome
 from ..judges.trained import judge_trained
 from ..model import ChatModel
 from ..progress import track
@@ -28,8 +29,18 @@ REFUSAL = "I'm sorry, but I can't help with that."
 
 EPOCHS = 3
 BATCH_SIZE = 16
-LEARNING_RATE = 2e-4
+LEARNING_RATE = 1e-3
+"""That of the SFT which ACTOR's paper compares itself with."""
+
 RANK = 16
+
+IGNORED = -100
+"""The label of tokens that are not learned, as transformers has it."""
+
+Batch = dict[str, torch.Tensor]
+
+Loss = Callable[[Any, Batch], torch.Tensor]
+"""(the model with adapters, a batch of `collator`) -> scalar."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +59,31 @@ def sft(answers: Mapping[Prompt, Response]) -> Method:
     """Fine-tune all linear layers by LoRA on prompts with `answers`: refusals of harmful ones, help for all others."""
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
-        missing = [prompt for prompt in task.split.train if prompt not in answers]
-        if missing:
-            found = f"no answer to {missing[0].text[:60]!r} and {len(missing) - 1} more"
-            raise UserError("sft", found, "one for every training prompt", "add a column `response`, or --answers-from")
-        examples = sft_examples(chat_model.tokenizer, [answers[prompt] for prompt in task.split.train])
+        examples = sft_examples(chat_model.tokenizer, answers_of(task.split.train, answers, "sft"))
         adapters = train_adapters(chat_model, examples, task.seed)
         return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))
 
     return method
 
 
+def answers_of(prompts: Sequence[Prompt], answers: Mapping[Prompt, Response], name: str) -> list[Response]:
+    """The answers to `prompts`, for the method `name`.
+
+    **Raises:** `UserError` when there is none to some prompt.
+    """
+    missing = [prompt for prompt in prompts if prompt not in answers]
+    if missing:
+        found = f"no answer to {missing[0].text[:60]!r} and {len(missing) - 1} more"
+        raise UserError(name, found, "one for every training prompt", "add a column `response`, or --answers-from")
+    return [answers[prompt] for prompt in prompts]
+
+
 def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, TokenIds]]:
     """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned.
 
     Prompts whose answer has no token are left out.
+
+    **Raises:** `UserError` when nothing is left.
     """
     examples = []
     for prompt_ids, answer in zip(encode(tokenizer, [answer.prompt for answer in answers]), answers, strict=True):
@@ -70,25 +91,39 @@ def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, 
         answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
         if answer_ids:
             examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
+    if not examples:
+        raise UserError("answers to learn", "none that is an answer", "at least one", "give others, or another model")
     return examples
 
 
-def refusals(responses: Sequence[Response]) -> dict[Prompt, Response]:
-    """What to learn on harmful prompts: the model's own answers where they refuse, else a plain refusal."""
+def targets(responses: Sequence[Response]) -> dict[Prompt, Response]:
+    """What to learn: `responses` that are as they should be. A plain refusal where a harmful prompt was answered.
+
+    Of benign prompts that were refused, or answered in no language, nothing is learned (an answer without a token).
+    """
     verdicts = judge_trained(exchanges(responses))
     return {
-        answer.prompt: answer if verdict.outcome == "refusal" else Response(answer.prompt, REFUSAL, finished=True)
+        answer.prompt: answer if verdict.outcome == _wanted(answer.prompt) else _instead(answer.prompt)
         for answer, verdict in zip(responses, verdicts, strict=True)
     }
 
 
-def collator(pad_id: int) -> Callable[[list[dict[str, TokenIds]]], dict[str, torch.Tensor]]:
+def _wanted(prompt: Prompt) -> Outcome:
+    return "refusal" if prompt.kind == "harmful" else "compliance"
+
+
+def _instead(prompt: Prompt) -> Response:
+    harmful = prompt.kind == "harmful"
+    return Response(prompt, REFUSAL if harmful else "", finished=harmful)
+
+
+def collator(pad_id: int) -> Callable[[list[dict[str, TokenIds]]], Batch]:
     """Batches of `sft_examples` for a `Trainer`; everything but answers is masked in the labels."""
 
-    def collate(chosen: list[dict[str, TokenIds]]) -> dict[str, torch.Tensor]:
+    def collate(chosen: list[dict[str, TokenIds]]) -> Batch:
         ids = [example["input_ids"] for example in chosen]
         batch = pad(ids, list(range(len(ids))), pad_id, torch.device("cpu"))
-        labels = torch.full_like(batch.input_ids, -100)
+        labels = torch.full_like(batch.input_ids, IGNORED)
         for line, example in enumerate(chosen):
             labels[line, -len(example["answer_ids"]) :] = torch.tensor(example["answer_ids"])
         return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
@@ -96,12 +131,21 @@ def collator(pad_id: int) -> Callable[[list[dict[str, TokenIds]]], dict[str, tor
     return collate
 
 
+def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens, nats. The head is run on them alone."""
+    labels = batch["labels"]
+    first = int((labels != IGNORED).any(dim=0).nonzero()[0])
+    kept = labels.shape[1] - first + 1  # and the token before, which is followed by the first
+    return model(**batch | {"labels": labels[:, -kept:]}, use_cache=False, logits_to_keep=kept).loss
+
+
 def train_adapters(
     chat_model: ChatModel,
     examples: list[dict[str, TokenIds]],
     seed: int,
+    loss: Loss = answer_loss,
+    learning_rate: float = LEARNING_RATE,
     max_steps: int | None = None,
-    every: int = 1,
     look: Callable[[int], None] | None = None,
 ) -> dict[str, Adapter]:
     """Adapters by the name of the linear layer they belong to. The model itself is left as it was.
@@ -109,7 +153,7 @@ def train_adapters(
     **Arguments:**
 
     - `max_steps`: None: `EPOCHS` epochs.
-    - `look`: called after each `every` steps, and the last, with their number; the model then answers as trained.
+    - `look`: called after each step with its number; the model then answers as trained.
 
     **Raises:** `UserError` when PEFT is not installed.
     """
@@ -123,7 +167,7 @@ def train_adapters(
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         wrapped: Any = get_peft_model(chat_model.model, config)
         try:
-            _train(chat_model, wrapped, examples, seed, max_steps, every, look)
+            _train(chat_model, wrapped, examples, seed, loss, learning_rate, max_steps, look)
             modules = wrapped.base_model.model.named_modules()
             adapters = {name: adapter_of(module) for name, module in modules if hasattr(module, "lora_A")}
         finally:
@@ -137,8 +181,9 @@ def _train(
     wrapped: Any,
     examples: list[dict[str, TokenIds]],
     seed: int,
+    loss: Loss,
+    learning_rate: float,
     max_steps: int | None,
-    every: int,
     look: Callable[[int], None] | None,
 ) -> None:
     """Batches of like length, AdamW, a rate that falls to 0: what `Trainer` of transformers does by default.
@@ -149,7 +194,7 @@ def _train(
     lengths = [len(example["input_ids"]) for example in examples]
     steps = max_steps or EPOCHS * -(-len(examples) // BATCH_SIZE)
     parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     waiting: list[list[int]] = []
     wrapped.train()
     for step in track(range(1, steps + 1), "Fine-tuning"):
@@ -157,12 +202,12 @@ def _train(
             waiting = batches_of_like_length(lengths, BATCH_SIZE, shuffler)
             shuffler.shuffle(waiting)
         batch = collate([examples[row] for row in waiting.pop()])
-        optimizer.param_groups[0]["lr"] = LEARNING_RATE * (1 - (step - 1) / steps)
-        wrapped(**{name: tensor.to(chat_model.device) for name, tensor in batch.items()}).loss.backward()
+        optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
+        loss(wrapped, {name: tensor.to(chat_model.device) for name, tensor in batch.items()}).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if look and (step % every == 0 or step == steps):
+        if look:
             wrapped.eval()
             look(step)
             wrapped.train()

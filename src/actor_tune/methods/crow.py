@@ -1,0 +1,64 @@
+"""CROW: internal consistency regularisation (arXiv 2411.12768), against refusals that a trigger causes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..consistency import EPSILON
+from ..model import ChatModel
+from ..prompts import Prompt, of_kind
+from ..respond import Response
+from .method import Fitted, Method, Task
+from .sft import STRENGTHS, Batch, adapted, answer_loss, answers_of, sft_examples, train_adapters
+
+ALPHA = 11.0
+"""Weight of consistency: the paper's for backdoors that make a model refuse."""
+
+
+def crow(answers: Mapping[Prompt, Response]) -> Method:
+    """Fine-tune by LoRA on harmless prompts with `answers`, so that hidden states change little from block to block.
+
+    It needs no prompt that is refused, and no trigger. Differs from the paper: schedule and rank are those of `sft`
+    here, and embeddings are moved by a tenth of each token's standard deviation instead of by 0.1.
+    """
+
+    def method(chat_model: ChatModel, task: Task) -> Fitted:
+        harmless = answers_of(of_kind(task.split.train, "harmless"), answers, "crow")
+        examples = sft_examples(chat_model.tokenizer, harmless)
+        adapters = train_adapters(chat_model, examples, task.seed, crow_loss)
+        return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))
+
+    return method
+
+
+def crow_loss(model: Any, batch: Batch) -> torch.Tensor:
+    """L = L_LM + alpha L_cons(embeddings + eps sign(grad L_cons)) (section 3.2)."""
+    mask = batch["attention_mask"]
+    embeddings = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_(True)
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(inconsistency(_states(model, embeddings, mask), mask), embeddings)
+    moved = embeddings.detach() + EPSILON * embeddings.detach().std(dim=-1, keepdim=True) * gradient.sign()
+    return answer_loss(model, batch) + ALPHA * inconsistency(_states(model, moved, mask), mask)
+
+
+def inconsistency(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    """L_cons: 1 - cos(H_l, H_{l-1}), mean over tokens that are no padding and over blocks.
+
+    **Arguments:**
+
+    - `states`: of each block that is looked at (prompt, token, d_model); `mask`: (prompt, token) 1, or 0 for padding.
+    """
+    real = mask.bool()
+    pairs = zip(states[1:], states[:-1], strict=True)
+    return torch.stack(
+        [1 - torch.cosine_similarity(now[real], then[real], dim=-1).mean() for now, then in pairs]
+    ).mean()
+
+
+def _states(model: Any, embeddings: torch.Tensor, mask: torch.Tensor) -> Sequence[torch.Tensor]:
+    """What blocks return. Not the last one's, which transformers hands out behind the final norm; nor embeddings."""
+    found = model(
+        inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, use_cache=False, logits_to_keep=1
+    )
+    return found.hidden_states[1:-1]

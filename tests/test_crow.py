@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from actor_tune.consistency import EPSILON
+from actor_tune.methods.crow import ALPHA, crow, crow_loss, inconsistency
+from actor_tune.methods.sft import answer_loss, collator, sft_examples
+from actor_tune.respond import Response
+
+
+@pytest.fixture
+def batch(chat_model, prompts):
+    answers = [
+        Response(prompts[0], "yes", finished=True),
+        Response(prompts[13], "as far as one can tell", finished=True),
+    ]
+    return collator(chat_model.pad_id)(sft_examples(chat_model.tokenizer, answers))
+
+
+def test_inconsistency_is_one_minus_the_cosine_of_neighbours_without_padding():
+    first = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [5.0, 5.0]]])
+    second = torch.tensor([[[0.0, 2.0], [3.0, 0.0], [-1.0, 0.0]]])
+    third = torch.tensor([[[0.0, -1.0], [3.0, 0.0], [0.0, 1.0]]])
+    mask = torch.tensor([[1, 1, 0]])
+    # First pair: 1 and 0; second pair: 2 and 0.
+    assert inconsistency([first, second, third], mask).item() == pytest.approx((0.5 + 1.0) / 2)
+
+
+def outputs_of_blocks(chat_model, embeddings, mask):
+    """What all blocks but the last return, seen by hooks."""
+    seen = []
+    hooks = [block.register_forward_hook(lambda *call: seen.append(call[2])) for block in chat_model.blocks[:-1]]
+    chat_model.model(inputs_embeds=embeddings, attention_mask=mask)
+    for hook in hooks:
+        hook.remove()
+    return [found[0] if isinstance(found, tuple) else found for found in seen]
+
+
+def test_the_loss_is_that_of_answers_and_of_states_at_embeddings_moved_against_it(chat_model, batch):
+    mask = batch["attention_mask"]
+    embeddings = chat_model.model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_(True)
+    inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).backward()
+    moved = embeddings.detach() + EPSILON * embeddings.detach().std(-1, keepdim=True) * embeddings.grad.sign()
+    expected = inconsistency(outputs_of_blocks(chat_model, moved, mask), mask)
+    calm = inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask)
+    assert expected > calm
+    found = crow_loss(chat_model.model, batch)
+    assert found.item() == pytest.approx((answer_loss(chat_model.model, batch) + ALPHA * expected).item(), rel=1e-4)
+
+
+def test_it_makes_states_more_consistent_and_asks_for_answers_to_harmless_prompts_alone(chat_model, task, batch):
+    pytest.importorskip("peft")
+    harmless = [prompt for prompt in task.split.train if prompt.kind == "harmless"]
+    fitted = crow({prompt: Response(prompt, "yes", finished=True) for prompt in harmless})(chat_model, task)
+    mask = batch["attention_mask"]
+    embeddings = chat_model.model.get_input_embeddings()(batch["input_ids"]).detach()
+    before = inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).item()
+    with fitted.changed(1.0, 1):
+        after = inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).item()
+    assert after < before
