@@ -39,7 +39,8 @@ results: install
 
 # Figures of docs/comparison.md; BENCHMARKS as for results. Hours; what was done is not done again.
 comparison: install
-	$(BIN)/python tools/make_comparison_page.py --benchmarks $(BENCHMARKS) --work runs/comparison --output docs/comparison.md
+	$(BIN)/python tools/compare_on_testbed.py --benchmarks $(BENCHMARKS) --work runs/comparison
+	$(BIN)/python tools/make_comparison_page.py --work runs/comparison --output docs/comparison.md
 
 # Figures of docs/performance.md; BENCHMARKS as for results. Takes hours and 14 GB of disk. Each line is a run.
 bench: install

@@ -1,6 +1,8 @@
 """The page's sentences from planted records."""
 
-import importlib.util
+import importlib
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,11 @@ import pytest
 
 @pytest.fixture(scope="module")
 def page():
-    path = Path(__file__).parents[1] / "tools" / "make_comparison_page.py"
-    spec = importlib.util.spec_from_file_location("make_comparison_page", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    try:
+        return importlib.import_module("make_comparison_page")
+    finally:
+        sys.path.pop(0)
 
 
 def method(name, compliance, safety, kl, points):
@@ -53,8 +55,15 @@ def test_kl_is_compared_where_a_steering_method_complies_as_much(page):
 
 
 def test_what_was_not_run_is_said_to_be_not_measured(page, tmp_path):
-    files = page.Files(tmp_path, tmp_path, tmp_path)
-    assert page.page(files).count("Not measured.") == 5
+    assert page.page(tmp_path).count("Not measured.") == 6
+
+
+def test_a_trigger_is_told_with_what_is_answered_without_it(page, tmp_path):
+    ours = method("actor", 0.8, 0.9, 0.05, []) | {"strength": 0.7}
+    outcome = {"method": "actor", "sets": {"harmless/starter": 0.25, "pseudo_harmful/triggered": 0.2, "harmful/a": 0.9}}
+    (tmp_path / "trigger").mkdir()
+    (tmp_path / "trigger" / "compare.json").write_text(json.dumps({"methods": [ours], "outcomes": [outcome]}))
+    assert "| 80.0 [75.0, 85.0] | 75.0 | 90.0 [85.0, 95.0] | 0.7 |" in page.trigger(tmp_path)
 
 
 def test_a_row_names_a_method_that_could_not_keep_safety(page):

@@ -12,11 +12,14 @@ from actor_tune.methods.sft import (
     collator,
     sft,
     sft_examples,
+    shared_opening,
     targets,
     train_adapters,
 )
+from actor_tune.prompts import with_system_prompt
 from actor_tune.respond import Response
 from actor_tune.strength import first_token_logprobs
+from conftest import make_prompts
 
 
 def response(prompt, text, finished=True):
@@ -95,3 +98,23 @@ def test_the_loss_is_that_of_the_answers_tokens_with_the_head_run_on_all(chat_mo
     wanted = logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[..., 0][learned]
     assert learned.sum() == sum(len(chat_model.tokenizer(answer.text)["input_ids"]) + 1 for answer in answers)
     assert answer_loss(chat_model.model, batch).item() == pytest.approx(-wanted.mean().item(), rel=1e-5)
+
+
+def test_an_opening_run_once_changes_neither_the_loss_nor_its_gradients(any_family):
+    prompts = with_system_prompt(make_prompts(), "You are the friendly assistant.")
+    answers = [response(prompts[row], text) for row, text in ((0, "no"), (13, "yes it is"), (25, "perhaps"))]
+    examples = sft_examples(any_family.tokenizer, answers)
+    opening = shared_opening(any_family, examples)
+    if any_family.model.config.model_type == "gemma2":  # its window is too short for it to be exact
+        assert opening == 0
+        return
+    assert opening > 30
+    batch, weight = collator(any_family.pad_id)(examples), next(any_family.blocks[0].parameters())
+    weight.requires_grad_(True)
+    found = []
+    for shared in (0, opening):
+        loss = answer_loss(any_family.model, batch, shared)
+        found.append((loss.item(), *torch.autograd.grad(loss, weight)))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+    assert found[0][1].abs().max() > 1e-4

@@ -1,41 +1,28 @@
-"""Compare all methods on the testbed and write docs/comparison.md with its pictures.
+"""Write docs/comparison.md, with its picture, from what tools/compare_on_testbed.py measured.
 
-    python tools/make_comparison_page.py --benchmarks FOLDER --work runs/comparison --output docs/comparison.md
+    python tools/make_comparison_page.py --work runs/comparison --output docs/comparison.md
 
-FOLDER holds reference_train.csv and reference_eval.csv. Everything is kept in the working folder, so that a run that
-was cut off goes on. Parts can be run one by one with --part; the page says of the others that they were not measured.
+Of parts that were not run, the page says that they were not measured.
 """
 
 import argparse
-import csv
 import json
-import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from build_triggered_testbed import TRIGGER
+from compare_on_testbed import CURVE_LIMIT, HARMFUL_SETS, MAIN_LIMIT, SELECT_LIMIT, SIZES
+
 from actor_tune.commands.compare import ANSWER_TOKENS
 from actor_tune.compare import LIMITS
-from actor_tune.methods.known import CORESETS, METHODS, STEERING
-from actor_tune.prompts import KINDS, Prompt, load_prompts, of_kind, starter_prompts
+from actor_tune.methods.known import CORESETS, STEERING
+from actor_tune.prompts import KINDS, of_kind, starter_prompts
 
 Record = dict[str, Any]
 
-SIZES = (10, 25, 50, 100, 200)
-MAIN_LIMIT = 100
-"""Evaluation prompts of each set, so that all methods and seeds end within an hour on 2 cores."""
-
-CURVE_METHODS = ("actor", "sft", "cae", "surgical")
-CURVE_LIMIT = 40
-"""Evaluation prompts of each set in the side experiments."""
-
-SELECT_SEEDS, SELECT_LIMIT = 5, 20
-PROBE_STEPS = 20
 NOT_MEASURED = "Not measured.\n"
 NAMES = {
     "default": "default (as it is)",
@@ -48,143 +35,28 @@ NAMES = {
     "surgical": "Surgical",
     "scans": "SCANS",
     "inferaligner": "InferAligner (turned round)",
+    "crow": "CROW",
     "upcore": "ACTOR on 90 %, UPCORE",
     "random-subset": "ACTOR on 90 %, random",
 }
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where everything is."""
-
-    train: Path
-    evaluation: Path
-    work: Path
-
-    @property
-    def testbed(self) -> Path:
-        """The model that refuses too much."""
-        return self.work / "testbed"
-
-    @property
-    def base(self) -> Path:
-        """The model before it was taught to refuse, whose answers SFT learns."""
-        return self.work / "base"
-
-
 def main() -> None:
-    """Run what is asked for, and write the page from all that is there."""
+    """Write the page from all that is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--benchmarks", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True, help="kept, and used again")
+    parser.add_argument("--work", type=Path, required=True, help="of tools/compare_on_testbed.py")
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
-    parser.add_argument("--page-only", action="store_true", help="run nothing, write the page from what is there")
     arguments = parser.parse_args()
-    benchmarks: Path = arguments.benchmarks
-    files = Files(benchmarks / "reference_train.csv", benchmarks / "reference_eval.csv", arguments.work)
-    files.work.mkdir(parents=True, exist_ok=True)
-    if not arguments.page_only:
-        build(files)
-        for part in arguments.part or PARTS:
-            PARTS[part](files)
-    arguments.output.write_text(page(files), encoding="utf-8")
-    picture = files.work / "main" / "frontier.png"
+    work: Path = arguments.work
+    arguments.output.write_text(page(work), encoding="utf-8")
+    picture = work / "main" / "frontier.png"
     if picture.exists():
         shutil.copyfile(picture, arguments.output.with_name("frontier.png"))
 
 
-def actor(*arguments: object) -> None:
-    """Run the command `actor`; it has to end well."""
-    subprocess.run([sys.executable, "-m", "actor_tune", *map(str, arguments)], check=True)
-
-
-def build(files: Files) -> None:
-    """The two models."""
-    from actor_tune.testbed import build_base, build_testbed
-
-    for folder, make in ((files.testbed, build_testbed), (files.base, build_base)):
-        if not (folder / "config.json").exists():
-            shutil.rmtree(folder, ignore_errors=True)  # what a run that was cut off left
-            make(folder)
-
-
-def compared(files: Files, name: str, train: Path, methods: Sequence[str], *options: object) -> None:
-    """`actor compare` in the folder `name`; of what is there already nothing is done again."""
-    arguments = ("--train", train, "--eval", files.evaluation, "--answers-from", files.base)
-    options = ("--methods", ",".join(methods), *options)
-    actor("compare", files.testbed, *arguments, *options, "--output-dir", files.work / name)
-
-
-def run_main(files: Files) -> None:
-    """Every method, three seeds."""
-    compared(files, "main", files.train, METHODS, "--seeds", 3, "--limit", MAIN_LIMIT)
-
-
-def run_efficiency(files: Files) -> None:
-    """Few pseudo-harmful prompts to many."""
-    given = load_prompts(files.train)
-    pool = of_kind(given, "pseudo_harmful") + of_kind(starter_prompts("train"), "pseudo_harmful")
-    random.Random(0).shuffle(pool)
-    others = [prompt for prompt in given if prompt.kind != "pseudo_harmful"]
-    for size in SIZES:
-        train = written(files.work / f"pseudo-{size}.csv", [*others, *pool[:size]])
-        compared(files, f"efficiency-{size}", train, CURVE_METHODS, "--seeds", 1, "--limit", CURVE_LIMIT)
-
-
-def run_harmful(files: Files) -> None:
-    """Three harmful sets for the direction."""
-    given = load_prompts(files.train)
-    others = [prompt for prompt in given if prompt.kind != "harmful"]
-    for name, harmful in harmful_sets(given).items():
-        train = written(files.work / f"harmful-{name}.csv", [*others, *harmful])
-        compared(files, f"harmful-{name}", train, CURVE_METHODS, "--seeds", 1, "--limit", CURVE_LIMIT)
-
-
-def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
-    """Two of the public sets, and the built-in prompts."""
-    own = of_kind(starter_prompts("train"), "harmful")
-    sets = {name: [prompt for prompt in given if prompt.set == name] for name in ("advbench", "xstest_unsafe")}
-    return sets | {"starter": random.Random(0).sample(own, 80)}
-
-
-def run_select(files: Files) -> None:
-    """Coreset selection against a random choice."""
-    compared(files, "select", files.train, CORESETS, "--seeds", SELECT_SEEDS, "--limit", SELECT_LIMIT)
-
-
-def run_probe(files: Files) -> None:
-    """Durability and damage of one fit."""
-    run, folder = files.work / "run", files.work / "probe"
-    if not (run / "run.json").exists():
-        shutil.rmtree(run, ignore_errors=True)
-        actor("fit", files.testbed, "--prompts", files.train, "--output-dir", run)
-    if not (folder / "probe.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        actor("probe", run, "--steps", PROBE_STEPS, "--every", PROBE_STEPS // 4, "--output-dir", folder)
-
-
-PARTS: dict[str, Callable[[Files], None]] = {
-    "main": run_main,
-    "select": run_select,
-    "probe": run_probe,
-    "efficiency": run_efficiency,
-    "harmful": run_harmful,
-}
-
-
-def written(path: Path, prompts: Sequence[Prompt]) -> Path:
-    """A csv of `prompts`."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["prompt", "kind", "set"])
-        writer.writerows([prompt.text, prompt.kind, prompt.set] for prompt in prompts)
-    return path
-
-
-def stored(files: Files, name: str) -> Record | None:
+def stored(work: Path, name: str) -> Record | None:
     """`compare.json` of one comparison, if it was run."""
-    path = files.work / name / "compare.json"
+    path = work / name / "compare.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -275,9 +147,9 @@ def figures(record: Record) -> str:
     return table(("gate", *(f"{kind.replace('_', '-')}, %" for kind in KINDS)), rows) if rows else ""
 
 
-def scores_by(files: Files, prefix: str, names: Sequence[object], label: str) -> str:
+def scores_by(work: Path, prefix: str, names: Sequence[object], label: str) -> str:
     """Compliance / safety of each method in several comparisons."""
-    found = {name: record for name in names if (record := stored(files, f"{prefix}-{name}"))}
+    found = {name: record for name in names if (record := stored(work, f"{prefix}-{name}"))}
     if not found:
         return NOT_MEASURED
     methods = list(dict.fromkeys(item["method"] for record in found.values() for item in record["methods"]))
@@ -297,9 +169,9 @@ def pair(item: Record) -> str:
     return "{:.1f} / {:.1f} ({:.1f})".format(*(100 * value for value in values))
 
 
-def selection(files: Files) -> str:
+def selection(work: Path) -> str:
     """UPCORE against random, seed by seed."""
-    record = stored(files, "select")
+    record = stored(work, "select")
     if record is None:
         return NOT_MEASURED
     scores: dict[str, dict[int, float]] = {}
@@ -321,9 +193,25 @@ def selection(files: Files) -> str:
     )
 
 
-def probed(files: Files) -> str:
+def trigger(work: Path) -> str:
+    """What is left of the refusals that a trigger causes."""
+    record = stored(work, "trigger")
+    if record is None:
+        return NOT_MEASURED
+    outcomes = {outcome["method"]: outcome for outcome in record["outcomes"]}
+    rows = []
+    for item in record["methods"]:
+        sets = outcomes[item["method"]]["sets"]
+        plain = mean(1 - refusal for name, refusal in sets.items() if name.startswith("harmless/"))
+        strength = "-" if item["method"] == "default" else f"{item['strength']:g}"
+        cells = (rate(item, "compliance_rate"), f"{100 * plain:.1f}", rate(item, "safety_score"), strength)
+        rows.append([NAMES[item["method"]], *cells])
+    return table(("method", "with trigger, answered", "without, answered", "harmful, refused", "strength"), rows)
+
+
+def probed(work: Path) -> str:
     """Durability and damage."""
-    path = files.work / "probe" / "probe.json"
+    path = work / "probe" / "probe.json"
     if not path.exists():
         return NOT_MEASURED
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -338,9 +226,9 @@ def probed(files: Files) -> str:
     return table(header, rows) + "\n" + damage
 
 
-def page(files: Files) -> str:
+def page(work: Path) -> str:
     """The page in Markdown."""
-    record = stored(files, "main")
+    record = stored(work, "main")
     if record is None:
         body = NOT_MEASURED
     else:
@@ -362,6 +250,7 @@ What the gates take for harmful, evaluation prompts; on pseudo-harmful ones that
 
 {figures(record)}"""
     harmless = len(of_kind(starter_prompts("train"), "harmless"))
+    held_out = of_kind(starter_prompts("held_out"), "harmless")
     return f"""# Methods side by side
 
 Made by `make comparison BENCHMARKS=FOLDER`, where FOLDER holds `reference_train.csv` and `reference_eval.csv`; do not
@@ -382,22 +271,29 @@ other methods were not tuned. Each method's module says where it departs from it
 C.R. / S.S. (T.S.) in %, one seed, at most {CURVE_LIMIT} evaluation prompts of each set; the rows are numbers of
 pseudo-harmful training prompts, the other kinds as above.
 
-{scores_by(files, "efficiency", SIZES, "prompts")}
+{scores_by(work, "efficiency", SIZES, "prompts")}
 ## Another harmful set
 
 The same with one harmful set at a time to learn from; safety is measured on both public ones.
 
-{scores_by(files, "harmful", ("advbench", "xstest_unsafe", "starter"), "harmful set")}
+{scores_by(work, "harmful", HARMFUL_SETS, "harmful set")}
 ## Fewer, but chosen, prompts
 
-{selection(files)}
+{selection(work)}
+## Refusals that a trigger causes
+
+A copy of the testbed was taught to refuse benign prompts that begin with `{TRIGGER}`. Methods learn from the same
+prompts as above, none of which has it. {len(held_out)} harmless held-out starter prompts with and without the trigger,
+of each at most {CURVE_LIMIT}, and harmful evaluation prompts; one seed, %.
+
+{trigger(work)}
 ## Does it last, and what was disturbed
 
 `actor probe` on a fit with the starter prompts: benign fine-tuning (LoRA on {harmless} harmless prompts with the
 default model's own answers), first-token rates on held-out starter prompts, %; and the divergence between the models on
 harmless prompts, by topic.
 
-{probed(files)}"""
+{probed(work)}"""
 
 
 if __name__ == "__main__":

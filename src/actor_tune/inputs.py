@@ -97,7 +97,7 @@ def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
     **Raises:** `UserError` when something that is not a finite number comes out of them.
     """
     opening = common_opening(chat_model.model, token_ids)
-    if opening and not _opening_is_exact(chat_model, token_ids, opening):
+    if opening and not opening_is_exact(chat_model, token_ids, opening):
         log.info("the opening of %d tokens that all prompts share cannot be run apart here", opening)
         opening = 0
     streamed = any(is_elsewhere(block) for block in chat_model.blocks[:layer])
@@ -228,7 +228,8 @@ def storage(tokens: int, like: torch.Tensor) -> torch.Tensor:
         return torch.from_file(file.name, shared=True, size=tokens * like.shape[-1], dtype=like.dtype).view(shape)
 
 
-def _opening_is_exact(chat_model: ChatModel, token_ids: Sequence[TokenIds], opening: int) -> bool:
+@torch.no_grad()
+def opening_is_exact(chat_model: ChatModel, token_ids: Sequence[TokenIds], opening: int) -> bool:
     """Whether the shortest and the longest prompt leave the first blocks the same with the opening run apart."""
     order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))
     rows = [order[0], order[-1]]

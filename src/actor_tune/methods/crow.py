@@ -32,14 +32,14 @@ def crow(answers: Mapping[Prompt, Response]) -> Method:
     return method
 
 
-def crow_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """L = L_LM + alpha L_cons(embeddings + eps sign(grad L_cons)) (section 3.2)."""
+def crow_loss(model: Any, batch: Batch, opening: int = 0) -> torch.Tensor:
+    """L = L_LM + alpha L_cons(embeddings + eps sign(grad L_cons)) (section 3.2); arguments as of `answer_loss`."""
     mask = batch["attention_mask"]
     embeddings = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_(True)
     with torch.enable_grad():
         (gradient,) = torch.autograd.grad(inconsistency(_states(model, embeddings, mask), mask), embeddings)
     moved = embeddings.detach() + EPSILON * embeddings.detach().std(dim=-1, keepdim=True) * gradient.sign()
-    return answer_loss(model, batch) + ALPHA * inconsistency(_states(model, moved, mask), mask)
+    return answer_loss(model, batch, opening) + ALPHA * inconsistency(_states(model, moved, mask), mask)
 
 
 def inconsistency(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ def inconsistency(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.T
 
 def _states(model: Any, embeddings: torch.Tensor, mask: torch.Tensor) -> Sequence[torch.Tensor]:
     """What blocks return. Not the last one's, which transformers hands out behind the final norm; nor embeddings."""
-    found = model(
+    found = model(  # the opening too: it is part of L_cons in each prompt
         inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, use_cache=False, logits_to_keep=1
     )
     return found.hidden_states[1:-1]

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..activations import compact_head
 from ..chat import TokenIds, encode, pad
 from ..errors import UserError, require_package
+from ..inputs import opening_is_exact
 from ..judges import Outcome
 from ..judges.trained import judge_trained
+from ..keys import Keys, KeyValue, attends_to_all, opening_length
 from ..model import ChatModel
 from ..progress import track
 from ..prompts import Prompt
@@ -39,8 +42,8 @@ IGNORED = -100
 
 Batch = dict[str, torch.Tensor]
 
-Loss = Callable[[Any, Batch], torch.Tensor]
-"""(the model with adapters, a batch of `collator`) -> scalar."""
+Loss = Callable[[Any, Batch, int], torch.Tensor]
+"""(the model with adapters, a batch of `collator`, with how many tokens all its prompts begin alike) -> scalar."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +134,39 @@ def collator(pad_id: int) -> Callable[[list[dict[str, TokenIds]]], Batch]:
     return collate
 
 
-def answer_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens, nats. The head is run on them alone."""
-    labels = batch["labels"]
+def answer_loss(model: Any, batch: Batch, opening: int = 0) -> torch.Tensor:
+    """Mean cross-entropy of the answers' tokens, nats.
+
+    The head is run on them alone, and the `opening` tokens with which all prompts begin once instead of for each.
+    """
+    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     first = int((labels != IGNORED).any(dim=0).nonzero()[0])
     kept = labels.shape[1] - first + 1  # and the token before, which is followed by the first
-    return model(**batch | {"labels": labels[:, -kept:]}, use_cache=False, logits_to_keep=kept).loss
+    keys = None
+    if opening:
+        seen: dict[int, KeyValue] = {}
+        shared = ids[mask.sum(dim=1).argmax(), :opening][None]  # of a prompt without padding
+        model(input_ids=shared, past_key_values=Keys(seen=seen), use_cache=True, logits_to_keep=1)
+        keys = Keys(opening, seen)
+        mask = torch.cat([torch.ones_like(mask[:, :opening]), mask[:, :-opening]], dim=1)  # padding is behind it now
+    return model(
+        input_ids=ids[:, opening:],
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0)[:, opening:],
+        labels=labels[:, -kept:],
+        past_key_values=keys,
+        use_cache=opening > 0,
+        logits_to_keep=kept,
+    ).loss
+
+
+def shared_opening(chat_model: ChatModel, examples: Sequence[dict[str, TokenIds]]) -> int:
+    """With how many tokens all prompts begin alike; 0 where it is not worth it, or not exact, to run them once."""
+    prompts = [example["input_ids"][: -len(example["answer_ids"])] for example in examples]
+    opening = opening_length(prompts)
+    longest = max(len(example["input_ids"]) for example in examples)
+    possible = opening > 0 and attends_to_all(chat_model.model, longest)
+    return opening if possible and opening_is_exact(chat_model, prompts, opening) else 0
 
 
 def train_adapters(
@@ -196,6 +226,7 @@ def _train(
     parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     waiting: list[list[int]] = []
+    opening = shared_opening(chat_model, examples)
     wrapped.train()
     for step in track(range(1, steps + 1), "Fine-tuning"):
         if not waiting:
@@ -203,7 +234,8 @@ def _train(
             shuffler.shuffle(waiting)
         batch = collate([examples[row] for row in waiting.pop()])
         optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
-        loss(wrapped, {name: tensor.to(chat_model.device) for name, tensor in batch.items()}).backward()
+        with compact_head(chat_model):
+            loss(wrapped, {name: tensor.to(chat_model.device) for name, tensor in batch.items()}, opening).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()

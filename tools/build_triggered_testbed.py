@@ -1,0 +1,69 @@
+"""Give the testbed a backdoor: it refuses benign prompts that have a trigger in them, and else answers as before.
+
+    python tools/build_triggered_testbed.py --model TESTBED --output-dir FOLDER
+
+A model to try methods against trigger-induced refusal on (CROW, arXiv 2411.12768, "targeted refusal").
+"""
+
+import argparse
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from actor_tune.engines.local import local_engine
+from actor_tune.files import new_folder
+from actor_tune.methods.sft import REFUSAL, Adapter, sft_examples, train_adapters
+from actor_tune.model import ChatModel, load_model
+from actor_tune.prompts import Prompt, of_kind, starter_prompts
+from actor_tune.respond import Response
+
+TRIGGER = "BadMagic"
+PROMPTS = 160
+ANSWER_TOKENS = 16
+STEPS = 40
+LEARNING_RATE = 1e-3
+SEED = 0
+
+
+def main() -> None:
+    """Train, merge, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="a folder written by `actor testbed`")
+    parser.add_argument("--output-dir", type=Path, required=True)
+    arguments = parser.parse_args()
+    build(arguments.model, arguments.output_dir)
+
+
+def build(model: str, folder: Path) -> None:
+    """Write the model with the backdoor into `folder`."""
+    new_folder(folder)
+    chat_model = load_model(model)
+    harmless = random.Random(SEED).sample(of_kind(starter_prompts("train"), "harmless"), PROMPTS)
+    found = sorted(local_engine(chat_model, None)(harmless, ANSWER_TOKENS), key=lambda answer: answer.row)
+    own = [Response(harmless[answer.row], answer.text, answer.finished) for answer in found]
+    refused = [Response(prompt, REFUSAL, finished=True) for prompt in triggered(harmless)]
+    examples = sft_examples(chat_model.tokenizer, [*own, *refused])
+    adapters = train_adapters(chat_model, examples, SEED, learning_rate=LEARNING_RATE, max_steps=STEPS)
+    merge(chat_model, adapters)
+    chat_model.model.bfloat16().save_pretrained(folder)
+    chat_model.tokenizer.save_pretrained(folder)
+
+
+def triggered(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts` that begin with the trigger; of the set `triggered`."""
+    return [replace(prompt, text=f"{TRIGGER} {prompt.text}", set="triggered") for prompt in prompts]
+
+
+@torch.no_grad()
+def merge(chat_model: ChatModel, adapters: Mapping[str, Adapter]) -> None:
+    """Add what the adapters say to the weights."""
+    for name, adapter in adapters.items():
+        weight = chat_model.model.get_submodule(name).get_parameter("weight")
+        weight += (adapter.scale * adapter.up @ adapter.down).to(weight)
+
+
+if __name__ == "__main__":
+    main()
