@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 import torch
 
 from actor_tune.consistency import EPSILON
+from actor_tune.errors import UserError
 from actor_tune.methods.crow import ALPHA, crow, crow_loss, inconsistency
-from actor_tune.methods.sft import answer_loss, collator, sft_examples
+from actor_tune.methods.sft import adapted, answer_loss, collator, sft_examples, train_adapters
 from actor_tune.respond import Response
 
 
@@ -47,13 +50,22 @@ def test_the_loss_is_that_of_answers_and_of_states_at_embeddings_moved_against_i
     assert found.item() == pytest.approx((answer_loss(chat_model.model, batch) + ALPHA * expected).item(), rel=1e-4)
 
 
-def test_it_makes_states_more_consistent_and_asks_for_answers_to_harmless_prompts_alone(chat_model, task, batch):
+def test_states_become_more_consistent_than_by_learning_the_same_answers_alone(chat_model, task, batch):
     pytest.importorskip("peft")
     harmless = [prompt for prompt in task.split.train if prompt.kind == "harmless"]
-    fitted = crow({prompt: Response(prompt, "yes", finished=True) for prompt in harmless})(chat_model, task)
+    answers = {prompt: Response(prompt, "yes", finished=True) for prompt in harmless}  # to no other prompt
+    examples = sft_examples(chat_model.tokenizer, [*answers.values()])
+    plain = train_adapters(chat_model, examples, task.seed)
     mask = batch["attention_mask"]
     embeddings = chat_model.model.get_input_embeddings()(batch["input_ids"]).detach()
-    before = inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).item()
-    with fitted.changed(1.0, 1):
-        after = inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).item()
-    assert after < before
+    found = []
+    for change in (adapted(chat_model, plain, 1.0), crow(answers)(chat_model, task).changed(1.0, 1)):
+        with change:
+            found.append(inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).item())
+    assert found[1] < found[0]
+
+
+def test_a_model_of_two_blocks_is_refused_in_a_sentence(task, chat_model):
+    short = dataclasses.replace(chat_model, blocks=chat_model.blocks[:2])
+    with pytest.raises(UserError, match="2 blocks"):
+        crow({})(short, task)

@@ -118,3 +118,12 @@ def test_an_opening_run_once_changes_neither_the_loss_nor_its_gradients(any_fami
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
     assert found[0][1].abs().max() > 1e-4
+
+
+def test_a_kind_of_which_no_answer_can_be_learned_is_named(chat_model, task):
+    answers = {
+        prompt: response(prompt, "no" if prompt.kind == "harmful" else "", finished=False)
+        for prompt in task.split.train
+    }
+    with pytest.raises(UserError, match="none of 9 harmless prompts was answered as it should be"):
+        sft(answers)(chat_model, task)

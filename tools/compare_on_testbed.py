@@ -139,7 +139,8 @@ def run_harmful(files: Files) -> None:
 def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     """Two of the public sets, and the built-in prompts."""
     own = random.Random(0).sample(of_kind(starter_prompts("train"), "harmful"), 80)
-    return {name: [prompt for prompt in given if prompt.set == name] or own for name in HARMFUL_SETS}
+    sets = {name: [prompt for prompt in given if prompt.set == name] for name in HARMFUL_SETS}
+    return sets | {"starter": own}
 
 
 def run_trigger(files: Files) -> None:

@@ -37,6 +37,7 @@ from .respond import Response, respond
 from .resume import open_request
 from .strength import Limits, Trial, excess, first_token_logprobs, trials
 from .tables import read_text
+from .wiring import check_effect, check_reading
 
 log = logging.getLogger(__name__)
 
@@ -157,6 +158,9 @@ class _Seed:
             found = scan_candidates(self.ground.chat_model, self.split, self._settings)
             layer = found.best().layer
             restore_precision(self.ground.chat_model, layer)
+            token_ids = encode(self.ground.chat_model.tokenizer, self.split.train)
+            check_reading(self.ground.chat_model, layer, token_ids)
+            check_effect(self.ground.chat_model, layer, token_ids)
             self.scan_seconds = time.perf_counter() - start
             self._task = Task(self.split, layer, self.seed)
         return self._task

@@ -1,5 +1,6 @@
 """`actor compare`."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,8 @@ from ..files import sha256_of
 from ..presets import parse_prompts_option
 from ..prompts import KINDS, Kind, Prompt, distinct, load_responses, of_kind
 from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, placement_of
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..compare import Contest
@@ -81,7 +84,8 @@ def compare(
     if tuned:
         where = f"--methods {','.join(tuned)}"
         require_package(where, "peft", "testbed")
-        missing = [prompt for prompt in learned if prompt.kind != "harmful" and prompt not in written]
+        wanted = learned if "sft" in tuned else of_kind(learned, "harmless")
+        missing = [prompt for prompt in wanted if prompt.kind != "harmful" and prompt not in written]
         if missing and answers_from is None:
             found = f"no answers to {len(missing)} benign prompts"
             fix = "add it, add a column `response` to --train, or leave them out of --methods"
@@ -93,10 +97,20 @@ def compare(
     request = begin(model, contest, names, output_dir)
     answers: dict[Prompt, Response] = {}
     if tuned:
-        answers = _answers(model, answers_from, written, learned, contest, placement, output_dir)
+        answers = _answers(model, answers_from, written, wanted, contest, placement, output_dir)
     by_name = all_methods(answers)
     left_out = [leak.prompt.text for leak in planned.leaks]
-    note = {**request, "command": command_line(), "versions": versions(), "leaked": len(left_out), "left_out": left_out}
+    not_learned = [prompt.text for prompt, answer in answers.items() if not answer.text]
+    if not_learned:
+        log.warning("%d of %d answers are not as they should be, and are not learned", len(not_learned), len(answers))
+    note = {
+        **request,
+        "not_learned": not_learned,
+        "command": command_line(),
+        "versions": versions(),
+        "leaked": len(left_out),
+        "left_out": left_out,
+    }
     chosen = {name: by_name[name] for name in names}
     results = run_compare(load(model, placement), contest, chosen, output_dir, note)
     console.print(compare_table(results))

@@ -6,14 +6,18 @@ from typing import Any
 import torch
 
 from ..consistency import EPSILON
+from ..errors import UserError
 from ..model import ChatModel
 from ..prompts import Prompt, of_kind
 from ..respond import Response
 from .method import Fitted, Method, Task
-from .sft import STRENGTHS, Batch, adapted, answer_loss, answers_of, sft_examples, train_adapters
+from .sft import Batch, adapted, answer_loss, answers_of, sft_examples, train_adapters
 
 ALPHA = 11.0
 """Weight of consistency: the paper's for backdoors that make a model refuse."""
+
+STRENGTHS = (1.0,)
+"""All of it, as in the paper: compliance on prompts without a trigger tells nothing of how much is needed."""
 
 
 def crow(answers: Mapping[Prompt, Response]) -> Method:
@@ -24,6 +28,8 @@ def crow(answers: Mapping[Prompt, Response]) -> Method:
     """
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
+        if len(chat_model.blocks) < 3:
+            raise UserError(chat_model.name, f"{len(chat_model.blocks)} blocks", "at least 3", "leave crow out")
         harmless = answers_of(of_kind(task.split.train, "harmless"), answers, "crow")
         examples = sft_examples(chat_model.tokenizer, harmless)
         adapters = train_adapters(chat_model, examples, task.seed, crow_loss)
@@ -36,8 +42,7 @@ def crow_loss(model: Any, batch: Batch, opening: int = 0) -> torch.Tensor:
     """L = L_LM + alpha L_cons(embeddings + eps sign(grad L_cons)) (section 3.2); arguments as of `answer_loss`."""
     mask = batch["attention_mask"]
     embeddings = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_(True)
-    with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(inconsistency(_states(model, embeddings, mask), mask), embeddings)
+    (gradient,) = torch.autograd.grad(inconsistency(_states(model, embeddings, mask), mask), embeddings)
     moved = embeddings.detach() + EPSILON * embeddings.detach().std(dim=-1, keepdim=True) * gradient.sign()
     return answer_loss(model, batch, opening) + ALPHA * inconsistency(_states(model, moved, mask), mask)
 
@@ -59,6 +64,11 @@ def inconsistency(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.T
 def _states(model: Any, embeddings: torch.Tensor, mask: torch.Tensor) -> Sequence[torch.Tensor]:
     """What blocks return. Not the last one's, which transformers hands out behind the final norm; nor embeddings."""
     found = model(  # the opening too: it is part of L_cons in each prompt
-        inputs_embeds=embeddings, attention_mask=mask, output_hidden_states=True, use_cache=False, logits_to_keep=1
+        inputs_embeds=embeddings,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+        output_hidden_states=True,
+        use_cache=False,
+        logits_to_keep=1,
     )
     return found.hidden_states[1:-1]

@@ -19,13 +19,13 @@ from ..judges.trained import judge_trained
 from ..keys import Keys, KeyValue, attends_to_all, opening_length
 from ..model import ChatModel
 from ..progress import track
-from ..prompts import Prompt
+from ..prompts import KINDS, Prompt, of_kind
 from ..respond import Response
 from ..results import exchanges
 from ..train import batches_of_like_length
 from .method import Fitted, Method, Task
 
-STRENGTHS = (0.25, 0.5, 0.75, 1.0)
+STRENGTHS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Share of what the adapters add."""
 
 REFUSAL = "I'm sorry, but I can't help with that."
@@ -72,12 +72,17 @@ def sft(answers: Mapping[Prompt, Response]) -> Method:
 def answers_of(prompts: Sequence[Prompt], answers: Mapping[Prompt, Response], name: str) -> list[Response]:
     """The answers to `prompts`, for the method `name`.
 
-    **Raises:** `UserError` when there is none to some prompt.
+    **Raises:** `UserError` when there is none to some prompt, or none to be learned to any of a kind.
     """
     missing = [prompt for prompt in prompts if prompt not in answers]
     if missing:
         found = f"no answer to {missing[0].text[:60]!r} and {len(missing) - 1} more"
         raise UserError(name, found, "one for every training prompt", "add a column `response`, or --answers-from")
+    for kind in KINDS:
+        of_this = of_kind(prompts, kind)
+        if of_this and not any(answers[prompt].text for prompt in of_this):
+            found = f"none of {len(of_this)} {kind} prompts was answered as it should be"
+            raise UserError(name, found, "an answer to learn", "choose another model for --answers-from")
     return [answers[prompt] for prompt in prompts]
 
 
@@ -85,8 +90,6 @@ def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, 
     """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned.
 
     Prompts whose answer has no token are left out.
-
-    **Raises:** `UserError` when nothing is left.
     """
     examples = []
     for prompt_ids, answer in zip(encode(tokenizer, [answer.prompt for answer in answers]), answers, strict=True):
@@ -94,15 +97,13 @@ def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, 
         answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
         if answer_ids:
             examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
-    if not examples:
-        raise UserError("answers to learn", "none that is an answer", "at least one", "give others, or another model")
     return examples
 
 
 def targets(responses: Sequence[Response]) -> dict[Prompt, Response]:
-    """What to learn: `responses` that are as they should be. A plain refusal where a harmful prompt was answered.
+    """What to learn: `responses` that refuse harmful prompts and help with the others, as the trained judge sees it.
 
-    Of benign prompts that were refused, or answered in no language, nothing is learned (an answer without a token).
+    Instead of all others, a plain refusal of harmful prompts, and nothing (an answer without a token) of benign ones.
     """
     verdicts = judge_trained(exchanges(responses))
     return {
