@@ -47,7 +47,7 @@ def chosen():
 
 def run(chat_model, folder, chosen, seeds=1):
     torch.manual_seed(0)
-    begin("tiny", contest(seeds), [*chosen], folder)
+    begin("tiny", contest(seeds), folder)
     return compare.run(chat_model, contest(seeds), chosen, folder, {"command": "test"})
 
 
@@ -64,13 +64,23 @@ def test_every_method_is_measured_and_a_second_run_measures_nothing_again(saved_
     assert [item.scores for item in run(saved_model, tmp_path / "c", chosen)] == [item.scores for item in found]
 
 
+def test_a_method_is_added_to_a_comparison_without_the_others_being_asked_again(saved_model, tmp_path, chosen):
+    few = {name: chosen[name] for name in ("actor", "cae")}
+    found = run(saved_model, tmp_path / "c", few)
+    kept = (tmp_path / "c" / "cae-0.json").stat().st_mtime_ns
+    more = run(saved_model, tmp_path / "c", chosen)
+    assert [item.method for item in more] == ["default", "actor", "cae", "inferaligner"]
+    assert more[:3] == found
+    assert (tmp_path / "c" / "cae-0.json").stat().st_mtime_ns == kept
+
+
 def test_another_contest_in_the_same_folder_is_refused(saved_model, tmp_path, chosen):
-    begin("tiny", contest(), ["cae"], tmp_path / "c")
-    begin("tiny", contest(), ["cae"], tmp_path / "c")
+    begin("tiny", contest(), tmp_path / "c")
+    begin("tiny", contest(), tmp_path / "c")
     with pytest.raises(UserError, match="begun with model"):
-        begin("other", contest(), ["cae"], tmp_path / "c")
+        begin("other", contest(), tmp_path / "c")
     with pytest.raises(UserError, match="begun with seeds"):
-        begin("tiny", contest(seeds=2), ["cae"], tmp_path / "c")
+        begin("tiny", contest(seeds=2), tmp_path / "c")
 
 
 def test_a_run_that_was_cut_off_goes_on_with_its_answers_at_the_same_strength(
@@ -87,7 +97,7 @@ def test_a_run_that_was_cut_off_goes_on_with_its_answers_at_the_same_strength(
 
 
 def test_an_outcome_of_another_version_is_named(saved_model, tmp_path, chosen):
-    begin("tiny", contest(), [*chosen], tmp_path / "c")
+    begin("tiny", contest(), tmp_path / "c")
     (tmp_path / "c" / "default.json").write_text('{"method": "default"}')
     with pytest.raises(UserError, match="no outcome of this version"):
         run(saved_model, tmp_path / "c", chosen)

@@ -27,7 +27,7 @@ MAIN_LIMIT = 100
 """Evaluation prompts of each set, so that all methods and seeds end within an hour on 2 cores."""
 
 CURVE_METHODS = ("actor", "sft", "cae", "surgical")
-CURVE_LIMIT = 40
+CURVE_LIMIT = 30
 """Evaluation prompts of each set in the side experiments."""
 
 SELECT_SEEDS, SELECT_LIMIT = 5, 20

@@ -65,8 +65,8 @@ class Contest:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def begin(model: str, contest: Contest, methods: Sequence[str], folder: Path) -> dict[str, Any]:
-    """Begin the comparison of `methods` in `folder`, or go on with it. Returns what was asked for.
+def begin(model: str, contest: Contest, folder: Path) -> dict[str, Any]:
+    """Begin a comparison in `folder`, or go on with it, with the same methods or others. Returns what was asked for.
 
     **Raises:** `UserError` when the folder holds anything else.
     """
@@ -74,7 +74,6 @@ def begin(model: str, contest: Contest, methods: Sequence[str], folder: Path) ->
         "model": model,
         "train_sha256": fingerprint(contest.given),
         "evaluation_sha256": fingerprint(contest.evaluation),
-        "methods": list(methods),
         "seeds": contest.seeds,
         "starter": contest.starter,
         "max_new_tokens": contest.max_new_tokens,

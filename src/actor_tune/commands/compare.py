@@ -27,7 +27,11 @@ ANSWER_TOKENS = 24
 def compare(
     model: Model,
     output_dir: Annotated[
-        Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
+        Path,
+        typer.Option(
+            help="Folder for the results: new, or one begun with the same command, whatever its methods.",
+            metavar="DIR",
+        ),
     ],
     train: Annotated[str, typer.Option(help="Prompts of all three kinds to learn from.", metavar="FILE|NAME")],
     evaluation: Annotated[
@@ -91,10 +95,11 @@ def compare(
             fix = "add it, add a column `response` to --train, or leave them out of --methods"
             raise UserError(where, found, "--answers-from MODEL", fix)
     # The file's hash stands for the responses in it.
-    settings = {"dtype": dtype, "answers_from": answers_from, "train": sha256_of(Path(train)) if written else train}
+    source = sha256_of(Path(train)) if Path(train).is_file() else train
+    settings = {"dtype": dtype, "answers_from": answers_from, "train": source}
     contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens, settings)
     placement = placement_of(device, dtype, None, "none", "none")
-    request = begin(model, contest, names, output_dir)
+    request = begin(model, contest, output_dir)
     answers: dict[Prompt, Response] = {}
     if tuned:
         answers = _answers(model, answers_from, written, wanted, contest, placement, output_dir)
