@@ -62,7 +62,7 @@ def merge(chat_model: ChatModel, adapters: Mapping[str, Adapter]) -> None:
     """Add what the adapters say to the weights."""
     for name, adapter in adapters.items():
         weight = chat_model.model.get_submodule(name).get_parameter("weight")
-        weight += (adapter.scale * adapter.up @ adapter.down).to(weight)
+        weight.add_((adapter.scale * adapter.up @ adapter.down).to(weight))
 
 
 if __name__ == "__main__":

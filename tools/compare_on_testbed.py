@@ -104,10 +104,11 @@ def compared(
     limit: int = CURVE_LIMIT,
     model: Path | None = None,
     evaluation: Path | None = None,
+    starter: bool = False,
 ) -> None:
     """`actor compare` in the folder `name`; of what is there already nothing is done again."""
     data = ("--train", train, "--eval", evaluation or files.evaluation, "--answers-from", files.base)
-    options = ("--methods", ",".join(methods), "--seeds", seeds, "--limit", limit)
+    options = ("--methods", ",".join(methods), "--seeds", seeds, "--limit", limit, *(["--starter"] if starter else []))
     actor("compare", model or files.testbed, *data, *options, "--output-dir", files.work / name)
 
 
@@ -134,6 +135,7 @@ def run_harmful(files: Files) -> None:
     for name, harmful in harmful_sets(given).items():
         train = written(files.work / f"harmful-{name}.csv", [*others, *harmful])
         compared(files, f"harmful-{name}", train, CURVE_METHODS)
+        compared(files, f"harmful-with-starter-{name}", train, ("actor",), starter=True)
 
 
 def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:

@@ -172,6 +172,12 @@ def scores_by(work: Path, prefix: str, names: Sequence[object], label: str) -> s
         by_name = {item["method"]: item for item in record["methods"]}
         cells = [pair(by_name[method]) if method in by_name else "-" for method in methods]
         rows.append([str(name), *cells])
+    scores = [
+        [item["tradeoff_score"] for record in found.values() for item in record["methods"] if item["method"] == method]
+        for method in methods
+    ]
+    widths = [f"{100 * (max(known) - min(known)):.1f}" if None not in known else "-" for known in scores]
+    rows.append(["largest difference in T.S.", *widths])
     return table((label, *(NAMES[method] for method in methods)), rows)
 
 
@@ -290,9 +296,13 @@ pseudo-harmful training prompts, the other kinds as above.
 {scores_by(work, "efficiency", SIZES, "prompts")}
 ## Another harmful set
 
-The same with one harmful set at a time to learn from; safety is measured on both public ones.
+The same with one harmful set at a time to learn from; safety is measured on both public ones. A strength that keeps
+safety on harmful prompts like those given need not keep it on others.
 
 {scores_by(work, "harmful", HARMFUL_SETS, "harmful set")}
+As `actor fit` does it, with all starter prompts besides, each pseudo-harmful one with a harmful twin:
+
+{scores_by(work, "harmful-with-starter", HARMFUL_SETS, "harmful set")}
 ## Fewer, but chosen, prompts
 
 {selection(work)}
