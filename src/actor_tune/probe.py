@@ -90,7 +90,7 @@ def durability(
 
 def topics(prompts: Sequence[Prompt], count: int = TOPICS, seed: int = 0) -> dict[str, list[int]]:
     """`prompts` in at most `count` groups of like words (k-means on TF-IDF): name -> rows."""
-    vectorizer = TfidfVectorizer(stop_words="english")
+    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", stop_words="english")
     try:
         vectors = vectorizer.fit_transform([prompt.text for prompt in prompts])
     except ValueError:  # nothing but stop words
