@@ -32,7 +32,7 @@ from actor_tune.activations import compact_head, hidden_of
 from actor_tune.chat import encode, pad, rows_by_length
 from actor_tune.direction import refusal_direction
 from actor_tune.fit import BOUNDARY_SHIFTS, PAPER_SCHEDULE, Fit, Settings, fit, prepare
-from actor_tune.methods.sft import collator
+from actor_tune.lora import collator
 from actor_tune.model import ChatModel
 from actor_tune.prompts import Prompt, load_prompts
 from actor_tune.targets import HARMFUL, HARMLESS, boundary_targets, distance_loss, kind_codes

@@ -438,6 +438,7 @@ ORDER = [
     "benchmarks",
     "results",
     "measure",
+    "lora",
     "methods",
     "outcomes",
     "compare",

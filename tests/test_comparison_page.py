@@ -1,4 +1,4 @@
-"""The page's sentences from planted records."""
+"""The page's sentences from planted records, and what the experiments behind it learn from."""
 
 import importlib
 import json
@@ -6,15 +6,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+from actor_tune.chat import encode
+from actor_tune.lora import Adapter, adapted
+from actor_tune.prompts import Prompt
+
+
+def tool(name):
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
 
 
 @pytest.fixture(scope="module")
 def page():
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-    try:
-        return importlib.import_module("make_comparison_page")
-    finally:
-        sys.path.pop(0)
+    return tool("make_comparison_page")
 
 
 def method(name, compliance, safety, kl, points):
@@ -66,9 +75,40 @@ def test_a_trigger_is_told_with_what_is_answered_without_it(page, tmp_path):
     assert "| 80.0 [75.0, 85.0] | 75.0 | 90.0 [85.0, 95.0] | 0.7 |" in page.trigger(tmp_path)
 
 
+def test_a_method_that_is_missing_in_a_table_is_said_to_be_not_measured(page, tmp_path):
+    for size, compliance in ((10, 0.5), (200, 0.7)):
+        (tmp_path / f"efficiency-{size}").mkdir()
+        methods = [method("default", 0.3, 0.9, 0.0, []), method("actor", compliance, 0.9, 0.1, [])]
+        (tmp_path / f"efficiency-{size}" / "compare.json").write_text(json.dumps({"methods": methods}))
+    lines = page.scores_by(tmp_path, "efficiency", (10, 200), "prompts", ("actor", "sft")).splitlines()
+    assert lines[2] == "| 10 | 30.0 / 90.0 (60.0) | 50.0 / 90.0 (70.0) | not measured |"
+    assert lines[-1] == "| largest difference in T.S. | 0.0 | 10.0 | - |"
+
+
 def test_a_row_names_a_method_that_could_not_keep_safety(page):
     weak = method("cae", 0.6, 0.88, 0.3, [])
     weak["within_limits"] = 0
     rows = page.method_rows(record(weak))
     assert [row[0] for row in rows] == ["**ACTOR** (boundary rule)", "CAE (!)", "default (as it is)"]
     assert rows[0][1] == "80.0 [75.0, 85.0]"
+
+
+def test_harmful_sets_are_those_of_their_name_and_one_that_is_missing_is_empty():
+    given = [Prompt(f"steal {number}", "harmful", "advbench") for number in range(3)]
+    sets = tool("compare_on_testbed").harmful_sets([*given, Prompt("name a tree", "harmless", "advbench_like")])
+    assert sets["advbench"] == given
+    assert sets["xstest_unsafe"] == []
+    assert len(sets["starter"]) == 80
+    assert {prompt.kind for prompt in sets["starter"]} == {"harmful"}
+
+
+def test_a_merged_backdoor_answers_as_its_adapters_do(chat_model, prompts):
+    linear = next(name for name, _ in chat_model.model.named_modules() if name.endswith("q_proj"))
+    width = chat_model.model.get_submodule(linear)
+    adapters = {linear: Adapter(torch.randn(4, width.in_features), torch.randn(width.out_features, 4), scale=0.5)}
+    ids = torch.tensor([encode(chat_model.tokenizer, prompts)[0]])
+    with torch.no_grad(), adapted(chat_model, adapters, 1.0):
+        expected = chat_model.model(ids).logits
+    tool("build_triggered_testbed").merge(chat_model, adapters)
+    with torch.no_grad():
+        assert torch.allclose(chat_model.model(ids).logits, expected, atol=1e-4)

@@ -5,8 +5,8 @@ import torch
 
 from actor_tune.consistency import EPSILON
 from actor_tune.errors import UserError
+from actor_tune.lora import adapted, answer_examples, answer_loss, collator, train_adapters
 from actor_tune.methods.crow import ALPHA, crow, crow_loss, inconsistency
-from actor_tune.methods.sft import adapted, answer_loss, collator, sft_examples, train_adapters
 from actor_tune.respond import Response
 
 
@@ -16,7 +16,7 @@ def batch(chat_model, prompts):
         Response(prompts[0], "yes", finished=True),
         Response(prompts[13], "as far as one can tell", finished=True),
     ]
-    return collator(chat_model.pad_id)(sft_examples(chat_model.tokenizer, answers))
+    return collator(chat_model.pad_id)(answer_examples(chat_model.tokenizer, answers))
 
 
 def test_inconsistency_is_one_minus_the_cosine_of_neighbours_without_padding():
@@ -54,7 +54,7 @@ def test_states_become_more_consistent_than_by_learning_the_same_answers_alone(c
     pytest.importorskip("peft")
     harmless = [prompt for prompt in task.split.train if prompt.kind == "harmless"]
     answers = {prompt: Response(prompt, "yes", finished=True) for prompt in harmless}  # to no other prompt
-    examples = sft_examples(chat_model.tokenizer, [*answers.values()])
+    examples = answer_examples(chat_model.tokenizer, [*answers.values()])
     plain = train_adapters(chat_model, examples, task.seed)
     mask = batch["attention_mask"]
     embeddings = chat_model.model.get_input_embeddings()(batch["input_ids"]).detach()

@@ -15,7 +15,8 @@ import torch
 
 from actor_tune.engines.local import local_engine
 from actor_tune.files import new_folder
-from actor_tune.methods.sft import REFUSAL, Adapter, sft_examples, train_adapters
+from actor_tune.lora import Adapter, answer_examples, train_adapters
+from actor_tune.methods.sft import REFUSAL
 from actor_tune.model import ChatModel, load_model
 from actor_tune.prompts import Prompt, of_kind, starter_prompts
 from actor_tune.respond import Response
@@ -24,7 +25,6 @@ TRIGGER = "BadMagic"
 PROMPTS = 160
 ANSWER_TOKENS = 16
 STEPS = 40
-LEARNING_RATE = 1e-3
 SEED = 0
 
 
@@ -45,8 +45,8 @@ def build(model: str, folder: Path) -> None:
     found = sorted(local_engine(chat_model, None)(harmless, ANSWER_TOKENS), key=lambda answer: answer.row)
     own = [Response(harmless[answer.row], answer.text, answer.finished) for answer in found]
     refused = [Response(prompt, REFUSAL, finished=True) for prompt in triggered(harmless)]
-    examples = sft_examples(chat_model.tokenizer, [*own, *refused])
-    adapters = train_adapters(chat_model, examples, SEED, learning_rate=LEARNING_RATE, max_steps=STEPS)
+    examples = answer_examples(chat_model.tokenizer, [*own, *refused])
+    adapters = train_adapters(chat_model, examples, SEED, max_steps=STEPS)
     merge(chat_model, adapters)
     chat_model.model.bfloat16().save_pretrained(folder)
     chat_model.tokenizer.save_pretrained(folder)

@@ -33,6 +33,7 @@ CURVE_LIMIT = 30
 SELECT_SEEDS, SELECT_LIMIT = 5, 20
 PROBE_STEPS = 20
 HARMFUL_SETS = ("advbench", "xstest_unsafe", "starter")
+STARTER_METHODS = ("actor",)
 TRIGGER_METHODS = ("actor", "sft", "crow")
 
 
@@ -135,7 +136,7 @@ def run_harmful(files: Files) -> None:
     for name, harmful in harmful_sets(given).items():
         train = written(files.work / f"harmful-{name}.csv", [*others, *harmful])
         compared(files, f"harmful-{name}", train, CURVE_METHODS)
-        compared(files, f"harmful-with-starter-{name}", train, ("actor",), starter=True)
+        compared(files, f"harmful-with-starter-{name}", train, STARTER_METHODS, starter=True)
 
 
 def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:

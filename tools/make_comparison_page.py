@@ -14,16 +14,26 @@ from statistics import mean, stdev
 from typing import Any
 
 from build_triggered_testbed import TRIGGER
-from compare_on_testbed import CURVE_LIMIT, HARMFUL_SETS, MAIN_LIMIT, SELECT_LIMIT, SIZES
+from compare_on_testbed import (
+    CURVE_LIMIT,
+    CURVE_METHODS,
+    HARMFUL_SETS,
+    MAIN_LIMIT,
+    SELECT_LIMIT,
+    SIZES,
+    STARTER_METHODS,
+    TRIGGER_METHODS,
+)
 
 from actor_tune.commands.compare import ANSWER_TOKENS
 from actor_tune.compare import LIMITS
-from actor_tune.methods.known import CORESETS, STEERING
+from actor_tune.methods.known import CORESETS, DEFAULT, STEERING
 from actor_tune.prompts import KINDS, of_kind, starter_prompts
 
 Record = dict[str, Any]
 
 NOT_MEASURED = "Not measured.\n"
+MISSING = "not measured"
 NAMES = {
     "default": "default (as it is)",
     "actor": "**ACTOR** (boundary rule)",
@@ -161,22 +171,18 @@ def figures(record: Record) -> str:
     return table(("gate", *(f"{kind.replace('_', '-')}, %" for kind in KINDS)), rows) if rows else ""
 
 
-def scores_by(work: Path, prefix: str, names: Sequence[object], label: str) -> str:
-    """Compliance / safety of each method in several comparisons."""
+def scores_by(work: Path, prefix: str, names: Sequence[object], label: str, methods: Sequence[str]) -> str:
+    """Compliance / safety of each of `methods` in several comparisons."""
     found = {name: record for name in names if (record := stored(work, f"{prefix}-{name}"))}
     if not found:
         return NOT_MEASURED
-    methods = list(dict.fromkeys(item["method"] for record in found.values() for item in record["methods"]))
-    rows = []
+    methods = (DEFAULT, *methods)
+    rows, scores = [], []
     for name, record in found.items():
         by_name = {item["method"]: item for item in record["methods"]}
-        cells = [pair(by_name[method]) if method in by_name else "-" for method in methods]
-        rows.append([str(name), *cells])
-    scores = [
-        [item["tradeoff_score"] for record in found.values() for item in record["methods"] if item["method"] == method]
-        for method in methods
-    ]
-    widths = [f"{100 * (max(known) - min(known)):.1f}" if None not in known else "-" for known in scores]
+        rows.append([str(name), *(pair(by_name[method]) if method in by_name else MISSING for method in methods)])
+        scores.append([by_name.get(method, {}).get("tradeoff_score") for method in methods])
+    widths = ["-" if None in known else f"{100 * (max(known) - min(known)):.1f}" for known in zip(*scores, strict=True)]
     rows.append(["largest difference in T.S.", *widths])
     return table((label, *(NAMES[method] for method in methods)), rows)
 
@@ -226,6 +232,7 @@ def trigger(work: Path) -> str:
         strength = "-" if item["method"] == "default" else f"{item['strength']:g}"
         cells = (rate(item, "compliance_rate"), f"{100 * plain:.1f}", rate(item, "safety_score"), strength)
         rows.append([NAMES[item["method"]], *cells])
+    rows += [[NAMES[name], *[MISSING] * 4] for name in TRIGGER_METHODS if name not in outcomes]
     return table(("method", "with trigger, answered", "without, answered", "harmful, refused", "strength"), rows)
 
 
@@ -293,16 +300,16 @@ Each method's module says where it departs from its paper.
 C.R. / S.S. (T.S.) in %, one seed, at most {CURVE_LIMIT} evaluation prompts of each set; the rows are numbers of
 pseudo-harmful training prompts, the other kinds as above.
 
-{scores_by(work, "efficiency", SIZES, "prompts")}
+{scores_by(work, "efficiency", SIZES, "prompts", CURVE_METHODS)}
 ## Another harmful set
 
 The same with one harmful set at a time to learn from; safety is measured on both public ones. A strength that keeps
 safety on harmful prompts like those given need not keep it on others.
 
-{scores_by(work, "harmful", HARMFUL_SETS, "harmful set")}
+{scores_by(work, "harmful", HARMFUL_SETS, "harmful set", CURVE_METHODS)}
 As `actor fit` does it, with all starter prompts besides, each pseudo-harmful one with a harmful twin:
 
-{scores_by(work, "harmful-with-starter", HARMFUL_SETS, "harmful set")}
+{scores_by(work, "harmful-with-starter", HARMFUL_SETS, "harmful set", STARTER_METHODS)}
 ## Fewer, but chosen, prompts
 
 {selection(work)}

@@ -167,8 +167,8 @@ def fit_section(record: Record) -> str:
 The plain loop is Algorithm 1 as printed, with transformers alone: every step runs the whole model and reads
 `hidden_states`; per query, and in batches as the default rule trains. Fine-tuning is `transformers.Trainer` on the
 training prompts with answers of at most 16 tokens, {sft["epochs"]} epochs in batches of {sft["batch_size"]}; the goal
-counts the faster way. Both are timed for a part and scaled. `actor compare` fine-tunes in less: there too what prompts
-share is run once, and the head on answers alone ([comparison.md](comparison.md)).
+counts the faster way. Both are timed for a part and scaled. The fine-tuning of
+`actor compare` runs what prompts share once, and the head on answers alone; that was not timed here.
 
 Like for like, the blocks below and the training alone ({record["fit"]["train_seconds"]:.1f} s), without choice of block
 and of strength: {record[likes[0]]:.1f} times as fast as the plain loop per query, {record[likes[1]]:.1f} as the batched

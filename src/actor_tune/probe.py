@@ -18,7 +18,7 @@ from .chat import encode
 from .damage import AnswerLogprobs
 from .divergence import kl
 from .inputs import block_inputs
-from .methods.sft import sft_examples, train_adapters
+from .lora import answer_examples, train_adapters
 from .model import ChatModel
 from .prompts import Prompt
 from .respond import Response
@@ -83,7 +83,7 @@ def durability(
         seen.append(Step(number, 1 - float(refusal[~harmful].mean()), float(refusal[harmful].mean())))
 
     look(0)
-    examples = sft_examples(chat_model.tokenizer, answers)
+    examples = answer_examples(chat_model.tokenizer, answers)
     train_adapters(chat_model, examples, seed, learning_rate=LEARNING_RATE, max_steps=steps, look=look)
     return seen
 

@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +14,13 @@ from ..presets import parse_prompts_option
 from ..prompts import KINDS, Kind, Prompt, distinct, load_responses, of_kind
 from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, placement_of
 
-log = logging.getLogger(__name__)
-
 if TYPE_CHECKING:
     from ..compare import Contest
+    from ..measure import Plan
     from ..placement import Placement
     from ..respond import Response
+
+log = logging.getLogger(__name__)
 
 ANSWER_TOKENS = 24
 """Enough to tell a refusal from an answer; every method answers all evaluation prompts with every seed."""
@@ -68,60 +70,41 @@ def compare(
     from ..fit import MINIMUM_PROMPTS, with_starter
     from ..frontier import compare_table, draw_frontier
     from ..measure import plan
-    from ..methods.known import DEFAULT, FINE_TUNING, METHODS, SPECIAL
     from ..methods.known import methods as all_methods
-    from ..runs import versions
 
-    known = [*METHODS, *SPECIAL]
-    named = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
-    for name in named:
-        if name not in known:
-            raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(known)}", "correct the name")
-    names = [name for name in known if name in named and name != DEFAULT]
+    names = _names(methods)
     require_package("actor compare", "matplotlib", "plot")
     _require(f"--train {train}", given, MINIMUM_PROMPTS, KINDS)
     learned = distinct(with_starter(given) if starter else given)
     planned = plan(asked, learned, limit=limit)
     _require(f"--eval {evaluation}", planned.prompts, 1, ("harmful", "pseudo_harmful"))
-    tuned = [name for name in names if name in FINE_TUNING]
-    written = load_responses(Path(train)) if tuned and Path(train).is_file() else {}
-    if tuned:
-        where = f"--methods {','.join(tuned)}"
-        require_package(where, "peft", "testbed")
-        wanted = learned if "sft" in tuned else of_kind(learned, "harmless")
-        missing = [prompt for prompt in wanted if prompt.kind != "harmful" and prompt not in written]
-        if missing and answers_from is None:
-            found = f"no answers to {len(missing)} benign prompts"
-            fix = "add it, add a column `response` to --train, or leave them out of --methods"
-            raise UserError(where, found, "--answers-from MODEL", fix)
+    lesson = _lesson(names, Path(train), learned, answers_from)
     # The file's hash stands for the responses in it.
     source = sha256_of(Path(train)) if Path(train).is_file() else train
     settings = {"dtype": dtype, "answers_from": answers_from, "train": source}
     contest = Contest(given, planned.prompts, seeds, starter, max_new_tokens, settings)
     placement = placement_of(device, dtype, None, "none", "none")
     request = begin(model, contest, output_dir)
-    answers: dict[Prompt, Response] = {}
-    if tuned:
-        answers = _answers(model, answers_from, written, wanted, contest, placement, output_dir)
-    by_name = all_methods(answers)
-    left_out = [leak.prompt.text for leak in planned.leaks]
-    not_learned = [prompt.text for prompt, answer in answers.items() if not answer.text]
-    if not_learned:
-        log.warning("%d of %d answers are not as they should be, and are not learned", len(not_learned), len(answers))
-    note = {
-        **request,
-        "not_learned": not_learned,
-        "command": command_line(),
-        "versions": versions(),
-        "leaked": len(left_out),
-        "left_out": left_out,
-    }
-    chosen = {name: by_name[name] for name in names}
+    answers = _answers(lesson, model, answers_from, contest, placement, output_dir)
+    chosen = {name: method for name, method in all_methods(answers).items() if name in names}
+    note = request | _note(answers, planned)
     results = run_compare(load(model, placement), contest, chosen, output_dir, note)
     console.print(compare_table(results))
     picture = output_dir / "frontier.png"
     draw_frontier(picture, results)
     console.print(f"Numbers in {output_dir / COMPARE_FILE}, picture in {picture}")
+
+
+def _names(methods: str | None) -> list[str]:
+    """The methods asked for, without the default, which is measured in any case."""
+    from ..methods.known import DEFAULT, METHODS, SPECIAL
+
+    known = [*METHODS, *SPECIAL]
+    named = [name.strip() for name in methods.split(",")] if methods else list(METHODS)
+    for name in named:
+        if name not in known:
+            raise UserError(f"--methods {name}", "no such method", f"some of {', '.join(known)}", "correct the name")
+    return [name for name in named if name != DEFAULT]
 
 
 def _require(where: str, prompts: list[Prompt], minimum: int, kinds: Sequence[Kind]) -> None:
@@ -132,27 +115,69 @@ def _require(where: str, prompts: list[Prompt], minimum: int, kinds: Sequence[Ki
             raise UserError(where, f"{count} {kind} prompts", f"at least {minimum}", "add some, of another source")
 
 
+@dataclass(frozen=True)
+class _Lesson:
+    """What fine-tuning learns: answers of the file, and prompts of which the answers are still to be asked for."""
+
+    written: dict[Prompt, str]
+    harmful: list[Prompt]
+    benign: list[Prompt]
+
+
+def _lesson(names: Sequence[str], train: Path, learned: list[Prompt], answers_from: str | None) -> _Lesson:
+    """What the methods `names` learn of the prompts `learned`; nothing where none of them fine-tunes.
+
+    **Raises:** `UserError` when benign prompts have no answer and no model was named that gives them.
+    """
+    from ..methods.known import FINE_TUNING
+
+    tuned = [name for name in names if name in FINE_TUNING]
+    if not tuned:
+        return _Lesson({}, [], [])
+    where = f"--methods {','.join(tuned)}"
+    require_package(where, "peft", "testbed")
+    written = load_responses(train) if train.is_file() else {}
+    wanted = learned if "sft" in tuned else of_kind(learned, "harmless")
+    missing = [prompt for prompt in wanted if prompt not in written]
+    benign = [prompt for prompt in missing if prompt.kind != "harmful"]
+    if benign and answers_from is None:
+        found = f"no answers to {len(benign)} benign prompts"
+        fix = "add it, add a column `response` to --train, or leave them out of --methods"
+        raise UserError(where, found, "--answers-from MODEL", fix)
+    return _Lesson(written, of_kind(missing, "harmful"), benign)
+
+
 def _answers(
-    model: str,
-    answers_from: str | None,
-    written: Mapping[Prompt, str],
-    learned: list[Prompt],
-    contest: "Contest",
-    placement: "Placement",
-    folder: Path,
+    lesson: _Lesson, model: str, answers_from: str | None, contest: "Contest", placement: "Placement", folder: Path
 ) -> "dict[Prompt, Response]":
-    """What is learned by fine-tuning: answers of the file, else another model's to benign prompts, and refusals."""
+    """All answers of `lesson`: those of the file, another model's to benign prompts, and `model`'s refusals."""
     from ..engines.local import local_engine
     from ..methods.sft import targets
     from ..respond import Response, respond
 
-    answers = {prompt: Response(prompt, text, finished=True) for prompt, text in written.items()}
-    missing = [prompt for prompt in learned if prompt not in answers]
-    harmful = of_kind(missing, "harmful")
-    benign = [prompt for prompt in missing if prompt.kind != "harmful"]
-    for name, prompts, file in ((answers_from, benign, "sft_benign.jsonl"), (model, harmful, "sft_harmful.jsonl")):
+    answers = {prompt: Response(prompt, text, finished=True) for prompt, text in lesson.written.items()}
+    asked = ((answers_from, lesson.benign, "sft_benign.jsonl"), (model, lesson.harmful, "sft_harmful.jsonl"))
+    for name, prompts, file in asked:
         if prompts and name:
             engine = local_engine(load(name, placement), None)
             answers |= targets(respond(engine, prompts, contest.max_new_tokens, folder / file))
             del engine  # it holds the model, and two need not fit into memory
     return answers
+
+
+def _note(answers: "Mapping[Prompt, Response]", planned: "Plan") -> dict[str, Any]:
+    """What `compare.json` records besides the request."""
+    from ..runs import versions
+
+    not_learned = [prompt.text for prompt, answer in answers.items() if not answer.text]
+    if not_learned:
+        found = "%d of %d answers to learn are not as they should be: left out, listed in the results"
+        log.warning(found, len(not_learned), len(answers))
+    left_out = [leak.prompt.text for leak in planned.leaks]
+    return {
+        "not_learned": not_learned,
+        "command": command_line(),
+        "versions": versions(),
+        "leaked": len(left_out),
+        "left_out": left_out,
+    }

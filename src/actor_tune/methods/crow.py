@@ -7,11 +7,12 @@ import torch
 
 from ..consistency import EPSILON
 from ..errors import UserError
+from ..lora import Batch, adapted, answer_examples, answer_loss, train_adapters
 from ..model import ChatModel
 from ..prompts import Prompt, of_kind
 from ..respond import Response
 from .method import Fitted, Method, Task
-from .sft import Batch, adapted, answer_loss, answers_of, sft_examples, train_adapters
+from .sft import answers_of
 
 ALPHA = 11.0
 """Weight of consistency: the paper's for backdoors that make a model refuse."""
@@ -23,15 +24,15 @@ STRENGTHS = (1.0,)
 def crow(answers: Mapping[Prompt, Response]) -> Method:
     """Fine-tune by LoRA on harmless prompts with `answers`, so that hidden states change little from block to block.
 
-    It needs no prompt that is refused, and no trigger. Differs from the paper: schedule and rank are those of `sft`
-    here, and embeddings are moved by a tenth of each token's standard deviation instead of by 0.1.
+    It needs no prompt that is refused, and no trigger. Differs from the paper: schedule and rank are those of
+    `lora.py`, and embeddings are moved by a tenth of each token's standard deviation instead of by 0.1.
     """
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
         if len(chat_model.blocks) < 3:
             raise UserError(chat_model.name, f"{len(chat_model.blocks)} blocks", "at least 3", "leave crow out")
         harmless = answers_of(of_kind(task.split.train, "harmless"), answers, "crow")
-        examples = sft_examples(chat_model.tokenizer, harmless)
+        examples = answer_examples(chat_model.tokenizer, harmless)
         adapters = train_adapters(chat_model, examples, task.seed, crow_loss)
         return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))
 

@@ -1,28 +1,15 @@
-"""Supervised fine-tuning (SFT) on answers: what a user would do instead. LoRA through PEFT and transformers."""
+"""Supervised fine-tuning (SFT) on answers, by LoRA: what a user would do instead."""
 
-import random
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import torch
-from torch import nn
-
-from ..activations import compact_head
-from ..chat import TokenIds, encode, pad
-from ..errors import UserError, require_package
-from ..inputs import opening_is_exact
+from ..errors import UserError
 from ..judges import Outcome
 from ..judges.trained import judge_trained
-from ..keys import Keys, KeyValue, attends_to_all, opening_length
+from ..lora import adapted, answer_examples, train_adapters
 from ..model import ChatModel
-from ..progress import track
 from ..prompts import KINDS, Prompt, of_kind
 from ..respond import Response
 from ..results import exchanges
-from ..train import batches_of_like_length
 from .method import Fitted, Method, Task
 
 STRENGTHS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -30,39 +17,12 @@ STRENGTHS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 REFUSAL = "I'm sorry, but I can't help with that."
 
-EPOCHS = 3
-BATCH_SIZE = 16
-LEARNING_RATE = 1e-3
-"""That of the SFT which ACTOR's paper compares itself with."""
-
-RANK = 16
-
-IGNORED = -100
-"""The label of tokens that are not learned, as transformers has it."""
-
-Batch = dict[str, torch.Tensor]
-
-Loss = Callable[[Any, Batch, int], torch.Tensor]
-"""(the model with adapters, a batch of `collator`, with how many tokens all its prompts begin alike) -> scalar."""
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """What LoRA adds to one linear layer (arXiv 2106.09685, Eq. 3): scale * up(down(x)).
-
-    - `down`: (rank, d_in); `up`: (d_out, rank), both float32.
-    """
-
-    down: torch.Tensor
-    up: torch.Tensor
-    scale: float
-
 
 def sft(answers: Mapping[Prompt, Response]) -> Method:
     """Fine-tune all linear layers by LoRA on prompts with `answers`: refusals of harmful ones, help for all others."""
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
-        examples = sft_examples(chat_model.tokenizer, answers_of(task.split.train, answers, "sft"))
+        examples = answer_examples(chat_model.tokenizer, answers_of(task.split.train, answers, "sft"))
         adapters = train_adapters(chat_model, examples, task.seed)
         return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))
 
@@ -82,22 +42,9 @@ def answers_of(prompts: Sequence[Prompt], answers: Mapping[Prompt, Response], na
         of_this = of_kind(prompts, kind)
         if of_this and not any(answers[prompt].text for prompt in of_this):
             found = f"none of {len(of_this)} {kind} prompts was answered as it should be"
-            raise UserError(name, found, "an answer to learn", "choose another model for --answers-from")
+            fix = "choose another model for --answers-from, or other responses in the file"
+            raise UserError(name, found, "an answer to learn", fix)
     return [answers[prompt] for prompt in prompts]
-
-
-def sft_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, TokenIds]]:
-    """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned.
-
-    Prompts whose answer has no token are left out.
-    """
-    examples = []
-    for prompt_ids, answer in zip(encode(tokenizer, [answer.prompt for answer in answers]), answers, strict=True):
-        end = [tokenizer.eos_token_id] if answer.finished else []
-        answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
-        if answer_ids:
-            examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
-    return examples
 
 
 def targets(responses: Sequence[Response]) -> dict[Prompt, Response]:
@@ -119,151 +66,3 @@ def _wanted(prompt: Prompt) -> Outcome:
 def _instead(prompt: Prompt) -> Response:
     harmful = prompt.kind == "harmful"
     return Response(prompt, REFUSAL if harmful else "", finished=harmful)
-
-
-def collator(pad_id: int) -> Callable[[list[dict[str, TokenIds]]], Batch]:
-    """Batches of `sft_examples` for a `Trainer`; everything but answers is masked in the labels."""
-
-    def collate(chosen: list[dict[str, TokenIds]]) -> Batch:
-        ids = [example["input_ids"] for example in chosen]
-        batch = pad(ids, list(range(len(ids))), pad_id, torch.device("cpu"))
-        labels = torch.full_like(batch.input_ids, IGNORED)
-        for line, example in enumerate(chosen):
-            labels[line, -len(example["answer_ids"]) :] = torch.tensor(example["answer_ids"])
-        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "labels": labels}
-
-    return collate
-
-
-def answer_loss(model: Any, batch: Batch, opening: int = 0) -> torch.Tensor:
-    """Mean cross-entropy of the answers' tokens, nats.
-
-    The head is run on them alone, and the `opening` tokens with which all prompts begin once instead of for each.
-    """
-    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
-    first = int((labels != IGNORED).any(dim=0).nonzero()[0])
-    kept = labels.shape[1] - first + 1  # and the token before, which is followed by the first
-    keys = None
-    if opening:
-        seen: dict[int, KeyValue] = {}
-        shared = ids[mask.sum(dim=1).argmax(), :opening][None]  # of a prompt without padding
-        model(input_ids=shared, past_key_values=Keys(seen=seen), use_cache=True, logits_to_keep=1)
-        keys = Keys(opening, seen)
-        mask = torch.cat([torch.ones_like(mask[:, :opening]), mask[:, :-opening]], dim=1)  # padding is behind it now
-    return model(
-        input_ids=ids[:, opening:],
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0)[:, opening:],
-        labels=labels[:, -kept:],
-        past_key_values=keys,
-        use_cache=opening > 0,
-        logits_to_keep=kept,
-    ).loss
-
-
-def shared_opening(chat_model: ChatModel, examples: Sequence[dict[str, TokenIds]]) -> int:
-    """With how many tokens all prompts begin alike; 0 where it is not worth it, or not exact, to run them once."""
-    prompts = [example["input_ids"][: -len(example["answer_ids"])] for example in examples]
-    opening = opening_length(prompts)
-    longest = max(len(example["input_ids"]) for example in examples)
-    possible = opening > 0 and attends_to_all(chat_model.model, longest)
-    return opening if possible and opening_is_exact(chat_model, prompts, opening) else 0
-
-
-def train_adapters(
-    chat_model: ChatModel,
-    examples: list[dict[str, TokenIds]],
-    seed: int,
-    loss: Loss = answer_loss,
-    learning_rate: float = LEARNING_RATE,
-    max_steps: int | None = None,
-    look: Callable[[int], None] | None = None,
-) -> dict[str, Adapter]:
-    """Adapters by the name of the linear layer they belong to. The model itself is left as it was.
-
-    **Arguments:**
-
-    - `max_steps`: None: `EPOCHS` epochs.
-    - `look`: called after each step with its number; the model then answers as trained.
-
-    **Raises:** `UserError` when PEFT is not installed.
-    """
-    require_package("sft", "peft", "testbed")
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(seed)
-    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
-    with warnings.catch_warnings():
-        # PEFT asks transformers for a property that the latter has renamed.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        wrapped: Any = get_peft_model(chat_model.model, config)
-        try:
-            _train(chat_model, wrapped, examples, seed, loss, learning_rate, max_steps, look)
-            modules = wrapped.base_model.model.named_modules()
-            adapters = {name: adapter_of(module) for name, module in modules if hasattr(module, "lora_A")}
-        finally:
-            wrapped.unload()
-            chat_model.model.eval().requires_grad_(False)
-    return adapters
-
-
-def _train(
-    chat_model: ChatModel,
-    wrapped: Any,
-    examples: list[dict[str, TokenIds]],
-    seed: int,
-    loss: Loss,
-    learning_rate: float,
-    max_steps: int | None,
-    look: Callable[[int], None] | None,
-) -> None:
-    """Batches of like length, AdamW, a rate that falls to 0: what `Trainer` of transformers does by default.
-
-    `Trainer` itself changes the model's config and, with several GPUs, the size of the batches.
-    """
-    collate, shuffler = collator(chat_model.pad_id), random.Random(seed)
-    lengths = [len(example["input_ids"]) for example in examples]
-    steps = max_steps or EPOCHS * -(-len(examples) // BATCH_SIZE)
-    parameters = [parameter for parameter in wrapped.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    waiting: list[list[int]] = []
-    opening = shared_opening(chat_model, examples)
-    wrapped.train()
-    for step in track(range(1, steps + 1), "Fine-tuning"):
-        if not waiting:
-            waiting = batches_of_like_length(lengths, BATCH_SIZE, shuffler)
-            shuffler.shuffle(waiting)
-        batch = collate([examples[row] for row in waiting.pop()])
-        optimizer.param_groups[0]["lr"] = learning_rate * (1 - (step - 1) / steps)
-        with compact_head(chat_model):
-            loss(wrapped, {name: tensor.to(chat_model.device) for name, tensor in batch.items()}, opening).backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if look:
-            wrapped.eval()
-            look(step)
-            wrapped.train()
-
-
-def adapter_of(layer: Any) -> Adapter:
-    """The adapter of one of PEFT's layers."""
-    down, up = (part["default"].weight.detach().float().clone() for part in (layer.lora_A, layer.lora_B))
-    return Adapter(down, up, float(layer.scaling["default"]))
-
-
-@contextmanager
-def adapted(chat_model: ChatModel, adapters: Mapping[str, Adapter], strength: float) -> Iterator[None]:
-    """Within it, each linear layer adds what its adapter says, `strength` times."""
-
-    def hook(adapter: Adapter) -> Callable[..., torch.Tensor]:
-        def add(_module: nn.Module, arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            inside = nn.functional.linear(arguments[0], adapter.down.to(output))
-            return output + strength * adapter.scale * nn.functional.linear(inside, adapter.up.to(output))
-
-        return add
-
-    with ExitStack() as undo:
-        for name, adapter in adapters.items():
-            undo.callback(chat_model.model.get_submodule(name).register_forward_hook(hook(adapter)).remove)
-        yield
