@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from actor_tune.damage import AnswerLogprobs
-from actor_tune.probe import damage_by_topic, durability, jensen_shannon, topics
-from actor_tune.prompts import Prompt
+from actor_tune.probe import TOPICS, damage_by_topic, durability, jensen_shannon, topics
+from actor_tune.prompts import Prompt, of_kind, starter_prompts
 from actor_tune.respond import Response
 from actor_tune.show import draw_durability, probe_tables
 from test_cli import run
@@ -37,8 +37,21 @@ def test_prompts_about_like_things_are_one_topic_named_by_its_words():
     assert any("violin" in name for name in found)
 
 
+def test_short_prompts_with_few_words_in_common_do_not_all_fall_into_one_topic():
+    found = topics(of_kind(starter_prompts("held_out"), "harmless"))
+    assert len(found) == TOPICS
+    assert max(map(len, found.values())) < 60, "of 120"
+
+
 def test_prompts_without_a_telling_word_are_one_topic_and_none_is_lost():
-    assert topics([Prompt("and of the", "harmless", "s")] * 2) == {"all": [0, 1]}
+    for text in ("and of the", "and bread"):
+        assert topics([Prompt(text, "harmless", "s")] * 2) == {"all": [0, 1]}
+    rolls = [Prompt("bread rolls", "harmless", "s")]
+    assert topics(rolls) == {"bread, rolls": [0]}
+    assert sorted(topics([*rolls * 3, Prompt("and", "harmless", "s")]).items()) == [
+        ("bread, rolls", [0, 1, 2]),
+        ("other", [3]),
+    ]
     texts = ["and of", "of the", "bread rolls", "violin"]
     found = topics([Prompt(text, "harmless", "s") for text in texts], count=3)
     assert sorted(row for rows in found.values() for row in rows) == [0, 1, 2, 3]

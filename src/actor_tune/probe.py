@@ -10,9 +10,12 @@ from itertools import pairwise
 from math import log
 from statistics import mean
 
+import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
 
 from .chat import encode
 from .damage import AnswerLogprobs
@@ -26,6 +29,9 @@ from .scan import first_token_refusal
 from .strength import first_token_logprobs
 
 TOPICS = 6
+
+MEANINGS = 40
+"""Dimensions of the space in which prompts are near each other."""
 
 LEARNING_RATE = 2e-4
 """Of benign fine-tuning: what those who adapt a model by LoRA often begin with."""
@@ -89,18 +95,27 @@ def durability(
 
 
 def topics(prompts: Sequence[Prompt], count: int = TOPICS, seed: int = 0) -> dict[str, list[int]]:
-    """`prompts` in at most `count` groups of like words (k-means on TF-IDF): name -> rows."""
-    vectorizer = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b", stop_words="english")
+    """`prompts` in at most `count` groups of like words (k-means on latent semantic analysis): name -> rows.
+
+    On the words themselves k-means puts most short prompts into one group, since they share no word with any other.
+    """
+    vectorizer = TfidfVectorizer(stop_words="english")
     try:
         vectors = vectorizer.fit_transform([prompt.text for prompt in prompts])
-    except ValueError:  # nothing but stop words
+        with np.errstate(invalid="ignore"):  # shares of the variance, of which there may be none; they are not used
+            meanings = TruncatedSVD(min(MEANINGS, *vectors.shape), random_state=seed).fit_transform(vectors)
+    except ValueError:  # at most one word that is no stop word
         return {"all": [*range(len(prompts))]}
-    found = KMeans(min(count, len(prompts)), random_state=seed, n_init=10).fit(vectors)
+    places = normalize(meanings)
+    distinct = len(np.unique(places.round(6), axis=0))
+    found = KMeans(min(count, distinct), random_state=seed, n_init=10).fit(places)
     words = vectorizer.get_feature_names_out()
     groups: dict[str, list[int]] = {}
-    for group, centre in enumerate(found.cluster_centers_):
-        name = ", ".join(words[index] for index in centre.argsort()[::-1][:3] if centre[index]) or "other"
-        groups.setdefault(name, []).extend(row for row, other in enumerate(found.labels_) if other == group)
+    for group in range(found.n_clusters):
+        rows = [row for row, other in enumerate(found.labels_) if other == group]
+        weights = np.asarray(vectors[rows].sum(axis=0)).ravel()
+        name = ", ".join(words[index] for index in (-weights).argsort(kind="stable")[:3] if weights[index]) or "other"
+        groups.setdefault(name, []).extend(rows)
     return {name: rows for name, rows in groups.items() if rows}
 
 
