@@ -42,7 +42,7 @@ def methods(answers: Mapping[Prompt, Response]) -> dict[str, Method]:
         "random-direction": random_direction,
         "surgical": surgical,
         "scans": scans,
-        "inferaligner": inferaligner,
+        "inferaligner": inferaligner(),
         "upcore": actor("boundary", "upcore"),
         "random-subset": actor("boundary", "random"),
         "crow": crow(answers),
