@@ -72,6 +72,8 @@ def test_a_method_is_added_to_a_comparison_without_the_others_being_asked_again(
     assert [item.method for item in more] == ["default", "actor", "cae", "inferaligner"]
     assert more[:3] == found
     assert (tmp_path / "c" / "cae-0.json").stat().st_mtime_ns == kept
+    again = run(saved_model, tmp_path / "c", {"inferaligner": chosen["inferaligner"]})
+    assert {item.method: item.scores for item in again} == {item.method: item.scores for item in more}, "none is lost"
 
 
 def test_another_contest_in_the_same_folder_is_refused(saved_model, tmp_path, chosen):

@@ -23,7 +23,7 @@ from actor_tune.methods.known import CORESETS, METHODS
 from actor_tune.prompts import Prompt, load_prompts, of_kind, starter_prompts
 
 SIZES = (10, 25, 50, 100, 200)
-MAIN_LIMIT = 100
+MAIN_LIMIT = 75
 """Evaluation prompts of each set, so that all methods and seeds end within an hour on 2 cores."""
 
 CURVE_METHODS = ("actor", "sft", "cae", "surgical")

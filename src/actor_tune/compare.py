@@ -8,7 +8,7 @@ a file of its own, so that a comparison that was cut off goes on with what is mi
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from math import inf
@@ -102,7 +102,9 @@ def run(
         for name, method in methods.items():
             outcomes.append(_kept(folder / f"{name}-{seed}.json", partial(_outcome, group, name, method)))
             log.info("%s, seed %d: %s", name, seed, line(outcomes[-1]))
-    summaries = [summary([outcome for outcome in outcomes if outcome.method == name]) for name in [DEFAULT, *methods]]
+    outcomes += _earlier(folder, methods, contest.seeds)
+    names = dict.fromkeys(outcome.method for outcome in outcomes)
+    summaries = [summary([outcome for outcome in outcomes if outcome.method == name]) for name in names]
     write_json(folder / COMPARE_FILE, compare_json(summaries, outcomes, note))
     return summaries
 
@@ -174,19 +176,34 @@ class _Seed:
 
 
 def _kept(file: Path, run: Callable[[], Outcome]) -> Outcome:
-    """What `file` holds from an earlier run, else what `run` finds, which is then kept there.
+    """What `file` holds from an earlier run, else what `run` finds, which is then kept there."""
+    if file.exists():
+        return _stored(file)
+    found = run()
+    write_json(file, asdict(found))
+    return found
+
+
+def _stored(file: Path) -> Outcome:
+    """What `file` holds.
 
     **Raises:** `UserError` when it was not written by this version.
     """
-    if file.exists():
-        try:
-            return outcome_of(json.loads(read_text(file)))
-        except (ValueError, TypeError, KeyError):
-            raise UserError(
-                file, "no outcome of this version", "one that it wrote", "remove it, or choose another folder"
-            ) from None
-    found = run()
-    write_json(file, asdict(found))
+    try:
+        return outcome_of(json.loads(read_text(file)))
+    except (ValueError, TypeError, KeyError):
+        raise UserError(
+            file, "no outcome of this version", "one that it wrote", "remove it, or choose another folder"
+        ) from None
+
+
+def _earlier(folder: Path, methods: Collection[str], seeds: int) -> list[Outcome]:
+    """The outcomes of methods that were compared here before and are not among `methods`, where all seeds are there."""
+    found = []
+    for name in sorted(file.name.removesuffix("-0.json") for file in folder.glob("*-0.json")):
+        files = [folder / f"{name}-{seed}.json" for seed in range(seeds)]
+        if name not in methods and all(file.exists() for file in files):
+            found += [_stored(file) for file in files]
     return found
 
 

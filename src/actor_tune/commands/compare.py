@@ -120,8 +120,7 @@ class _Lesson:
     """What fine-tuning learns: answers of the file, and prompts of which the answers are still to be asked for."""
 
     written: dict[Prompt, str]
-    harmful: list[Prompt]
-    benign: list[Prompt]
+    missing: list[Prompt]
 
 
 def _lesson(names: Sequence[str], train: Path, learned: list[Prompt], answers_from: str | None) -> _Lesson:
@@ -133,7 +132,7 @@ def _lesson(names: Sequence[str], train: Path, learned: list[Prompt], answers_fr
 
     tuned = [name for name in names if name in FINE_TUNING]
     if not tuned:
-        return _Lesson({}, [], [])
+        return _Lesson({}, [])
     where = f"--methods {','.join(tuned)}"
     require_package(where, "peft", "testbed")
     written = load_responses(train) if train.is_file() else {}
@@ -144,23 +143,29 @@ def _lesson(names: Sequence[str], train: Path, learned: list[Prompt], answers_fr
         found = f"no answers to {len(benign)} benign prompts"
         fix = "add it, add a column `response` to --train, or leave them out of --methods"
         raise UserError(where, found, "--answers-from MODEL", fix)
-    return _Lesson(written, of_kind(missing, "harmful"), benign)
+    return _Lesson(written, missing)
 
 
 def _answers(
     lesson: _Lesson, model: str, answers_from: str | None, contest: "Contest", placement: "Placement", folder: Path
 ) -> "dict[Prompt, Response]":
-    """All answers of `lesson`: those of the file, another model's to benign prompts, and `model`'s refusals."""
+    """All answers of `lesson`: those of the file, another model's to benign prompts, and `model`'s refusals.
+
+    Each kind's in a file of its own, so that a method can be added that learns from other kinds.
+    """
     from ..engines.local import local_engine
     from ..methods.sft import targets
     from ..respond import Response, respond
 
     answers = {prompt: Response(prompt, text, finished=True) for prompt, text in lesson.written.items()}
-    asked = ((answers_from, lesson.benign, "sft_benign.jsonl"), (model, lesson.harmful, "sft_harmful.jsonl"))
-    for name, prompts, file in asked:
-        if prompts and name:
+    benign: tuple[Kind, ...] = ("harmless", "pseudo_harmful")
+    harmful: tuple[Kind, ...] = ("harmful",)
+    for name, kinds in ((answers_from, benign), (model, harmful)):
+        asked = {kind: prompts for kind in kinds if (prompts := of_kind(lesson.missing, kind))}
+        if asked and name:
             engine = local_engine(load(name, placement), None)
-            answers |= targets(respond(engine, prompts, contest.max_new_tokens, folder / file))
+            for kind, prompts in asked.items():
+                answers |= targets(respond(engine, prompts, contest.max_new_tokens, folder / f"learned-{kind}.jsonl"))
             del engine  # it holds the model, and two need not fit into memory
     return answers
 
