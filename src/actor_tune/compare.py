@@ -266,15 +266,18 @@ def choice_of(found: Sequence[Trial], limits: Limits = LIMITS) -> Choice:
 
 
 def gate_figures(chat_model: ChatModel, fitted: Fitted, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """A gate's threshold, and the share of each kind's prompts that it takes for harmful; empty without a gate.
+    """A gate's threshold, and the share of each kind's and each set's prompts that it takes for harmful, 0..1.
 
-    On pseudo-harmful prompts those are its false positives.
+    Empty without a gate. On pseudo-harmful prompts those are its false positives. Of how many prompts a share is, is
+    told beside it.
     """
     if fitted.gate is None:
         return {}
-    kinds: dict[str, list[bool]] = {}
+    groups: dict[str, list[bool]] = {}
     for prompt, sign in zip(prompts, fitted.signs(encode(chat_model.tokenizer, prompts)), strict=True):
-        kinds.setdefault(prompt.kind, []).append(sign == fitted.gate.harmful_sign)
-    return {"threshold": fitted.gate.threshold} | {
-        f"{kind} taken for harmful": mean(values) for kind, values in kinds.items()
-    }
+        for group in (prompt.kind, f"{prompt.kind}/{prompt.set}"):
+            groups.setdefault(group, []).append(sign == fitted.gate.harmful_sign)
+    found = {"threshold": fitted.gate.threshold}
+    for group, taken in groups.items():
+        found |= {f"{group} taken for harmful": mean(taken), f"{group} prompts": len(taken)}
+    return found
