@@ -1,7 +1,12 @@
-import pytest
+from dataclasses import replace
 
+import pytest
+import torch
+
+from actor_tune import wiring
 from actor_tune.chat import encode
 from actor_tune.errors import UserError
+from actor_tune.inputs import block_inputs
 from actor_tune.wiring import check_effect, check_reading
 
 LAYER = 1
@@ -13,7 +18,42 @@ def test_the_wiring_checks_pass_for_every_family(any_family, opened_prompts):
     check_effect(any_family, LAYER, token_ids)
 
 
-def test_the_wiring_check_fails_where_a_block_has_no_effect(chat_model, prompts):
+def other_inputs(monkeypatch, change):
+    """What the block receives from kept inputs is `change` of what it should be."""
+    monkeypatch.setattr(wiring, "block_inputs", lambda *arguments: changed(block_inputs(*arguments), change))
+
+
+def changed(inputs, change):
+    return replace(inputs, hidden=change(inputs.hidden))
+
+
+def test_as_much_rounding_as_a_real_model_in_bfloat16_has_passes_there_and_not_in_float32(
+    chat_model, prompts, monkeypatch
+):
+    """The testbed's logits differ by up to 0.11 of their spread; a tiny model's hardly at all."""
+    token_ids = encode(chat_model.tokenizer, prompts)
+    noise = torch.Generator().manual_seed(0)
+    other_inputs(monkeypatch, lambda hidden: hidden * (1 + 0.1 * torch.randn(hidden.shape, generator=noise)).to(hidden))
+    with pytest.raises(UserError, match="running it from kept inputs gives other logits"):
+        check_effect(chat_model, LAYER, token_ids)
+    chat_model.model.bfloat16()
+    check_effect(chat_model, LAYER, token_ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_wiring_check_fails_where_a_block_starts_from_the_states_of_other_tokens(
+    dtype, chat_model, opened_prompts, monkeypatch
+):
+    token_ids = encode(chat_model.tokenizer, opened_prompts)
+    chat_model.model.to(dtype)
+    other_inputs(monkeypatch, lambda hidden: hidden.roll(1, 0))
+    with pytest.raises(UserError, match="running it from kept inputs gives other logits"):
+        check_effect(chat_model, LAYER, token_ids)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_wiring_check_fails_where_a_block_has_no_effect(dtype, chat_model, prompts):
+    chat_model.model.to(dtype)
     chat_model.model.lm_head.weight.zero_()
     with pytest.raises(UserError, match="changing its output does not change the logits"):
         check_effect(chat_model, LAYER, encode(chat_model.tokenizer, prompts))
