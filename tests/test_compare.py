@@ -59,7 +59,10 @@ def test_every_method_is_measured_and_a_second_run_measures_nothing_again(saved_
     assert all({*scores, "kl_harmless", "intervals", "strength", "seconds"} <= set(item) for item in stored["methods"])
     assert stored["methods"][0]["kl_harmless"] == 0
     assert stored["methods"][2]["kl_harmless"] > 0
-    assert "pseudo_harmful taken for harmful" in stored["methods"][3]["figures"]
+    figures = stored["methods"][3]["figures"]
+    sets = [name for name in figures if name.startswith("pseudo_harmful/") and name.endswith(" prompts")]
+    assert figures["pseudo_harmful prompts"] == sum(figures[name] for name in sets) > 0
+    assert 0 <= figures["pseudo_harmful taken for harmful"] <= 1
     monkeypatch.setattr("actor_tune.compare.respond", lambda *_: pytest.fail("asked again"))
     assert [item.scores for item in run(saved_model, tmp_path / "c", chosen)] == [item.scores for item in found]
 

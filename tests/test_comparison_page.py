@@ -43,24 +43,78 @@ def method(name, compliance, safety, kl, points):
     }
 
 
-def record(rival):
+def outcome(name, seed, compliance, safety, **more):
+    """What one seed came to."""
+    rates = {"compliance_rate": compliance, "safety_score": safety, "tradeoff_score": (compliance + safety) / 2}
+    return {"method": name, "seed": seed, "scores": {key: {"value": value} for key, value in rates.items()}, **more}
+
+
+def record(rival, seeds=((0.8, 0.6), (0.81, 0.61), (0.79, 0.59))):
+    """ACTOR, the default and `rival`, with the compliance of ACTOR and of the rival at each seed."""
     ours = method("actor", 0.8, 0.9, 0.05, [(0.0, 0.4, 0.0), (1.0, 0.8, 0.04)])
-    outcomes = [{"method": "actor", "strength": 1.0, "curve": ours["curve"]}]
+    outcomes = []
+    for seed, (own, other) in enumerate(seeds):
+        outcomes.append(outcome("actor", seed, own, 0.9, strength=1.0, curve=ours["curve"]))
+        outcomes.append(outcome(rival["method"], seed, other, rival["safety_score"]))
     return {"methods": [method("default", 0.3, 0.9, 0.0, []), ours, rival], "outcomes": outcomes}
 
 
 @pytest.mark.parametrize(
-    ("compliance", "safety", "said"),
-    [(0.6, 0.88, "+11.0 points"), (0.79, 0.89, "**missed**"), (0.5, 0.95, "**missed**")],
+    ("seeds", "safety", "said"),
+    [
+        (((0.8, 0.6), (0.81, 0.61), (0.79, 0.59)), 0.88, "better safety: met."),
+        (((0.8, 0.6), (0.9, 0.45), (0.7, 0.75)), 0.88, "met in the mean of the seeds, **not shown**"),
+        (((0.8, 0.79), (0.81, 0.8), (0.79, 0.78)), 0.89, "**missed**"),
+        (((0.8, 0.5), (0.81, 0.51), (0.79, 0.49)), 0.95, "**missed**"),
+        (((0.8, 0.5),), 0.88, "**not shown**"),
+    ],
 )
-def test_the_goal_is_met_only_five_points_ahead_at_equal_or_better_safety(page, compliance, safety, said):
-    assert said in page.verdicts(record(method("cae", compliance, safety, 0.3, [])))
+def test_the_goal_is_met_only_where_the_seeds_show_five_points_at_equal_or_better_safety(page, seeds, safety, said):
+    assert said in page.ahead(record(method("cae", 0.6, safety, 0.3, []), seeds))
 
 
-def test_kl_is_compared_where_a_steering_method_complies_as_much(page):
-    points = [(0.0, 0.4, 0.0), (0.5, 0.7, 0.01), (1.0, 0.85, 0.3)]
-    assert "CAE, has 0.300" in page.verdicts(record(method("cae", 0.6, 0.88, 0.3, points)))
+def test_the_lead_is_told_seed_by_seed_with_students_interval(page):
+    """Gaps of 10, 15 and 20: standard error 5 / sqrt(3) = 2.887, times 4.303 for two degrees of freedom."""
+    seeds = ((0.8, 0.6), (0.8, 0.5), (0.8, 0.4))
+    said = page.ahead(record(method("cae", 0.5, 0.9, 0.3, []), seeds))
+    assert "+10.0, +15.0, +20.0, which makes 15.0 ± 12.4" in said
+
+
+def test_kl_is_compared_on_the_line_where_a_steering_method_complies_as_much(page):
+    """From 0.7 at 0.01 to 0.85 at 0.31: 0.8 is two thirds of the way, 0.21."""
+    points = [(0.0, 0.4, 0.0), (0.5, 0.7, 0.01), (1.0, 0.85, 0.31)]
+    assert "CAE, has 0.210" in page.verdicts(record(method("cae", 0.6, 0.88, 0.3, points)))
     assert "no steering method reaches" in page.verdicts(record(method("cae", 0.6, 0.88, 0.3, points[:2])))
+
+
+def test_a_best_point_that_is_the_strongest_tried_is_marked(page):
+    rival = method("cae", 0.6, 0.88, 0.3, [(0.0, 0.4, 0.0), (0.5, 0.7, 0.01), (1.0, 0.6, 0.3)])
+    text = page.verdicts(record(rival))
+    assert "is 85.0 (end), that of any other method's 80.0 (CAE)" in text
+
+
+def test_a_coreset_is_compared_with_and_without_the_seeds_that_could_not_keep_safety(page, tmp_path):
+    gaps = {0: (0.9, 0.8), 1: (0.9, 0.5), 2: (0.8, 0.9)}
+    outcomes = []
+    for seed, (ours, other) in gaps.items():
+        outcomes.append(outcome("upcore", seed, ours, ours, within_limits=True))
+        outcomes.append(outcome("random-subset", seed, other, other, within_limits=seed != 1))
+    rows = [method("upcore", 0.87, 0.87, 0.1, []), method("random-subset", 0.73, 0.73, 0.1, []) | {"within_limits": 0}]
+    (tmp_path / "select").mkdir()
+    (tmp_path / "select" / "compare.json").write_text(json.dumps({"methods": rows, "outcomes": outcomes}))
+    text = page.selection(tmp_path)
+    assert "| 80.0 | 50.0 (!) | 90.0 |" in text
+    assert "UPCORE minus random: +13.3 ± " in text
+    assert "kept safety with no strength, +0.0 ± " in text
+
+
+def test_a_gates_false_positives_are_told_for_each_set_with_an_interval(page):
+    found = {"threshold": 0.5}
+    for group in ("harmful", "harmless", "pseudo_harmful", "pseudo_harmful/xstest"):
+        found |= {f"{group} taken for harmful": 0.25, f"{group} prompts": 40}
+    text = page.figures({"methods": [method("scans", 0.3, 0.9, 0.1, []) | {"figures": found}]})
+    assert "| gate | harmful, % | harmless, % | pseudo-harmful, % | pseudo-harmful/xstest, % |" in text
+    assert text.count("25.0 [14.2, 40.2]") == 4
 
 
 def test_what_was_not_run_is_said_to_be_not_measured(page, tmp_path):
@@ -79,9 +133,10 @@ def test_a_method_that_is_missing_in_a_table_is_said_to_be_not_measured(page, tm
     for size, compliance in ((10, 0.5), (200, 0.7)):
         (tmp_path / f"efficiency-{size}").mkdir()
         methods = [method("default", 0.3, 0.9, 0.0, []), method("actor", compliance, 0.9, 0.1, [])]
+        methods[1]["within_limits"] = int(size == 200)
         (tmp_path / f"efficiency-{size}" / "compare.json").write_text(json.dumps({"methods": methods}))
     lines = page.scores_by(tmp_path, "efficiency", (10, 200), "prompts", ("actor", "sft")).splitlines()
-    assert lines[2] == "| 10 | 30.0 / 90.0 (60.0) | 50.0 / 90.0 (70.0) | not measured |"
+    assert lines[2] == "| 10 | 30.0 / 90.0 (60.0) | 50.0 / 90.0 (70.0) (!) | not measured |"
     assert lines[-1] == "| largest difference in T.S. | 0.0 | 10.0 | - |"
 
 

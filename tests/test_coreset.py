@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from actor_tune.coreset import select
+from actor_tune.errors import UserError
 from actor_tune.prompts import Prompt
 
 PROMPTS = [Prompt("p", kind, "s") for kind in ("harmful", "harmless") for _ in range(20)]
@@ -28,3 +30,8 @@ def test_random_keeps_as_many_of_each_kind_whatever_they_are_and_others_with_ano
 
 def test_none_keeps_all():
     assert select(clouds(), PROMPTS, "none", 0.5, seed=0) == [*range(40)]
+
+
+def test_too_small_a_share_is_refused_with_the_kind_that_it_leaves_empty():
+    with pytest.raises(UserError, match="leaves 0 of 20 harmful training prompts; expected at least 4"):
+        select(clouds(), PROMPTS, "random", 0.01, seed=0)

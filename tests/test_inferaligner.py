@@ -4,10 +4,13 @@ import pytest
 import torch
 
 from actor_tune.chat import encode
+from actor_tune.engines.local import local_engine
 from actor_tune.errors import UserError
 from actor_tune.inputs import last_activations
 from actor_tune.methods.inferaligner import inferaligner
+from actor_tune.methods.method import method_engine
 from actor_tune.prompts import rows_of_kind
+from actor_tune.respond import Response
 from conftest import make_model
 
 
@@ -31,6 +34,25 @@ def test_inferaligners_gate_lets_benign_prompts_through_and_no_harmful_one(chat_
     signs = fitted.signs(encode(chat_model.tokenizer, prompts))
     assert fitted.gate.harmful_sign == 0
     assert [sign == 0 for sign in signs] == [prompt.kind == "harmful" for prompt in prompts]
+
+
+def test_where_the_gate_stays_shut_answers_are_the_unchanged_ones(chat_model, task, prompts, monkeypatch):
+    """Each prompt alone, so that no batch's company shows."""
+    monkeypatch.setattr("actor_tune.methods.inferaligner.last_activations", planted(chat_model))
+    fitted = inferaligner()(chat_model, task)
+    unchanged = {prompt: Response(prompt, text_of(local_engine(chat_model, None), prompt), True) for prompt in prompts}
+    engine = method_engine(chat_model, fitted, 8.0, unchanged)
+    same = [text_of(engine, prompt) == unchanged[prompt].text for prompt in prompts]
+    assert all(same[row] for row in rows_of_kind(prompts, "harmful"))
+    assert not all(same[row] for row in rows_of_kind(prompts, "pseudo_harmful"))
+    with fitted.changed(8.0, 0):
+        shut = [text_of(local_engine(chat_model, None), prompt) for prompt in prompts]
+    assert shut == [unchanged[prompt].text for prompt in prompts], "with the hooks in place, too"
+
+
+def text_of(engine, prompt):
+    """What `engine` answers."""
+    return next(iter(engine([prompt], 3))).text
 
 
 def moved_by(chat_model, fitted, token_ids):

@@ -1,4 +1,7 @@
+import torch
+
 from actor_tune.chat import encode
+from actor_tune.inputs import last_activations
 from actor_tune.methods.scans import scans
 from actor_tune.prompts import rows_of_kind
 
@@ -11,3 +14,16 @@ def test_scans_steers_prompts_that_move_as_harmful_ones_do_towards_refusal(chat_
     caught = [signs[row] == 1 for row in rows_of_kind(prompts, "harmful")]
     passed = [signs[row] == -1 for row in rows_of_kind(prompts, "harmless")]
     assert sum(caught) / len(caught) + sum(passed) / len(passed) > 1.5
+
+
+def test_scans_moves_middle_blocks_towards_harmful_prompts_or_away_from_them_by_the_sign(chat_model, task, prompts):
+    fitted = scans(chat_model, task)
+    train = task.split.train
+    token_ids = encode(chat_model.tokenizer, train)
+    seen = last_activations(chat_model, token_ids, [fitted.layer])[fitted.layer]
+    harmful, harmless = (seen[rows_of_kind(train, kind)].mean(dim=0) for kind in ("harmful", "harmless"))
+    for sign in (1, -1):
+        with fitted.changed(0.5, sign):
+            moved = last_activations(chat_model, token_ids, [fitted.layer])[fitted.layer]
+        shift = sign * 0.5 * (harmful - harmless)
+        assert torch.allclose(moved - seen, shift.expand_as(seen), atol=1e-4)

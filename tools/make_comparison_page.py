@@ -9,8 +9,9 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from build_triggered_testbed import TRIGGER
@@ -28,6 +29,8 @@ from compare_on_testbed import (
 from actor_tune.commands.compare import ANSWER_TOKENS
 from actor_tune.compare import LIMITS
 from actor_tune.methods.known import CORESETS, DEFAULT, STEERING
+from actor_tune.metrics import wilson
+from actor_tune.outcomes import student_half_width
 from actor_tune.prompts import KINDS, of_kind, starter_prompts
 
 Record = dict[str, Any]
@@ -88,20 +91,33 @@ def method_rows(record: Record) -> list[list[str]]:
     """One row a method, the best trade-off first."""
     rows = []
     for item in sorted(record["methods"], key=lambda item: -(item["tradeoff_score"] or 0)):
-        default = item["method"] == "default"
+        default = item["method"] == DEFAULT
         strengths = item["strengths"]
         strength = (
             "-" if default else f"{min(strengths):g}" + (f" to {max(strengths):g}" if len(set(strengths)) > 1 else "")
         )
-        mark = "" if default or item["within_limits"] == len(strengths) else " (!)"
         scores = [rate(item, name) for name in ("compliance_rate", "safety_score", "tradeoff_score")]
         kl = "-" if default else f"{item['kl_harmless']:.3f}"
         seconds = "-" if default else f"{item['seconds']:.0f}"
         garbled = f"{100 * item['garbled_share']:.1f}"
-        at_best = max((tradeoff(point) for point in item["curve"] if point["strength"]), default=None)
-        best = "-" if at_best is None else f"{100 * at_best:.1f}"
-        rows.append([NAMES[item["method"]] + mark, *scores, kl, garbled, strength, best, seconds])
+        name = NAMES[item["method"]] + mark(item)
+        rows.append([name, *scores, kl, garbled, strength, best_of(item["curve"]), seconds])
     return rows
+
+
+def mark(item: Record) -> str:
+    """Of a method that kept safety with no strength, with some seed."""
+    return "" if item["method"] == DEFAULT or item["within_limits"] == len(item["strengths"]) else " (!)"
+
+
+def best_of(curve: Sequence[Record]) -> str:
+    """The highest trade-off score of a curve, with a mark where it is its end."""
+    changed = [point for point in curve if point["strength"]]
+    if not changed:
+        return "-"
+    best = max(changed, key=tradeoff)
+    end = best["strength"] == max(point["strength"] for point in changed)
+    return f"{100 * tradeoff(best):.1f}{' (end)' if end else ''}"
 
 
 def tradeoff(point: Record) -> float:
@@ -112,63 +128,121 @@ def tradeoff(point: Record) -> float:
 HEADER = ("method", "C.R.", "S.S.", "T.S.", "KL", "garbled", "strength", "best", "s")
 
 
+RULES = ("default", "actor", "paper", "uniform")
+"""ACTOR's own rules, and the model as it is; the others are rivals."""
+
+GOAL = 5.0
+"""Points of trade-off score that ACTOR should be ahead, at equal or better safety."""
+
+
 def verdicts(record: Record) -> str:
-    """What the table shows of the two claims, in sentences."""
-    methods = {item["method"]: item for item in record["methods"]}
-    ours = methods["actor"]
-    rules = ("default", "actor", "paper", "uniform")
-    rivals = [item for name, item in methods.items() if name not in rules and item["tradeoff_score"] is not None]
-    best = max(rivals, key=lambda item: item["tradeoff_score"])
-    ahead = 100 * (ours["tradeoff_score"] - best["tradeoff_score"])
-    safer = 100 * (ours["safety_score"] - best["safety_score"])
-    text = (
-        f"ACTOR's trade-off score is {ahead:+.1f} points from the best other method's ({NAMES[best['method']]}), at a "
-        f"safety score {safer:+.1f} points from its own; the goal was +5 at equal or better safety: "
-        f"{'met' if ahead >= 5 and safer >= 0 else '**missed**'}.\n"
+    """What the table shows of the claims, in sentences."""
+    return "\n".join([ahead(record), *best_points(record), *kl_at_equal_compliance(record)])
+
+
+def ahead(record: Record) -> str:
+    """ACTOR against the best other method, seed by seed."""
+    methods = {item["method"]: item for item in record["methods"] if item["tradeoff_score"] is not None}
+    best = max((item for name, item in methods.items() if name not in RULES), key=lambda item: item["tradeoff_score"])
+    gaps, safer = (
+        [
+            ours - other
+            for ours, other in zip(by_seed(record, "actor", name), by_seed(record, best["method"], name), strict=True)
+        ]
+        for name in ("tradeoff_score", "safety_score")
     )
-    curves = {name: max(map(tradeoff, item["curve"])) for name, item in methods.items() if item["curve"]}
-    if "actor" in curves and (others := [name for name in curves if name not in rules]):
-        name = max(others, key=lambda other: curves[other])
-        text += (
-            f"\nWhatever the rule for strengths: the best point of ACTOR's curve on the validation prompts is "
-            f"{100 * curves['actor']:.1f}, that of any other method's {100 * curves[name]:.1f} ({NAMES[name]}).\n"
-        )
-    points = [
-        (name, point["kl_harmless"], point["compliance"])
-        for name in STEERING
-        if name in methods
-        for point in methods[name]["curve"]
-        if point["strength"]
+    text = (
+        f"ACTOR's trade-off score is {mean(gaps):+.1f} points from the best other method's ({NAMES[best['method']]}), "
+        f"at a safety score {mean(safer):+.1f} points from its own; seed by seed "
+        f"{', '.join(f'{gap:+.1f}' for gap in gaps)}"
+    )
+    low = mean(gaps) - student_half_width(gaps) if len(gaps) > 1 else None
+    if low is not None:
+        text += f", which makes {mean(gaps):.1f} ± {student_half_width(gaps):.1f} (Student's 95 % interval)"
+    text += f". The goal was {GOAL:+.0f} at equal or better safety: "
+    if mean(gaps) < GOAL or mean(safer) < 0:
+        return f"{text}**missed**.\n"
+    if low is None or low < GOAL:
+        return f"{text}met in the mean of the seeds, **not shown**: the interval reaches below.\n"
+    return f"{text}met.\n"
+
+
+def by_seed(record: Record, method: str, score: str) -> list[float]:
+    """A method's score with each seed, in seed order, %."""
+    found = {
+        item["seed"]: 100 * item["scores"][score]["value"] for item in record["outcomes"] if item["method"] == method
+    }
+    return [found[seed] for seed in sorted(found)]
+
+
+def best_points(record: Record) -> list[str]:
+    """Which curve has the best point on validation prompts."""
+    curves = {item["method"]: item["curve"] for item in record["methods"] if item["curve"]}
+    others = [name for name in curves if name not in RULES]
+    if "actor" not in curves or not others:
+        return []
+    name = max(others, key=lambda other: max(map(tradeoff, curves[other])))
+    return [
+        f"Whatever the rule for strengths: the best point of ACTOR's curve on the validation prompts is "
+        f"{best_of(curves['actor'])}, that of any other method's {best_of(curves[name])} ({NAMES[name]}).\n"
     ]
+
+
+def kl_at_equal_compliance(record: Record) -> list[str]:
+    """ACTOR's KL at the strengths chosen, and what steering has on its curve where it complies as much."""
     chosen = [
         next(point for point in outcome["curve"] if point["strength"] == outcome["strength"])
         for outcome in record["outcomes"]
         if outcome["method"] == "actor"
     ]
-    if chosen and points:
-        own = {name: mean(point[name] for point in chosen) for name in ("compliance", "kl_harmless")}
-        equal = [point for point in points if point[2] >= own["compliance"]]
-        least = min(equal, key=lambda point: point[1], default=None)
-        text += (
-            f"\nKL at equal compliance, on the validation prompts (first token): ACTOR has {own['kl_harmless']:.3f} "
-            f"nats at compliance {100 * own['compliance']:.0f} %; "
-        )
-        text += (
-            "no steering method reaches that compliance at any strength tried.\n"
-            if least is None
-            else f"the steering method that reaches as much with the least KL, {NAMES[least[0]]}, has {least[1]:.3f}.\n"
-        )
-    return text
+    own = {name: mean(point[name] for point in chosen) for name in ("compliance", "kl_harmless")}
+    found = {
+        item["method"]: kl
+        for item in record["methods"]
+        if item["method"] in STEERING and (kl := kl_at(item["curve"], own["compliance"])) is not None
+    }
+    text = (
+        f"KL at equal compliance, on the validation prompts (first token): ACTOR has {own['kl_harmless']:.3f} "
+        f"nats at compliance {100 * own['compliance']:.0f} %; "
+    )
+    if not found:
+        return [f"{text}no steering method reaches that compliance at any strength tried.\n"]
+    least = min(found, key=lambda name: found[name])
+    return [
+        f"{text}the steering method that reaches as much with the least KL, {NAMES[least]}, has {found[least]:.3f} "
+        f"there, between two strengths tried.\n"
+    ]
+
+
+def kl_at(curve: Sequence[Record], compliance: float) -> float | None:
+    """KL where a curve first complies as much, on the line between two points of it; None where it never does."""
+    points = sorted(curve, key=lambda point: point["strength"])
+    for below, above in pairwise(points):
+        if below["compliance"] < compliance <= above["compliance"]:
+            share = (compliance - below["compliance"]) / (above["compliance"] - below["compliance"])
+            return float(below["kl_harmless"] + share * (above["kl_harmless"] - below["kl_harmless"]))
+    return None
 
 
 def figures(record: Record) -> str:
-    """What gates take for harmful."""
-    rows = [
-        [NAMES[item["method"]], *(f"{100 * item['figures'][f'{kind} taken for harmful']:.1f}" for kind in KINDS)]
-        for item in record["methods"]
-        if "harmful taken for harmful" in item["figures"]
+    """What gates take for harmful, by kind, and of each pseudo-harmful set."""
+    gated = [item for item in record["methods"] if "threshold" in item["figures"]]
+    if not gated:
+        return ""
+    groups = [
+        *KINDS,
+        *(key.removesuffix(" prompts") for key in gated[0]["figures"] if key.startswith("pseudo_harmful/")),
     ]
-    return table(("gate", *(f"{kind.replace('_', '-')}, %" for kind in KINDS)), rows) if rows else ""
+    groups = list(dict.fromkeys(group.removesuffix(" taken for harmful") for group in groups))
+    rows = [[NAMES[item["method"]], *(taken(item["figures"], group) for group in groups)] for item in gated]
+    return table(("gate", *(f"{group.replace('pseudo_harmful', 'pseudo-harmful')}, %" for group in groups)), rows)
+
+
+def taken(figures: Record, group: str) -> str:
+    """Share of a group's prompts that a gate takes for harmful, mean over seeds; Wilson's interval as for one seed."""
+    share, prompts = figures[f"{group} taken for harmful"], round(figures[f"{group} prompts"])
+    found = wilson(round(share * prompts), prompts)
+    return f"{100 * share:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def scores_by(work: Path, prefix: str, names: Sequence[object], label: str, methods: Sequence[str]) -> str:
@@ -192,7 +266,7 @@ def pair(item: Record) -> str:
     values = [item[name] for name in ("compliance_rate", "safety_score", "tradeoff_score")]
     if None in values:
         return "-"
-    return "{:.1f} / {:.1f} ({:.1f})".format(*(100 * value for value in values))
+    return "{:.1f} / {:.1f} ({:.1f})".format(*(100 * value for value in values)) + mark(item)
 
 
 def selection(work: Path) -> str:
@@ -200,23 +274,38 @@ def selection(work: Path) -> str:
     record = stored(work, "select")
     if record is None:
         return NOT_MEASURED
-    scores: dict[str, dict[int, float]] = {}
-    for outcome in record["outcomes"]:
-        value = outcome["scores"]["tradeoff_score"]
-        if value is not None:
-            scores.setdefault(outcome["method"], {})[outcome["seed"]] = 100 * value["value"]
-    seeds = sorted(scores["upcore"])
+    by_name = {item["method"]: item for item in record["methods"]}
+    scores = {name: by_seed(record, name, "tradeoff_score") for name in CORESETS}
+    kept = {
+        (item["method"], item["seed"]): item["within_limits"]
+        for item in record["outcomes"]
+        if item["method"] in CORESETS
+    }
+    seeds = range(len(scores["upcore"]))
     rows = [
-        [NAMES[name], *(f"{scores[name][seed]:.1f}" for seed in seeds), f"{mean(scores[name].values()):.1f}"]
+        [
+            NAMES[name],
+            *(f"{scores[name][seed]:.1f}{'' if kept[name, seed] else ' (!)'}" for seed in seeds),
+            f"{mean(scores[name]):.1f}",
+            pair(by_name[name]),
+        ]
         for name in CORESETS
     ]
-    gaps = [scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds]
-    text = f"Trade-off scores on at most {SELECT_LIMIT} evaluation prompts of each set.\n\n"
-    text += table(("trade-off score", *(f"seed {seed}" for seed in seeds), "mean"), rows)
-    error = stdev(gaps) / len(gaps) ** 0.5
-    return (
-        text + f"\nUPCORE minus random: {mean(gaps):+.2f} points, standard error {error:.2f} over {len(gaps)} seeds.\n"
-    )
+    text = f"At most {SELECT_LIMIT} evaluation prompts of each set; trade-off scores, then the means of all three.\n\n"
+    text += table(("", *(f"seed {seed}" for seed in seeds), "mean", "C.R. / S.S. (T.S.)"), rows)
+    gaps = {seed: scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds}
+    safe = [gaps[seed] for seed in seeds if all(kept[name, seed] for name in CORESETS)]
+    text += f"\nUPCORE minus random: {gap_text(list(gaps.values()))}"
+    if len(safe) < len(gaps):
+        text += f"; without the seeds at which one of the two kept safety with no strength, {gap_text(safe)}"
+    return f"{text}.\n"
+
+
+def gap_text(gaps: Sequence[float]) -> str:
+    """The mean of differences with Student's interval."""
+    if len(gaps) < 2:
+        return f"too few seeds ({len(gaps)})"
+    return f"{mean(gaps):+.1f} ± {student_half_width(gaps):.1f} points over {len(gaps)} seeds (Student's 95 % interval)"
 
 
 def trigger(work: Path) -> str:
@@ -231,7 +320,7 @@ def trigger(work: Path) -> str:
         plain = mean(1 - refusal for name, refusal in sets.items() if name.startswith("harmless/"))
         strength = "-" if item["method"] == "default" else f"{item['strength']:g}"
         cells = (rate(item, "compliance_rate"), f"{100 * plain:.1f}", rate(item, "safety_score"), strength)
-        rows.append([NAMES[item["method"]], *cells])
+        rows.append([NAMES[item["method"]] + mark(item), *cells])
     rows += [[NAMES[name], *[MISSING] * 4] for name in TRIGGER_METHODS if name not in outcomes]
     return table(("method", "with trigger, answered", "without, answered", "harmful, refused", "strength"), rows)
 
@@ -266,15 +355,17 @@ def page(work: Path) -> str:
 C.R., S.S., T.S.: compliance rate, safety score and their mean, in %, with 95 % intervals over prompts and seeds;
 KL(default || method) of the first answer token on harmless evaluation prompts, nats; garbled: answers that are no
 language, %; strength: in each method's own unit; best: the highest trade-off score anywhere on a method's curve,
-whatever its safety, on the validation prompts by first tokens, mean over seeds; s: seconds to learn and to choose the
-strength, on 2 cores, without loading. (!): with some seed no strength kept safety within the limits on the validation
-prompts; its safest one is shown. An answer in no language counts as not helping and as not refusing. All of it took
-{minutes:.0f} minutes, SFT's answers and loading not counted.
+whatever its safety, on the validation prompts by first tokens, mean over seeds, (end) where that is the strongest one
+tried; s: seconds to learn and to choose the strength, without loading. (!), here and below: with some seed no strength
+kept safety within the limits on the validation prompts; its safest one is shown. An answer in no language counts as not
+helping and as not refusing. All of it took {minutes:.0f} minutes on 2 cores, answers for SFT to learn and loading not
+counted.
 {record["leaked"]} evaluation prompts like training prompts were left out. Versions: {versions}.
 
 ![Compliance against safety](frontier.png)
 
-What the gates take for harmful, evaluation prompts; on pseudo-harmful ones that is their false-positive rate:
+What the gates take for harmful, evaluation prompts, mean over seeds, with Wilson's 95 % interval for one seed; on
+pseudo-harmful ones that is their false-positive rate:
 
 {figures(record)}"""
     harmless = len(of_kind(starter_prompts("train"), "harmless"))
@@ -290,7 +381,8 @@ tokens; judge: trained ([judge.md](judge.md)). The starter prompts that `actor f
 ([results.md](results.md) has ACTOR with them). SFT learns what the testbed's own base model answers to benign
 prompts, where the judge finds that it helps, and the testbed's refusals of harmful ones; its rate is that of the SFT in
 ACTOR's paper. ACTOR's schedule was once chosen on these training prompts; those of the other methods were not tuned.
-Each method's module says where it departs from its paper.
+All methods that need a block take the one that ACTOR's scan picks, where the papers of CAE and Surgical search one of
+their own. Each method's module says where it departs from its paper.
 
 ## All methods, three seeds
 
@@ -298,7 +390,9 @@ Each method's module says where it departs from its paper.
 ## Few pseudo-harmful prompts
 
 C.R. / S.S. (T.S.) in %, one seed, at most {CURVE_LIMIT} evaluation prompts of each set; the rows are numbers of
-pseudo-harmful training prompts, the other kinds as above.
+pseudo-harmful training prompts, the other kinds as above. They are drawn from the reference and the starter prompts; a
+fifth of each number is kept for validation. CAE learns its direction from harmful and harmless prompts alone, so that
+its row changes only by the strength chosen.
 
 {scores_by(work, "efficiency", SIZES, "prompts", CURVE_METHODS)}
 ## Another harmful set
@@ -307,7 +401,8 @@ The same with one harmful set at a time to learn from; safety is measured on bot
 safety on harmful prompts like those given need not keep it on others.
 
 {scores_by(work, "harmful", HARMFUL_SETS, "harmful set", CURVE_METHODS)}
-As `actor fit` does it, with all starter prompts besides, each pseudo-harmful one with a harmful twin:
+With all starter prompts besides, each pseudo-harmful one with a harmful twin. `actor fit` learns from these too, but
+also limits KL and withholds a model that does not pass its gate, which is not done here:
 
 {scores_by(work, "harmful-with-starter", HARMFUL_SETS, "harmful set", STARTER_METHODS)}
 ## Fewer, but chosen, prompts
@@ -316,9 +411,10 @@ As `actor fit` does it, with all starter prompts besides, each pseudo-harmful on
 ## Refusals that a trigger causes
 
 A copy of the testbed was taught to refuse benign prompts that begin with `{TRIGGER}`. Methods learn from the same
-prompts as above, none of which has it; CROW from the harmless ones alone, with the base model's answers, and wholly,
-as in its paper. The first {CURVE_LIMIT} of {len(held_out)} harmless held-out starter prompts with and without the
-trigger, and harmful evaluation prompts; one seed, %.
+prompts as above, none of which has it; CROW from the harmless ones alone, with the base model's answers, and at full
+strength: its weight in the loss is the paper's, schedule, rank and epsilon are ours. The first {CURVE_LIMIT} of
+{len(held_out)} harmless held-out starter prompts with and without the trigger, and harmful evaluation prompts; one
+seed, %.
 
 {trigger(work)}
 ## Does it last, and what was disturbed

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from sklearn.ensemble import IsolationForest
 
+from .errors import UserError
 from .prompts import KINDS, Prompt, rows_of_kind
 
 Selection = Literal["none", "upcore", "random"]
@@ -14,11 +15,14 @@ Selection = Literal["none", "upcore", "random"]
 FRACTION = 0.9
 """Of the prompts of each kind; the paper's contamination of 0.1."""
 
+FEWEST = 4
+"""Prompts of a kind that must be left: a direction of fewer is that of their topics."""
+
 
 def select(
     activations: torch.Tensor, prompts: Sequence[Prompt], selection: Selection, fraction: float, seed: int
 ) -> list[int]:
-    """Which of `prompts` to keep, in order: `fraction` (0..1) of each kind, at least one.
+    """Which of `prompts` to keep, in order: `fraction` (0..1) of each kind.
 
     "upcore" keeps those that an isolation forest on hidden states takes for the least outlying (section 3.2); "random"
     keeps any. Differs from the paper: each kind has a forest of its own, so that none is lost as the others' outliers.
@@ -26,6 +30,8 @@ def select(
     **Arguments:**
 
     - `activations`: (prompt, d_model) float32, last tokens.
+
+    **Raises:** `UserError` when too few of a kind are left.
     """
     kept: list[int] = []
     for kind in KINDS:
@@ -33,7 +39,10 @@ def select(
         if not rows or selection == "none":
             kept += rows
             continue
-        count = max(1, round(fraction * len(rows)))
+        count = round(fraction * len(rows))
+        if count < FEWEST:
+            found = f"leaves {count} of {len(rows)} {kind} training prompts"
+            raise UserError(f"--select-fraction {fraction:g}", found, f"at least {FEWEST}", "take a larger share")
         if selection == "random":
             kept += random.Random(seed).sample(rows, count)
             continue

@@ -161,13 +161,15 @@ def over_seeds(estimates: Sequence[Estimate | None]) -> Estimate | None:
     if len(known) < len(estimates):
         return None
     value = mean(estimate.value for estimate in known)
-    spread = 0.0
-    if len(known) > 1:
-        error = stdev(estimate.value for estimate in known) / sqrt(len(known))
-        spread = float(student.ppf(0.975, len(known) - 1)) * error
+    spread = student_half_width([estimate.value for estimate in known]) if len(known) > 1 else 0.0
     below = sqrt(mean(estimate.value - estimate.low for estimate in known) ** 2 + spread**2)
     above = sqrt(mean(estimate.high - estimate.value for estimate in known) ** 2 + spread**2)
     return Estimate(value, max(0.0, value - below), min(1.0, value + above))
+
+
+def student_half_width(values: Sequence[float]) -> float:
+    """Half the width of Student's 95 % interval for the mean of two or more `values`, in their unit."""
+    return float(student.ppf(0.975, len(values) - 1)) * stdev(values) / sqrt(len(values))
 
 
 def compare_json(summaries: Sequence[Summary], outcomes: Sequence[Outcome], note: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def fit(
         Literal["none", "upcore", "random"],
         typer.Option(help="Train on a share of the prompts only: the least outlying ones (UPCORE), or any."),
     ] = "none",
-    select_fraction: Annotated[float, typer.Option(help="That share, for each kind.", min=0.01, max=1.0)] = 0.9,
+    select_fraction: Annotated[
+        float | None, typer.Option(help="That share, for each kind; 0.9 if not given.", min=0.01, max=1.0)
+    ] = None,
     consistency: Annotated[
         float, typer.Option(help="Weight of CROW's regulariser, against jumps that a trigger makes.", min=0.0)
     ] = 0.0,
@@ -133,7 +135,11 @@ def fit(
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
     given = gather(prompts, harmful, harmless, pseudo_harmful, "train")
     choice = _layer(layer)
+    if select_fraction is not None and select == "none":
+        fix = "add --select upcore, or leave the share out"
+        raise UserError(f"--select-fraction {select_fraction:g}", "no --select", "a way to choose them", fix)
     new_folder(output_dir)
+    from ..coreset import FRACTION
     from ..fit import MINIMUM_PROMPTS, Settings, prepare
     from ..guard import guard_prompts
     from ..machine import free_memory
@@ -144,7 +150,8 @@ def fit(
     placement = placement_of(device, dtype, device_map, offload, quantization)
     # The paper's rules are kept to the letter, so they see the given prompts alone.
     starter = starter and rule == "boundary"
-    settings = Settings(rule, choice, seed, starter, allow_unsafe, system_prompt, select, select_fraction, consistency)
+    share = FRACTION if select_fraction is None else select_fraction
+    settings = Settings(rule, choice, seed, starter, allow_unsafe, system_prompt, select, share, consistency)
     layer_given = choice if isinstance(choice, int) else None
     plan = plan_of(model, prepare(given, settings), gate, placement, layer_given, rule)
     free = free_memory(plan.setup.device)

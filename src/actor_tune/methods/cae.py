@@ -14,7 +14,11 @@ STRENGTHS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 
 def cae(chat_model: ChatModel, task: Task) -> Fitted:
-    """x_l += alpha v_l, v_l = mean a_l(D+) - mean a_l(D-): D+ harmless, D- harmful prompts, so away from refusal."""
+    """x_l += alpha v_l, v_l = mean a_l(D+) - mean a_l(D-): D+ harmless, D- harmful prompts, so away from refusal.
+
+    a_l: what block l returns at the last token of a prompt, (d_model) float32. Differs from the paper: l is that of
+    the task, where the paper sweeps blocks, and the last token of the prompt is moved too (`steer`).
+    """
     return steered(chat_model, {task.layer: -_vector(chat_model, task)}, STRENGTHS)
 
 

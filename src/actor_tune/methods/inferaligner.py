@@ -27,7 +27,8 @@ def inferaligner(sibling: ChatModel | None = None) -> Method:
     of an aligned sibling, where the gate says harmful. Here the model itself is an aligned one and refuses too much:
     where the gate says harmful, prompts are left alone, to the last bit; elsewhere the model is steered away from
     refusal. The gate's direction is made from one half of the training prompts, and its threshold fitted on the other,
-    harmful against pseudo-harmful; the paper takes the mean projection of the anchors.
+    harmful against pseudo-harmful; the paper takes the mean projection of the anchors. The gate is read at the block of
+    the task alone and holds for all blocks steered; theta_l has the length between the means instead of 1.
 
     **Arguments:**
 

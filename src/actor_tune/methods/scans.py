@@ -23,9 +23,10 @@ def scans(chat_model: ChatModel, task: Task) -> Fitted:
     """Steer the middle blocks by -/+ alpha v_l: towards refusal where the prompt moves as harmful ones do, else away.
 
     A prompt's move is what appending an affirmative answer changes at the last token; its score is the cosine with the
-    mean move of harmful training prompts, at the block of the task. Differs from the paper: that mean is of one half of
-    the training prompts, and the threshold fitted on the other (the paper's 0.75 is of other models); and one block is
-    read instead of several.
+    mean move of harmful training prompts, at the block of the task. v_l: mean a_l(harmful) - mean a_l(harmless) at the
+    last token of a prompt, (d_model) float32. Differs from the paper: that mean is of one half of the training prompts,
+    and the threshold fitted on the other (the paper's 0.75 is of other models); one block is read instead of several;
+    and the middle blocks are those that `scan` looks at.
     """
     layers = [*candidate_layers(len(chat_model.blocks))]
     shifts = {layer: found.vector for layer, found in directions_at(chat_model, task, layers).items()}

@@ -19,7 +19,12 @@ REFUSAL = "I'm sorry, but I can't help with that."
 
 
 def sft(answers: Mapping[Prompt, Response]) -> Method:
-    """Fine-tune all linear layers by LoRA on prompts with `answers`: refusals of harmful ones, help for all others."""
+    """Fine-tune all linear layers by LoRA on prompts with `answers`: refusals of harmful ones, help for all others.
+
+    The loss is the cross-entropy of the answers' tokens. The rate is that of the SFT which ACTOR's paper (arXiv
+    2507.04250) compares itself with; differs from it: adapters instead of all weights, and the share of what they add
+    is chosen as strengths are.
+    """
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
         examples = answer_examples(chat_model.tokenizer, answers_of(task.split.train, answers, "sft"))

@@ -15,10 +15,12 @@ STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 
 
 def surgical(chat_model: ChatModel, task: Task) -> Fitted:
-    """Ablate the false-refusal vector, mean a_l(pseudo-harmful) - mean a_l(harmless), at every block and position.
+    """Ablate the false-refusal vector w, mean a_l(pseudo-harmful) - mean a_l(harmless): a <- a - strength (a . w) w.
 
-    First it is made orthogonal to the true refusal vector, wholly (the paper's lambda = 1), so that harmful prompts
-    keep theirs. l is the block of the task; the paper tries all blocks on a validation set.
+    First w (d_model) is made orthogonal to the true refusal vector, mean a_l(harmful) - mean a_l(harmless), wholly (the
+    paper's lambda = 1), so that harmful prompts keep theirs, and of length 1. Differs from the paper: l is the block of
+    the task, where the paper tries all blocks on a validation set; w is taken out of what each block returns, at every
+    position, and not between attention and MLP; and of less than all of it a share is tried.
     """
     train = task.split.train
     found = last_activations(chat_model, encode(chat_model.tokenizer, train), [task.layer])[task.layer]
