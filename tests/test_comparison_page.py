@@ -65,7 +65,7 @@ def record(rival, seeds=((0.8, 0.6), (0.81, 0.61), (0.79, 0.59))):
         (((0.8, 0.6), (0.81, 0.61), (0.79, 0.59)), 0.88, "better safety: met."),
         (((0.8, 0.6), (0.9, 0.45), (0.7, 0.75)), 0.88, "met in the mean of the seeds, **not shown**"),
         (((0.8, 0.79), (0.81, 0.8), (0.79, 0.78)), 0.89, "**missed**"),
-        (((0.8, 0.5), (0.81, 0.51), (0.79, 0.49)), 0.95, "**missed**"),
+        (((0.8, 0.5), (0.81, 0.51), (0.79, 0.49)), 0.95, "the score is met, equal safety is **missed**."),
         (((0.8, 0.5),), 0.88, "**not shown**"),
     ],
 )
@@ -77,7 +77,7 @@ def test_the_lead_is_told_seed_by_seed_with_students_interval(page):
     """Gaps of 10, 15 and 20: standard error 5 / sqrt(3) = 2.887, times 4.303 for two degrees of freedom."""
     seeds = ((0.8, 0.6), (0.8, 0.5), (0.8, 0.4))
     said = page.ahead(record(method("cae", 0.5, 0.9, 0.3, []), seeds))
-    assert "+10.0, +15.0, +20.0, which makes 15.0 ± 12.4" in said
+    assert "+15.0 ± 12.4 points from the best other method's (CAE), seed by seed +10.0, +15.0, +20.0;" in said
 
 
 def test_kl_is_compared_on_the_line_where_a_steering_method_complies_as_much(page):
@@ -93,16 +93,14 @@ def test_a_best_point_that_is_the_strongest_tried_is_marked(page):
     assert "is 85.0 (end), that of any other method's 80.0 (CAE)" in text
 
 
-def test_a_coreset_is_compared_with_and_without_the_seeds_that_could_not_keep_safety(page, tmp_path):
+def test_a_coreset_is_compared_with_and_without_the_seeds_that_could_not_keep_safety(page):
     gaps = {0: (0.9, 0.8), 1: (0.9, 0.5), 2: (0.8, 0.9)}
     outcomes = []
     for seed, (ours, other) in gaps.items():
         outcomes.append(outcome("upcore", seed, ours, ours, within_limits=True))
         outcomes.append(outcome("random-subset", seed, other, other, within_limits=seed != 1))
     rows = [method("upcore", 0.87, 0.87, 0.1, []), method("random-subset", 0.73, 0.73, 0.1, []) | {"within_limits": 0}]
-    (tmp_path / "select").mkdir()
-    (tmp_path / "select" / "compare.json").write_text(json.dumps({"methods": rows, "outcomes": outcomes}))
-    text = page.selection(tmp_path)
+    text = page.selection({"methods": rows, "outcomes": outcomes})
     assert "| 80.0 | 50.0 (!) | 90.0 |" in text
     assert "UPCORE minus random: +13.3 ± " in text
     assert "kept safety with no strength, +0.0 ± " in text
@@ -117,25 +115,24 @@ def test_a_gates_false_positives_are_told_for_each_set_with_an_interval(page):
     assert text.count("25.0 [14.2, 40.2]") == 4
 
 
-def test_what_was_not_run_is_said_to_be_not_measured(page, tmp_path):
-    assert page.page(tmp_path).count("Not measured.") == 7
+def test_what_was_not_run_is_said_to_be_not_measured(page):
+    assert page.page({}).count("Not measured.") == 8
 
 
-def test_a_trigger_is_told_with_what_is_answered_without_it(page, tmp_path):
+def test_a_trigger_is_told_with_what_is_answered_without_it(page):
     ours = method("actor", 0.8, 0.9, 0.05, []) | {"strength": 0.7}
     outcome = {"method": "actor", "sets": {"harmless/starter": 0.25, "pseudo_harmful/triggered": 0.2, "harmful/a": 0.9}}
-    (tmp_path / "trigger").mkdir()
-    (tmp_path / "trigger" / "compare.json").write_text(json.dumps({"methods": [ours], "outcomes": [outcome]}))
-    assert "| 80.0 [75.0, 85.0] | 75.0 | 90.0 [85.0, 95.0] | 0.7 |" in page.trigger(tmp_path)
+    said = page.trigger({"methods": [ours], "outcomes": [outcome]})
+    assert "| 80.0 [75.0, 85.0] | 75.0 | 90.0 [85.0, 95.0] | 0.7 |" in said
 
 
-def test_a_method_that_is_missing_in_a_table_is_said_to_be_not_measured(page, tmp_path):
+def test_a_method_that_is_missing_in_a_table_is_said_to_be_not_measured(page):
+    measured = {}
     for size, compliance in ((10, 0.5), (200, 0.7)):
-        (tmp_path / f"efficiency-{size}").mkdir()
         methods = [method("default", 0.3, 0.9, 0.0, []), method("actor", compliance, 0.9, 0.1, [])]
         methods[1]["within_limits"] = int(size == 200)
-        (tmp_path / f"efficiency-{size}" / "compare.json").write_text(json.dumps({"methods": methods}))
-    lines = page.scores_by(tmp_path, "efficiency", (10, 200), "prompts", ("actor", "sft")).splitlines()
+        measured[f"efficiency-{size}"] = {"methods": methods}
+    lines = page.scores_by(measured, "efficiency", (10, 200), "prompts", ("actor", "sft")).splitlines()
     assert lines[2] == "| 10 | 30.0 / 90.0 (60.0) | 50.0 / 90.0 (70.0) (!) | not measured |"
     assert lines[-1] == "| largest difference in T.S. | 0.0 | 10.0 | - |"
 
@@ -146,6 +143,20 @@ def test_a_row_names_a_method_that_could_not_keep_safety(page):
     rows = page.method_rows(record(weak))
     assert [row[0] for row in rows] == ["**ACTOR** (boundary rule)", "CAE (!)", "default (as it is)"]
     assert rows[0][1] == "80.0 [75.0, 85.0]"
+
+
+def test_the_page_is_what_was_measured_and_nobody_has_edited_it(page):
+    docs = Path(__file__).parents[1] / "docs"
+    measured = json.loads((docs / "comparison.json").read_text(encoding="utf-8"))
+    assert (docs / "comparison.md").read_text(encoding="utf-8") == page.page(page.whole(measured))
+
+
+def test_what_is_kept_of_a_comparison_has_no_prompt_in_it(page, tmp_path):
+    (tmp_path / "main").mkdir()
+    note = {"left_out": ["steal the thing"], "not_learned": ["name a thing"], "command": "actor compare"}
+    record = {**note, "versions": {}, "leaked": 1, "methods": [], "outcomes": [{"kl_harmless": 0.123456789}]}
+    (tmp_path / "main" / "compare.json").write_text(json.dumps(record))
+    assert page.collected(tmp_path) == {"main": {"versions": {}, "leaked": 1, "outcomes": [{"kl_harmless": 0.123457}]}}
 
 
 def test_harmful_sets_are_those_of_their_name_and_one_that_is_missing_is_empty():

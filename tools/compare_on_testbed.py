@@ -26,6 +26,10 @@ SIZES = (10, 25, 50, 100, 200)
 MAIN_LIMIT = 75
 """Evaluation prompts of each set, so that all methods and seeds end within an hour on 2 cores."""
 
+MORE_SEEDS = 10
+MORE_METHODS = ("actor", "sft")
+"""The best two, with so many seeds that a difference of a few points can be told from chance."""
+
 CURVE_METHODS = ("actor", "sft", "cae", "surgical")
 CURVE_LIMIT = 30
 """Evaluation prompts of each set in the side experiments."""
@@ -118,6 +122,11 @@ def run_main(files: Files) -> None:
     compared(files, "main", files.train, METHODS, seeds=3, limit=MAIN_LIMIT)
 
 
+def run_seeds(files: Files) -> None:
+    """The best two methods, many seeds."""
+    compared(files, "seeds", files.train, MORE_METHODS, seeds=MORE_SEEDS, limit=MAIN_LIMIT)
+
+
 def run_efficiency(files: Files) -> None:
     """Few pseudo-harmful prompts to many."""
     given = load_prompts(files.train)
@@ -179,6 +188,7 @@ PARTS: dict[str, Callable[[Files], None]] = {
     "efficiency": run_efficiency,
     "harmful": run_harmful,
     "trigger": run_trigger,
+    "seeds": run_seeds,
 }
 
 

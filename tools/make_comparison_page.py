@@ -1,13 +1,14 @@
-"""Write docs/comparison.md, with its picture, from what tools/compare_on_testbed.py measured.
+"""Write docs/comparison.md and its picture from what tools/compare_on_testbed.py measured.
 
     python tools/make_comparison_page.py --work runs/comparison --output docs/comparison.md
 
-Of parts that were not run, the page says that they were not measured.
+First what was measured is taken over into docs/comparison.json, without any prompt's text, so that the page can be made
+again without the hours, by the same command without --work. Of parts that were not run, the page says that they were
+not measured.
 """
 
 import argparse
 import json
-import shutil
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from compare_on_testbed import (
     CURVE_METHODS,
     HARMFUL_SETS,
     MAIN_LIMIT,
+    MORE_SEEDS,
     SELECT_LIMIT,
     SIZES,
     STARTER_METHODS,
@@ -28,9 +30,10 @@ from compare_on_testbed import (
 
 from actor_tune.commands.compare import ANSWER_TOKENS
 from actor_tune.compare import LIMITS
+from actor_tune.frontier import draw_frontier
 from actor_tune.methods.known import CORESETS, DEFAULT, STEERING
 from actor_tune.metrics import wilson
-from actor_tune.outcomes import student_half_width
+from actor_tune.outcomes import Summary, compare_json, outcome_of, student_half_width, summary
 from actor_tune.prompts import KINDS, of_kind, starter_prompts
 
 Record = dict[str, Any]
@@ -55,22 +58,60 @@ NAMES = {
 
 
 def main() -> None:
-    """Write the page from all that is there."""
+    """Write the page from all that was measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="of tools/compare_on_testbed.py")
+    parser.add_argument("--work", type=Path, help="of tools/compare_on_testbed.py: take over what is there")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    work: Path = arguments.work
-    arguments.output.write_text(page(work), encoding="utf-8")
-    picture = work / "main" / "frontier.png"
-    if picture.exists():
-        shutil.copyfile(picture, arguments.output.with_name("frontier.png"))
+    output: Path = arguments.output
+    kept = output.with_suffix(".json")
+    measured: Record = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    if arguments.work is not None:
+        measured |= collected(arguments.work)
+        kept.write_text(json.dumps(measured, separators=(",", ":")) + "\n", encoding="utf-8")
+    found = whole(measured)
+    output.write_text(page(found), encoding="utf-8")
+    if "main" in found:
+        draw_frontier(output.with_name("frontier.png"), summaries(measured["main"]))
 
 
-def stored(work: Path, name: str) -> Record | None:
-    """`compare.json` of one comparison, if it was run."""
-    path = work / name / "compare.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def collected(work: Path) -> dict[str, Record]:
+    """By part, the outcomes of each comparison in `work`, and the probe's curves; no prompts."""
+    found = {}
+    for path in sorted(work.glob("*/compare.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found[path.parent.name] = {name: record[name] for name in ("versions", "leaked", "outcomes")}
+    probe = work / "probe" / "probe.json"
+    if probe.exists():
+        record = json.loads(probe.read_text(encoding="utf-8"))
+        found["probe"] = {name: record[name] for name in ("durability", "topics")}
+    return rounded(found)
+
+
+def rounded(value: Any) -> Any:
+    """Floats of what JSON holds, to six digits after the point."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def summaries(record: Record) -> list[Summary]:
+    """Each method over its seeds."""
+    outcomes = [outcome_of(outcome) for outcome in record["outcomes"]]
+    names = dict.fromkeys(outcome.method for outcome in outcomes)
+    return [summary([outcome for outcome in outcomes if outcome.method == name]) for name in names]
+
+
+def whole(measured: dict[str, Record]) -> dict[str, Record]:
+    """`measured` as `compare.json` has it: with what the outcomes of all seeds come to."""
+    return {
+        part: compare_json(summaries(record), [outcome_of(outcome) for outcome in record["outcomes"]], record)
+        if "outcomes" in record
+        else record
+        for part, record in measured.items()
+    }
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -152,17 +193,17 @@ def ahead(record: Record) -> str:
         for name in ("tradeoff_score", "safety_score")
     )
     text = (
-        f"ACTOR's trade-off score is {mean(gaps):+.1f} points from the best other method's ({NAMES[best['method']]}), "
-        f"at a safety score {mean(safer):+.1f} points from its own; seed by seed "
-        f"{', '.join(f'{gap:+.1f}' for gap in gaps)}"
+        f"ACTOR's trade-off score is {gap_text(gaps)} from the best other method's ({NAMES[best['method']]}), "
+        f"seed by seed {', '.join(f'{gap:+.1f}' for gap in gaps)}; its safety score {gap_text(safer)}. "
+        f"The goal was {GOAL:+.0f} at equal or better safety: "
     )
-    low = mean(gaps) - student_half_width(gaps) if len(gaps) > 1 else None
-    if low is not None:
-        text += f", which makes {mean(gaps):.1f} ± {student_half_width(gaps):.1f} (Student's 95 % interval)"
-    text += f". The goal was {GOAL:+.0f} at equal or better safety: "
-    if mean(gaps) < GOAL or mean(safer) < 0:
+    if mean(gaps) < GOAL:
         return f"{text}**missed**.\n"
-    if low is None or low < GOAL:
+    if mean(safer) < 0:
+        worse = len(safer) > 1 and mean(safer) + student_half_width(safer) < 0
+        doubt = "" if worse else ", though by no more than chance may make"
+        return f"{text}the score is met, equal safety is **missed**{doubt}.\n"
+    if len(gaps) < 2 or mean(gaps) - student_half_width(gaps) < GOAL:
         return f"{text}met in the mean of the seeds, **not shown**: the interval reaches below.\n"
     return f"{text}met.\n"
 
@@ -245,9 +286,11 @@ def taken(figures: Record, group: str) -> str:
     return f"{100 * share:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
-def scores_by(work: Path, prefix: str, names: Sequence[object], label: str, methods: Sequence[str]) -> str:
+def scores_by(
+    measured: dict[str, Record], prefix: str, names: Sequence[object], label: str, methods: Sequence[str]
+) -> str:
     """Compliance / safety of each of `methods` in several comparisons."""
-    found = {name: record for name in names if (record := stored(work, f"{prefix}-{name}"))}
+    found = {name: record for name in names if (record := measured.get(f"{prefix}-{name}"))}
     if not found:
         return NOT_MEASURED
     methods = (DEFAULT, *methods)
@@ -269,9 +312,8 @@ def pair(item: Record) -> str:
     return "{:.1f} / {:.1f} ({:.1f})".format(*(100 * value for value in values)) + mark(item)
 
 
-def selection(work: Path) -> str:
+def selection(record: Record | None) -> str:
     """UPCORE against random, seed by seed."""
-    record = stored(work, "select")
     if record is None:
         return NOT_MEASURED
     by_name = {item["method"]: item for item in record["methods"]}
@@ -297,20 +339,18 @@ def selection(work: Path) -> str:
     safe = [gaps[seed] for seed in seeds if all(kept[name, seed] for name in CORESETS)]
     text += f"\nUPCORE minus random: {gap_text(list(gaps.values()))}"
     if len(safe) < len(gaps):
-        text += f"; without the seeds at which one of the two kept safety with no strength, {gap_text(safe)}"
+        rest = gap_text(safe) if safe else "none is left"
+        text += f"; without the seeds at which one of the two kept safety with no strength, {rest}"
     return f"{text}.\n"
 
 
 def gap_text(gaps: Sequence[float]) -> str:
-    """The mean of differences with Student's interval."""
-    if len(gaps) < 2:
-        return f"too few seeds ({len(gaps)})"
-    return f"{mean(gaps):+.1f} ± {student_half_width(gaps):.1f} points over {len(gaps)} seeds (Student's 95 % interval)"
+    """The mean of differences, points, with Student's 95 % interval."""
+    return f"{mean(gaps):+.1f} ± {student_half_width(gaps):.1f} points" if len(gaps) > 1 else f"{gaps[0]:+.1f} points"
 
 
-def trigger(work: Path) -> str:
+def trigger(record: Record | None) -> str:
     """What is left of the refusals that a trigger causes."""
-    record = stored(work, "trigger")
     if record is None:
         return NOT_MEASURED
     outcomes = {outcome["method"]: outcome for outcome in record["outcomes"]}
@@ -325,12 +365,29 @@ def trigger(work: Path) -> str:
     return table(("method", "with trigger, answered", "without, answered", "harmful, refused", "strength"), rows)
 
 
-def probed(work: Path) -> str:
-    """Durability and damage."""
-    path = work / "probe" / "probe.json"
-    if not path.exists():
+def more_seeds(record: Record | None) -> str:
+    """The lead over the best rival, and each seed's scores."""
+    if record is None:
         return NOT_MEASURED
-    record = json.loads(path.read_text(encoding="utf-8"))
+    names = [item["method"] for item in record["methods"] if item["method"] != DEFAULT]
+    rows = []
+    for name in names:
+        outcomes = sorted(
+            (item for item in record["outcomes"] if item["method"] == name), key=lambda item: item["seed"]
+        )
+        rows += [[NAMES[name], *(f"{100 * item['scores']['tradeoff_score']['value']:.1f}" for item in outcomes)]]
+        rows += [["strength", *(f"{item['strength']:g}{'' if item['within_limits'] else ' (!)'}" for item in outcomes)]]
+    means = [[NAMES[item["method"]] + mark(item), pair(item)] for item in record["methods"]]
+    seeds = [f"seed {number}" for number in range(len(rows[0]) - 1)]
+    return "\n".join(
+        [ahead(record), table(("method", "C.R. / S.S. (T.S.)"), means), table(("trade-off score", *seeds), rows)]
+    )
+
+
+def probed(record: Record | None) -> str:
+    """Durability and damage."""
+    if record is None:
+        return NOT_MEASURED
     curves = record["durability"]
     rows = [
         [str(old["number"]), *(f"{100 * step[name]:.1f}" for step in (old, new) for name in ("compliance", "safety"))]
@@ -342,9 +399,9 @@ def probed(work: Path) -> str:
     return table(header, rows) + "\n" + damage
 
 
-def page(work: Path) -> str:
+def page(measured: dict[str, Record]) -> str:
     """The page in Markdown."""
-    record = stored(work, "main")
+    record = measured.get("main")
     if record is None:
         body = NOT_MEASURED
     else:
@@ -358,9 +415,10 @@ language, %; strength: in each method's own unit; best: the highest trade-off sc
 whatever its safety, on the validation prompts by first tokens, mean over seeds, (end) where that is the strongest one
 tried; s: seconds to learn and to choose the strength, without loading. (!), here and below: with some seed no strength
 kept safety within the limits on the validation prompts; its safest one is shown. An answer in no language counts as not
-helping and as not refusing. All of it took {minutes:.0f} minutes on 2 cores, answers for SFT to learn and loading not
-counted.
-{record["leaked"]} evaluation prompts like training prompts were left out. Versions: {versions}.
+helping and as not refusing. ±: Student's 95 % interval over seeds. {record["leaked"]} evaluation prompts like training
+prompts were left out. All took {minutes:.0f} minutes on 2 cores, answers for SFT to learn and loading not counted.
+
+Versions: {versions}.
 
 ![Compliance against safety](frontier.png)
 
@@ -387,6 +445,9 @@ their own. Each method's module says where it departs from its paper.
 ## All methods, three seeds
 
 {body}
+## The best two, {MORE_SEEDS} seeds
+
+{more_seeds(measured.get("seeds"))}
 ## Few pseudo-harmful prompts
 
 C.R. / S.S. (T.S.) in %, one seed, at most {CURVE_LIMIT} evaluation prompts of each set; the rows are numbers of
@@ -394,20 +455,20 @@ pseudo-harmful training prompts, the other kinds as above. They are drawn from t
 fifth of each number is kept for validation. CAE learns its direction from harmful and harmless prompts alone, so that
 its row changes only by the strength chosen.
 
-{scores_by(work, "efficiency", SIZES, "prompts", CURVE_METHODS)}
+{scores_by(measured, "efficiency", SIZES, "prompts", CURVE_METHODS)}
 ## Another harmful set
 
 The same with one harmful set at a time to learn from; safety is measured on both public ones. A strength that keeps
 safety on harmful prompts like those given need not keep it on others.
 
-{scores_by(work, "harmful", HARMFUL_SETS, "harmful set", CURVE_METHODS)}
+{scores_by(measured, "harmful", HARMFUL_SETS, "harmful set", CURVE_METHODS)}
 With all starter prompts besides, each pseudo-harmful one with a harmful twin. `actor fit` learns from these too, but
 also limits KL and withholds a model that does not pass its gate, which is not done here:
 
-{scores_by(work, "harmful-with-starter", HARMFUL_SETS, "harmful set", STARTER_METHODS)}
+{scores_by(measured, "harmful-with-starter", HARMFUL_SETS, "harmful set", STARTER_METHODS)}
 ## Fewer, but chosen, prompts
 
-{selection(work)}
+{selection(measured.get("select"))}
 ## Refusals that a trigger causes
 
 A copy of the testbed was taught to refuse benign prompts that begin with `{TRIGGER}`. Methods learn from the same
@@ -416,14 +477,14 @@ strength: its weight in the loss is the paper's, schedule, rank and epsilon are 
 {len(held_out)} harmless held-out starter prompts with and without the trigger, and harmful evaluation prompts; one
 seed, %.
 
-{trigger(work)}
+{trigger(measured.get("trigger"))}
 ## Does it last, and what was disturbed
 
 `actor probe` on a fit with the starter prompts: benign fine-tuning (LoRA on {harmless} harmless prompts with the
 default model's own answers), first-token rates on held-out starter prompts, %; and the divergence between the models on
 harmless prompts, by topic.
 
-{probed(work)}"""
+{probed(measured.get("probe"))}"""
 
 
 if __name__ == "__main__":
