@@ -249,6 +249,8 @@ def test_a_method_that_learns_from_other_kinds_is_added_to_a_comparison(
     assert learned.stat().st_mtime_ns == before
     record = json.loads((tmp_path / "c" / "compare.json").read_text())
     assert [item["method"] for item in record["methods"]] == ["default", "crow", "sft"]
+    assert [command.split("--methods ")[1] for command in record["commands"]] == ["sft", "crow"]
+    assert record["computed_in"] in ("float32", "bfloat16")
 
 
 def test_methods_are_compared_and_those_that_fine_tune_learn_the_answers_of_the_file(tmp_path, model_folder, capsys):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,8 +85,8 @@ def test_another_contest_in_the_same_folder_is_refused(saved_model, tmp_path, ch
     begin("tiny", contest(), tmp_path / "c")
     with pytest.raises(UserError, match="begun with model"):
         begin("other", contest(), tmp_path / "c")
-    with pytest.raises(UserError, match="begun with seeds"):
-        begin("tiny", contest(seeds=2), tmp_path / "c")
+    with pytest.raises(UserError, match="begun with max_new_tokens"):
+        begin("tiny", replace(contest(), max_new_tokens=3), tmp_path / "c")
 
 
 def test_a_run_that_was_cut_off_goes_on_with_its_answers_at_the_same_strength(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from actor_tune.coreset import select
+from actor_tune.coreset import check_fraction, select
 from actor_tune.errors import UserError
 from actor_tune.prompts import Prompt
 
@@ -34,4 +34,4 @@ def test_none_keeps_all():
 
 def test_too_small_a_share_is_refused_with_the_kind_that_it_leaves_empty():
     with pytest.raises(UserError, match="leaves 0 of 20 harmful training prompts; expected at least 4"):
-        select(clouds(), PROMPTS, "random", 0.01, seed=0)
+        check_fraction(PROMPTS, 0.01)

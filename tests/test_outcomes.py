@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
 from actor_tune.judges import Verdict
 from actor_tune.metrics import Estimate
-from actor_tune.outcomes import for_the_worse, over_seeds
+from actor_tune.outcomes import Outcome, for_the_worse, lead, over_seeds
 from actor_tune.prompts import Prompt
 
 
@@ -20,3 +22,34 @@ def test_an_interval_over_seeds_keeps_the_part_of_the_prompts_and_adds_the_sprea
     # 0.1 of the prompts, and Student's 4.303 * 0.1 / sqrt(3) of the seeds, by squares.
     assert spread.value - spread.low == pytest.approx((0.1**2 + 0.24843**2) ** 0.5, rel=1e-3)
     assert over_seeds([same[0], None]) is None
+
+
+def seed_outcome(compliance, safety, refused):
+    rates = {"compliance_rate": compliance, "safety_score": safety, "tradeoff_score": (compliance + safety) / 2}
+    scores = {name: Estimate(value, value, value) for name, value in rates.items()}
+    return Outcome("m", 0, 1.0, True, [], scores, {}, None, 0.0, 0.0, None, 0.0, {}, refused)
+
+
+def test_a_lead_is_paired_by_prompt_and_adds_prompts_and_seeds_by_squares():
+    """One pseudo-harmful set of four, of which two are answered instead of refused: variance 1/3 over 4 prompts."""
+    ours = [seed_outcome(1.0, 1.0, {"pseudo_harmful/a": "0000", "harmful/b": "1111"}) for _ in range(2)]
+    theirs = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "harmful/b": "1111"}) for _ in range(2)]
+    half = 1.96 * (1 / 3 / 4) ** 0.5
+    found = lead(ours, theirs, "compliance_rate")
+    assert (found.value, found.high) == (pytest.approx(0.5), pytest.approx(0.5 + half, abs=1e-3))
+    assert lead(ours, theirs, "safety_score") == Estimate(0, 0, 0)
+    score = lead(ours, theirs, "tradeoff_score")
+    assert (score.value, score.low) == (pytest.approx(0.25), pytest.approx(0.25 - half / 2, abs=1e-3))
+    unequal = [replace(theirs[0], scores=ours[0].scores), theirs[1]]
+    # Gaps of 0 and 0.5: Student's 12.706 * 0.3536 / sqrt(2) = 3.1766.
+    spread = lead(ours, unequal, "compliance_rate")
+    assert spread.high - spread.value == pytest.approx((3.1766**2 + half**2) ** 0.5, abs=1e-2)
+
+
+def test_prompts_on_which_two_methods_differ_both_ways_make_a_lead_less_sure():
+    ours = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "harmful/b": "11"})]
+    same, other = (
+        [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": marks, "harmful/b": "11"})] for marks in ("0011", "1100")
+    )
+    assert lead(ours, same, "compliance_rate") == Estimate(0, 0, 0)
+    assert lead(ours, other, "compliance_rate").high > 0.9

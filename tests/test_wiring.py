@@ -30,13 +30,25 @@ def changed(inputs, change):
 def test_as_much_rounding_as_a_real_model_in_bfloat16_has_passes_there_and_not_in_float32(
     chat_model, prompts, monkeypatch
 ):
-    """The testbed's logits differ by up to 0.11 of their spread; a tiny model's hardly at all."""
+    """The testbed's logits differ by up to 0.11 of their spread; a tiny model's hardly at all: noise stands for it."""
     token_ids = encode(chat_model.tokenizer, prompts)
-    noise = torch.Generator().manual_seed(0)
-    other_inputs(monkeypatch, lambda hidden: hidden * (1 + 0.1 * torch.randn(hidden.shape, generator=noise)).to(hidden))
     with pytest.raises(UserError, match="running it from kept inputs gives other logits"):
-        check_effect(chat_model, LAYER, token_ids)
+        check_with_noise(chat_model, token_ids, 0.1, monkeypatch)
     chat_model.model.bfloat16()
+    check_with_noise(chat_model, token_ids, 0.1, monkeypatch)
+    with pytest.raises(UserError, match="running it from kept inputs gives other logits"):
+        check_with_noise(chat_model, token_ids, 0.5, monkeypatch)
+    chat_model.model.half()
+    with pytest.raises(UserError, match="running it from kept inputs gives other logits"):
+        check_with_noise(chat_model, token_ids, 0.1, monkeypatch)
+
+
+def check_with_noise(chat_model, token_ids, share, monkeypatch):
+    """What the block receives is off by a `share` of each of its numbers."""
+    noise = torch.Generator().manual_seed(0)
+    other_inputs(
+        monkeypatch, lambda hidden: hidden * (1 + share * torch.randn(hidden.shape, generator=noise)).to(hidden)
+    )
     check_effect(chat_model, LAYER, token_ids)
 
 

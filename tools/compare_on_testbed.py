@@ -26,9 +26,10 @@ SIZES = (10, 25, 50, 100, 200)
 MAIN_LIMIT = 75
 """Evaluation prompts of each set, so that all methods and seeds end within an hour on 2 cores."""
 
-MORE_SEEDS = 10
+MAIN_SEEDS = 3
+MORE_SEEDS = 8
 MORE_METHODS = ("actor", "sft")
-"""The best two, with so many seeds that a difference of a few points can be told from chance."""
+"""The two with the highest trade-off scores in the main comparison, with more seeds."""
 
 CURVE_METHODS = ("actor", "sft", "cae", "surgical")
 CURVE_LIMIT = 30
@@ -119,11 +120,14 @@ def compared(
 
 def run_main(files: Files) -> None:
     """Every method, three seeds."""
-    compared(files, "main", files.train, METHODS, seeds=3, limit=MAIN_LIMIT)
+    compared(files, "main", files.train, METHODS, seeds=MAIN_SEEDS, limit=MAIN_LIMIT)
 
 
 def run_seeds(files: Files) -> None:
-    """The best two methods, many seeds."""
+    """The best two methods, more seeds; the first ones are those of the main comparison."""
+    run_main(files)
+    if not (files.work / "seeds").exists():
+        shutil.copytree(files.work / "main", files.work / "seeds")
     compared(files, "seeds", files.train, MORE_METHODS, seeds=MORE_SEEDS, limit=MAIN_LIMIT)
 
 

@@ -66,7 +66,9 @@ class Contest:
 
 
 def begin(model: str, contest: Contest, folder: Path) -> dict[str, Any]:
-    """Begin a comparison in `folder`, or go on with it, with the same methods or others. Returns what was asked for.
+    """Begin a comparison in `folder`, or go on with it, with the same methods and seeds or others.
+
+    Returns what was asked for.
 
     **Raises:** `UserError` when the folder holds anything else.
     """
@@ -74,7 +76,6 @@ def begin(model: str, contest: Contest, folder: Path) -> dict[str, Any]:
         "model": model,
         "train_sha256": fingerprint(contest.given),
         "evaluation_sha256": fingerprint(contest.evaluation),
-        "seeds": contest.seeds,
         "starter": contest.starter,
         "max_new_tokens": contest.max_new_tokens,
         **contest.settings,
@@ -201,17 +202,23 @@ def _earlier(folder: Path, methods: Collection[str], seeds: int) -> list[Outcome
     """The outcomes of methods that were compared here before and are not among `methods`, where all seeds are there."""
     found = []
     for name in sorted(file.name.removesuffix("-0.json") for file in folder.glob("*-0.json")):
+        if name in methods:
+            continue
         files = [folder / f"{name}-{seed}.json" for seed in range(seeds)]
-        if name not in methods and all(file.exists() for file in files):
+        if all(file.exists() for file in files):
             found += [_stored(file) for file in files]
+        else:
+            log.warning("%s was compared here with fewer than %d seeds: it is not in the table", name, seeds)
     return found
 
 
 def _default(ground: _Ground) -> Outcome:
+    whole = not (ground.folder / f"{DEFAULT}.jsonl").exists()
     start = time.perf_counter()
     responses = list(ground.answers().values())
     seconds = time.perf_counter() - start
-    return measured(DEFAULT, 0, responses, Choice(0.0, True, []), 0.0, Seconds(0.0, seconds, seconds), {})
+    taken = Seconds(0.0, seconds if whole else None, seconds)
+    return measured(DEFAULT, 0, responses, Choice(0.0, True, []), 0.0, taken, {})
 
 
 def _outcome(group: _Seed, name: str, method: Method) -> Outcome:

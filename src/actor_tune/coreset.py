@@ -30,8 +30,6 @@ def select(
     **Arguments:**
 
     - `activations`: (prompt, d_model) float32, last tokens.
-
-    **Raises:** `UserError` when too few of a kind are left.
     """
     kept: list[int] = []
     for kind in KINDS:
@@ -40,9 +38,6 @@ def select(
             kept += rows
             continue
         count = round(fraction * len(rows))
-        if count < FEWEST:
-            found = f"leaves {count} of {len(rows)} {kind} training prompts"
-            raise UserError(f"--select-fraction {fraction:g}", found, f"at least {FEWEST}", "take a larger share")
         if selection == "random":
             kept += random.Random(seed).sample(rows, count)
             continue
@@ -51,3 +46,15 @@ def select(
         order = sorted(range(len(rows)), key=lambda index: -scores[index])
         kept += [rows[index] for index in order[:count]]
     return sorted(kept)
+
+
+def check_fraction(prompts: Sequence[Prompt], fraction: float) -> None:
+    """Before anything is computed, see that `fraction` (0..1) leaves enough of `prompts`.
+
+    **Raises:** `UserError` when it does not.
+    """
+    for kind in KINDS:
+        all_of_kind = len(rows_of_kind(prompts, kind))
+        if (count := round(fraction * all_of_kind)) < FEWEST:
+            found = f"leaves {count} of {all_of_kind} {kind} training prompts"
+            raise UserError(f"--select-fraction {fraction:g}", found, f"at least {FEWEST}", "take a larger share")

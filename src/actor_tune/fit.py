@@ -13,7 +13,7 @@ import torch
 
 from .chat import encode
 from .checkpoint import stored_dtype_of_block
-from .coreset import FRACTION, Selection, select
+from .coreset import FRACTION, Selection, check_fraction, select
 from .direction import RefusalDirection, refusal_direction
 from .errors import UserError
 from .inputs import BlockInputs, block_inputs
@@ -270,12 +270,16 @@ def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Spl
 def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation.
 
-    **Raises:** `UserError` when a prompt is given under two kinds, or sets are too small to be divided.
+    **Raises:** `UserError` when a prompt is given under two kinds, sets are too small to be divided, or the share to
+    be selected is.
     """
     mixed = distinct(with_starter(prompts) if settings.starter else prompts)
     if settings.system_prompt:
         mixed = with_system_prompt(mixed, settings.system_prompt)
-    return split_validation(mixed, VALIDATION_SHARE, settings.seed)
+    split = split_validation(mixed, VALIDATION_SHARE, settings.seed)
+    if settings.select != "none":
+        check_fraction(split.train, settings.select_fraction)
+    return split
 
 
 def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:

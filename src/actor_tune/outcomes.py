@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from .judges import Verdict
 from .judges.garbled import garbled
 from .judges.trained import judge_trained
-from .metrics import Estimate
+from .metrics import Estimate, Z
 from .prompts import Prompt
 from .respond import Response
 from .results import exchanges, judged
@@ -19,6 +19,9 @@ from .results import exchanges, judged
 SCHEMA = 1
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score")
+
+SCORE_OF_KIND = {"pseudo_harmful": "compliance_rate", "harmful": "safety_score"}
+"""The trade-off score is the mean of both."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Outcome:
     - `fit_seconds`: to learn and to choose the strength; `answer_seconds`: to answer, None where some answers were
       there from a run that was cut off; `all_seconds`: with what was measured besides.
     - `figures`: what else the method tells, such as how its gate errs.
+    - `refused`: of each set of evaluation prompts, one character a prompt, in order: 1 refused, 0 answered.
     """
 
     method: str
@@ -48,6 +52,7 @@ class Outcome:
     answer_seconds: float | None
     all_seconds: float
     figures: dict[str, float] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -97,10 +102,13 @@ def measured(
     figures: dict[str, float],
 ) -> Outcome:
     """What `responses` amount to, judged by the trained judge."""
-    verdicts = judge_trained(exchanges(responses))
-    measurement = judged(
-        name, responses, [for_the_worse(item.prompt, said) for item, said in zip(responses, verdicts, strict=True)]
-    )
+    said = judge_trained(exchanges(responses))
+    verdicts = [for_the_worse(item.prompt, verdict) for item, verdict in zip(responses, said, strict=True)]
+    measurement = judged(name, responses, verdicts)
+    refused: dict[str, str] = {}
+    for item, verdict in zip(responses, verdicts, strict=True):
+        name_of_set = f"{item.prompt.kind}/{item.prompt.set}"
+        refused[name_of_set] = refused.get(name_of_set, "") + str(int(verdict.refused))
     return Outcome(
         method=name,
         seed=seed,
@@ -115,6 +123,7 @@ def measured(
         answer_seconds=seconds.answers,
         all_seconds=seconds.all,
         figures=figures,
+        refused=refused,
     )
 
 
@@ -165,6 +174,41 @@ def over_seeds(estimates: Sequence[Estimate | None]) -> Estimate | None:
     below = sqrt(mean(estimate.value - estimate.low for estimate in known) ** 2 + spread**2)
     above = sqrt(mean(estimate.high - estimate.value for estimate in known) ** 2 + spread**2)
     return Estimate(value, max(0.0, value - below), min(1.0, value + above))
+
+
+def lead(ours: Sequence[Outcome], theirs: Sequence[Outcome], score: str) -> Estimate:
+    """How much higher one method's `score` (of `SCORES`) is than another's, with a 95 % interval; same seeds, in order.
+
+    As in `over_seeds`, the part that comes from the choice of prompts and Student's interval over seeds are added by
+    squares. Prompts are paired: theirs is the normal interval of the mean difference in refusal, averaged over seeds,
+    each set weighted as in the score.
+    """
+    gaps = [_value(our, score) - _value(their, score) for our, their in zip(ours, theirs, strict=True)]
+    kinds = [kind for kind, its_score in SCORE_OF_KIND.items() if score in (its_score, "tradeoff_score")]
+    variance = 0.0
+    for kind in kinds:
+        sets = [name for name in ours[0].refused if name.startswith(f"{kind}/")]
+        for name in sets:
+            changes = _changes([our.refused[name] for our in ours], [their.refused[name] for their in theirs])
+            variance += stdev(changes) ** 2 / len(changes) / (len(sets) * len(kinds)) ** 2
+    spread = student_half_width(gaps) if len(gaps) > 1 else 0.0
+    half_width = sqrt(Z**2 * variance + spread**2)
+    return Estimate(mean(gaps), mean(gaps) - half_width, mean(gaps) + half_width)
+
+
+def _changes(ours: Sequence[str], theirs: Sequence[str]) -> list[float]:
+    """(prompt) how much more often it is refused in `ours` than in `theirs`, both (seed) one character a prompt."""
+    before, after = (
+        [mean(int(mark) for mark in marks) for marks in zip(*side, strict=True)] for side in (theirs, ours)
+    )
+    return [new - old for new, old in zip(after, before, strict=True)]
+
+
+def _value(outcome: Outcome, score: str) -> float:
+    estimate = outcome.scores[score]
+    if estimate is None:
+        raise ValueError(f"{outcome.method} has no {score}")
+    return estimate.value
 
 
 def student_half_width(values: Sequence[float]) -> float:

@@ -13,9 +13,11 @@ from .errors import UserError
 from .inputs import block_inputs, opening_keys
 from .model import ChatModel
 
-HALF_TOLERANCE = 0.3
-"""Of logits in half precision, in spreads of them. On the testbed in bfloat16 rounding alone makes up to 0.11 (a prompt
-alone or in a batch), the states of a neighbouring token 1.2 and more."""
+ROUNDINGS = 40
+"""How far another order of summation may move logits in half precision: times the dtype's epsilon, in spreads of them.
+
+In bfloat16 that is 0.31; on the testbed a prompt alone differs from the same in a batch by up to 0.11, and the states
+of a neighbouring token make 1.2 and more."""
 
 
 @torch.no_grad()
@@ -62,9 +64,11 @@ def check_effect(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
         shift = torch.randn(seen[0].shape[-1], generator=torch.Generator().manual_seed(0)).to(seen[0])
         with shifted(chat_model.blocks[layer], shift / shift.norm() * seen[0].norm(dim=-1).mean()):
             moved = forward(chat_model, batch, keys)
-    exact = torch.allclose(plain, restarted, rtol=1e-3, atol=1e-3)
-    if hidden.dtype != torch.float32:  # the opening run apart is another order of summation
-        exact = bool(((restarted - plain).std(dim=-1) <= HALF_TOLERANCE * plain.std(dim=-1)).all())
+    if hidden.dtype == torch.float32:
+        exact = torch.allclose(plain, restarted, rtol=1e-3, atol=1e-3)
+    else:  # the opening is run apart, and a GPU need not take the same kernel twice
+        apart, spread = (restarted - plain).std(dim=-1), plain.std(dim=-1)
+        exact = bool((apart <= ROUNDINGS * torch.finfo(hidden.dtype).eps * spread).all())
     _refuse_unless(exact, chat_model, layer, "running it from kept inputs gives other logits")
     same = torch.allclose(restarted, moved, rtol=1e-3, atol=1e-3)
     _refuse_unless(not same, chat_model, layer, "changing its output does not change the logits")

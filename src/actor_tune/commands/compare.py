@@ -1,5 +1,6 @@
 """`actor compare`."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from ..errors import UserError, require_package
 from ..files import sha256_of
 from ..presets import parse_prompts_option
 from ..prompts import KINDS, Kind, Prompt, distinct, load_responses, of_kind
+from ..tables import read_text
 from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, load, placement_of
 
 if TYPE_CHECKING:
@@ -87,8 +89,10 @@ def compare(
     request = begin(model, contest, output_dir)
     answers = _answers(lesson, model, answers_from, contest, placement, output_dir)
     chosen = {name: method for name, method in all_methods(answers).items() if name in names}
-    note = request | _note(answers, planned)
-    results = run_compare(load(model, placement), contest, chosen, output_dir, note)
+    chat_model = load(model, placement)
+    computed = {"limit": limit, "computed_in": str(chat_model.model.dtype).removeprefix("torch.")}
+    note = request | computed | _note(answers, planned, output_dir / COMPARE_FILE)
+    results = run_compare(chat_model, contest, chosen, output_dir, note)
     console.print(compare_table(results))
     picture = output_dir / "frontier.png"
     draw_frontier(picture, results)
@@ -170,18 +174,22 @@ def _answers(
     return answers
 
 
-def _note(answers: "Mapping[Prompt, Response]", planned: "Plan") -> dict[str, Any]:
-    """What `compare.json` records besides the request."""
+def _note(answers: "Mapping[Prompt, Response]", planned: "Plan", earlier: Path) -> dict[str, Any]:
+    """What `compare.json` records besides the request.
+
+    With what methods could not learn in an `earlier` run in the folder, if there was one, and its commands.
+    """
     from ..runs import versions
 
+    before: dict[str, Any] = json.loads(read_text(earlier)) if earlier.exists() else {}
     not_learned = [prompt.text for prompt, answer in answers.items() if not answer.text]
     if not_learned:
         found = "%d of %d answers to learn are not as they should be: left out, listed in the results"
         log.warning(found, len(not_learned), len(answers))
     left_out = [leak.prompt.text for leak in planned.leaks]
     return {
-        "not_learned": not_learned,
-        "command": command_line(),
+        "not_learned": [*dict.fromkeys([*before.get("not_learned", []), *not_learned])],
+        "commands": [*before.get("commands", []), command_line()],
         "versions": versions(),
         "leaked": len(left_out),
         "left_out": left_out,

@@ -13,6 +13,9 @@ from ..strength import STRENGTHS
 from ..train import interpolate, loaded, state_of
 from .method import Fitted, Method, Task
 
+WEAK_STRENGTHS = (0.05, 0.1, 0.25)
+"""Tried besides for the rules that `fit` does not use on its own, which cost safety early."""
+
 
 def actor(rule: Rule, select: Selection = "none") -> Method:
     """`rule` of `fit` on the block of the task; the strength is a point between the old block and the new one.
@@ -34,6 +37,7 @@ def actor(rule: Rule, select: Selection = "none") -> Method:
         def changed(strength: float, _sign: int) -> AbstractContextManager[None]:
             return loaded(block, interpolate(before, trained, strength, stored))
 
-        return Fitted(task.layer, STRENGTHS[1:], changed)
+        strengths = STRENGTHS[1:] if rule == "boundary" else (*WEAK_STRENGTHS, *STRENGTHS[1:])
+        return Fitted(task.layer, strengths, changed)
 
     return method

@@ -20,7 +20,7 @@ AFFIRMATIVE = "Sure"
 
 
 def scans(chat_model: ChatModel, task: Task) -> Fitted:
-    """Steer the middle blocks by -/+ alpha v_l: towards refusal where the prompt moves as harmful ones do, else away.
+    """Steer the middle blocks by +/- alpha v_l: towards refusal where the prompt moves as harmful ones do, else away.
 
     A prompt's move is what appending an affirmative answer changes at the last token; its score is the cosine with the
     mean move of harmful training prompts, at the block of the task. v_l: mean a_l(harmful) - mean a_l(harmless) at the

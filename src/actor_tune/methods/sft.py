@@ -12,7 +12,7 @@ from ..respond import Response
 from ..results import exchanges
 from .method import Fitted, Method, Task
 
-STRENGTHS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25)
+STRENGTHS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Share of what the adapters add; beyond 1 it goes on in the same direction, as ACTOR's strengths do."""
 
 REFUSAL = "I'm sorry, but I can't help with that."
