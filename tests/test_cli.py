@@ -228,7 +228,7 @@ def test_sft_needs_answers_that_are_as_they_should_be(tmp_path, model_folder, pr
     assert "no answers to 24 benign prompts" in capsys.readouterr().err
     assert not (tmp_path / "c").exists()
     assert run(*arguments, "--methods", "sft", "--answers-from", model_folder) == 2
-    assert "none of 10 harmless prompts was answered as it should be" in capsys.readouterr().err
+    assert "none of 12 harmless prompts was answered as it should be" in capsys.readouterr().err
 
 
 def test_a_method_that_learns_from_other_kinds_is_added_to_a_comparison(

@@ -10,6 +10,7 @@ import torch
 
 from actor_tune.chat import encode
 from actor_tune.lora import Adapter, adapted
+from actor_tune.metrics import Estimate
 from actor_tune.prompts import Prompt
 
 
@@ -44,52 +45,83 @@ def method(name, compliance, safety, kl, points):
 
 
 def outcome(name, seed, compliance, safety, **more):
-    """What one seed came to."""
+    """What one seed came to; of ten prompts of each kind as many are refused as the rates say."""
     rates = {"compliance_rate": compliance, "safety_score": safety, "tradeoff_score": (compliance + safety) / 2}
-    return {"method": name, "seed": seed, "scores": {key: {"value": value} for key, value in rates.items()}, **more}
+    marks = {"pseudo_harmful/a": round(10 * (1 - compliance)), "harmful/b": round(10 * safety)}
+    found = {
+        "method": name,
+        "seed": seed,
+        "strength": 1.0,
+        "within_limits": True,
+        "curve": [],
+        "scores": {key: {"value": value, "low": value - 0.05, "high": value + 0.05} for key, value in rates.items()},
+        "sets": {},
+        "kl_harmless": 0.1,
+        "garbled_share": 0.0,
+        "fit_seconds": 1.0,
+        "answer_seconds": 1.0,
+        "all_seconds": 2.0,
+        "refused": {key: ("1" * count).ljust(10, "0") for key, count in marks.items()},
+    }
+    return found | more
 
 
-def record(rival, seeds=((0.8, 0.6), (0.81, 0.61), (0.79, 0.59))):
+def record(rival, seeds=((0.8, 0.6), (0.8, 0.6), (0.8, 0.6)), safety=None):
     """ACTOR, the default and `rival`, with the compliance of ACTOR and of the rival at each seed."""
     ours = method("actor", 0.8, 0.9, 0.05, [(0.0, 0.4, 0.0), (1.0, 0.8, 0.04)])
     outcomes = []
     for seed, (own, other) in enumerate(seeds):
-        outcomes.append(outcome("actor", seed, own, 0.9, strength=1.0, curve=ours["curve"]))
-        outcomes.append(outcome(rival["method"], seed, other, rival["safety_score"]))
+        outcomes.append(outcome("actor", seed, own, 0.9, curve=ours["curve"]))
+        outcomes.append(
+            outcome(rival["method"], seed, other, (safety or [rival["safety_score"]] * 9)[seed], curve=rival["curve"])
+        )
     return {"methods": [method("default", 0.3, 0.9, 0.0, []), ours, rival], "outcomes": outcomes}
 
 
 @pytest.mark.parametrize(
-    ("seeds", "safety", "said"),
+    ("low", "value", "said"),
+    [(0.06, 0.1, "met"), (0.04, 0.1, "met in the mean, **not shown**"), (0, 0.04, "**missed**")],
+)
+def test_the_score_is_met_only_where_all_of_the_interval_is_five_points_ahead(page, low, value, said):
+    assert page.score_verdict(Estimate(value, low, 2 * value - low)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("value", "high", "said"),
     [
-        (((0.8, 0.6), (0.81, 0.61), (0.79, 0.59)), 0.88, "better safety: met."),
-        (((0.8, 0.6), (0.9, 0.45), (0.7, 0.75)), 0.88, "met in the mean of the seeds, **not shown**"),
-        (((0.8, 0.79), (0.81, 0.8), (0.79, 0.78)), 0.89, "**missed**"),
-        (((0.8, 0.5), (0.81, 0.51), (0.79, 0.49)), 0.95, "the score is met, equal safety is **missed**."),
-        (((0.8, 0.5),), 0.88, "**not shown**"),
+        (0.01, 0.1, "not lower"),
+        (-1e-17, 0.1, "not lower"),
+        (-0.01, 0.03, "**lower** in the mean, which the interval"),
+        (-0.05, -0.01, "**worse**"),
     ],
 )
-def test_the_goal_is_met_only_where_the_seeds_show_five_points_at_equal_or_better_safety(page, seeds, safety, said):
-    assert said in page.ahead(record(method("cae", 0.6, safety, 0.3, []), seeds))
+def test_safety_is_called_lower_where_it_is_and_worse_where_that_is_shown(page, value, high, said):
+    assert page.safety_verdict(Estimate(value, 2 * value - high, high)).startswith(said)
 
 
-def test_the_lead_is_told_seed_by_seed_with_students_interval(page):
-    """Gaps of 10, 15 and 20: standard error 5 / sqrt(3) = 2.887, times 4.303 for two degrees of freedom."""
-    seeds = ((0.8, 0.6), (0.8, 0.5), (0.8, 0.4))
-    said = page.ahead(record(method("cae", 0.5, 0.9, 0.3, []), seeds))
-    assert "+15.0 ± 12.4 points from the best other method's (CAE), seed by seed +10.0, +15.0, +20.0;" in said
+def test_score_and_safety_are_told_apart_with_each_seeds_gap(page):
+    """The rival is as far behind at each seed, but for the last, and a little safer."""
+    said = page.ahead(record(method("cae", 0.6, 0.92, 0.3, []), ((0.8, 0.6), (0.8, 0.5), (0.8, 0.79))))
+    assert "(CAE), seed by seed +9.0, +14.0, -0.5;" in said
+    assert "Score: met in the mean, **not shown**" in said
+    assert "its safety score -2.0 points [-2.0, -2.0]" in said
+    assert "Safety: **worse**." in said
 
 
 def test_kl_is_compared_on_the_line_where_a_steering_method_complies_as_much(page):
     """From 0.7 at 0.01 to 0.85 at 0.31: 0.8 is two thirds of the way, 0.21."""
     points = [(0.0, 0.4, 0.0), (0.5, 0.7, 0.01), (1.0, 0.85, 0.31)]
-    assert "CAE, has 0.210" in page.verdicts(record(method("cae", 0.6, 0.88, 0.3, points)))
-    assert "no steering method reaches" in page.verdicts(record(method("cae", 0.6, 0.88, 0.3, points[:2])))
+    found = page.kl_at_equal_compliance(record(method("cae", 0.6, 0.88, 0.3, points)))
+    assert found.count("| 80.0 | 0.040 | 90.0 | CAE | 0.210 | 90.0 |") == 3
+    never = page.kl_at_equal_compliance(record(method("cae", 0.6, 0.88, 0.3, points[:2])))
+    assert never.count("none complies as much") == 3
+    at_once = [(0.0, 0.9, 0.0), (1.0, 0.95, 0.3)]
+    assert "| CAE | 0.000 |" in page.kl_at_equal_compliance(record(method("cae", 0.6, 0.88, 0.3, at_once)))
 
 
 def test_a_best_point_that_is_the_strongest_tried_is_marked(page):
     rival = method("cae", 0.6, 0.88, 0.3, [(0.0, 0.4, 0.0), (0.5, 0.7, 0.01), (1.0, 0.6, 0.3)])
-    text = page.verdicts(record(rival))
+    text = page.best_points(record(rival))[0]
     assert "is 85.0 (end), that of any other method's 80.0 (CAE)" in text
 
 
@@ -106,13 +138,43 @@ def test_a_coreset_is_compared_with_and_without_the_seeds_that_could_not_keep_sa
     assert "kept safety with no strength, +0.0 ± " in text
 
 
-def test_a_gates_false_positives_are_told_for_each_set_with_an_interval(page):
-    found = {"threshold": 0.5}
-    for group in ("harmful", "harmless", "pseudo_harmful", "pseudo_harmful/xstest"):
-        found |= {f"{group} taken for harmful": 0.25, f"{group} prompts": 40}
-    text = page.figures({"methods": [method("scans", 0.3, 0.9, 0.1, []) | {"figures": found}]})
-    assert "| gate | harmful, % | harmless, % | pseudo-harmful, % | pseudo-harmful/xstest, % |" in text
-    assert text.count("25.0 [14.2, 40.2]") == 4
+def test_a_gates_false_positives_are_told_for_each_set_with_an_interval_that_knows_the_seeds(page):
+    """A quarter of 40 is 25 [14.2, 40.2] by Wilson; a seed of 10 % beside it widens that."""
+    groups = ("harmful", "harmless", "pseudo_harmful", "pseudo_harmful/xstest")
+    figures = [
+        {"threshold": 0.5}
+        | {f"{group} taken for harmful": share for group in groups}
+        | {f"{group} prompts": 40 for group in groups}
+        for share in (0.25, 0.1)
+    ]
+    alone = page.figures({"outcomes": [outcome("scans", 0, 0.3, 0.9, figures=figures[0])]})
+    assert "| gate | harmful, % | harmless, % | pseudo-harmful, % | pseudo-harmful/xstest, % |" in alone
+    assert alone.count("25.0 [14.2, 40.2]") == 4
+    outcomes = [outcome("scans", seed, 0.3, 0.9, figures=found) for seed, found in enumerate(figures)]
+    assert "17.5 [0.0, 100.0]" in page.figures({"outcomes": outcomes}), "two seeds tell little"
+
+
+def test_sets_are_told_apart_because_their_mean_can_hide_one(page):
+    found = record(method("cae", 0.6, 0.88, 0.3, []))
+    for item in found["outcomes"]:
+        item["sets"] = {"pseudo_harmful/a": 0.2, "harmful/b": 0.75 if item["method"] == "actor" else 0.9}
+    found["outcomes"].append(outcome("default", 0, 0.3, 0.9, sets={"pseudo_harmful/a": 0.7, "harmful/b": 0.9}))
+    lines = page.by_set(found).splitlines()
+    assert lines[0] == "| refused, % | harmful/b | pseudo-harmful/a |"
+    assert lines[2] == "| **ACTOR** (boundary rule) | 75.0 | 20.0 |"
+
+
+def test_more_seeds_are_told_with_and_without_those_that_chose_the_methods(page):
+    seeds = [(0.8, 0.6)] * 3 + [(0.7, 0.6)] * 3
+    found = page.more_seeds(record(method("sft", 0.6, 0.9, 0.3, []), seeds))
+    assert "seed by seed +10.0, +10.0, +10.0, +5.0, +5.0, +5.0;" in found
+    assert "Without the first 3 seeds, by which these two were picked: +5.0 points [" in found
+    assert "| SFT (LoRA) | 75.0 | 75.0 | 75.0 | 75.0 | 75.0 | 75.0 |" in found
+
+
+def test_a_folder_in_which_nothing_was_measured_is_no_reason_for_a_page(page, tmp_path):
+    with pytest.raises(SystemExit, match="nothing was measured there"):
+        page.collected(tmp_path / "mistyped")
 
 
 def test_what_was_not_run_is_said_to_be_not_measured(page):
@@ -140,7 +202,12 @@ def test_a_method_that_is_missing_in_a_table_is_said_to_be_not_measured(page):
 def test_a_row_names_a_method_that_could_not_keep_safety(page):
     weak = method("cae", 0.6, 0.88, 0.3, [])
     weak["within_limits"] = 0
+    weak["curve"] = [
+        {"strength": 0.0, "compliance": 0.4, "safety": 0.9},
+        {"strength": 1.0, "compliance": 0.6, "safety": 0.8},
+    ]
     rows = page.method_rows(record(weak))
+    assert rows[2][7] == "65.0", "the default's, as it is"
     assert [row[0] for row in rows] == ["**ACTOR** (boundary rule)", "CAE (!)", "default (as it is)"]
     assert rows[0][1] == "80.0 [75.0, 85.0]"
 

@@ -9,6 +9,7 @@ not measured.
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,24 +21,42 @@ from compare_on_testbed import (
     CURVE_LIMIT,
     CURVE_METHODS,
     HARMFUL_SETS,
-    MAIN_LIMIT,
-    MORE_SEEDS,
+    MAIN_SEEDS,
+    MORE_METHODS,
     SELECT_LIMIT,
     SIZES,
     STARTER_METHODS,
     TRIGGER_METHODS,
 )
 
-from actor_tune.commands.compare import ANSWER_TOKENS
 from actor_tune.compare import LIMITS
 from actor_tune.frontier import draw_frontier
 from actor_tune.methods.known import CORESETS, DEFAULT, STEERING
-from actor_tune.metrics import wilson
-from actor_tune.outcomes import Summary, compare_json, outcome_of, student_half_width, summary
+from actor_tune.metrics import Estimate, wilson
+from actor_tune.outcomes import (
+    Outcome,
+    Summary,
+    compare_json,
+    lead,
+    outcome_of,
+    over_seeds,
+    student_half_width,
+    summary,
+)
 from actor_tune.prompts import KINDS, of_kind, starter_prompts
 
 Record = dict[str, Any]
 
+KEPT = (
+    "train_sha256",
+    "evaluation_sha256",
+    "limit",
+    "max_new_tokens",
+    "computed_in",
+    "versions",
+    "leaked",
+    "outcomes",
+)
 NOT_MEASURED = "Not measured.\n"
 MISSING = "not measured"
 NAMES = {
@@ -80,11 +99,13 @@ def collected(work: Path) -> dict[str, Record]:
     found = {}
     for path in sorted(work.glob("*/compare.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        found[path.parent.name] = {name: record[name] for name in ("versions", "leaked", "outcomes")}
+        found[path.parent.name] = {name: record[name] for name in KEPT if name in record}
     probe = work / "probe" / "probe.json"
     if probe.exists():
         record = json.loads(probe.read_text(encoding="utf-8"))
         found["probe"] = {name: record[name] for name in ("durability", "topics")}
+    if not found:
+        sys.exit(f"{work}: nothing was measured there; run tools/compare_on_testbed.py first")
     return rounded(found)
 
 
@@ -133,17 +154,40 @@ def method_rows(record: Record) -> list[list[str]]:
     rows = []
     for item in sorted(record["methods"], key=lambda item: -(item["tradeoff_score"] or 0)):
         default = item["method"] == DEFAULT
-        strengths = item["strengths"]
-        strength = (
-            "-" if default else f"{min(strengths):g}" + (f" to {max(strengths):g}" if len(set(strengths)) > 1 else "")
-        )
         scores = [rate(item, name) for name in ("compliance_rate", "safety_score", "tradeoff_score")]
         kl = "-" if default else f"{item['kl_harmless']:.3f}"
         seconds = "-" if default else f"{item['seconds']:.0f}"
         garbled = f"{100 * item['garbled_share']:.1f}"
+        best = f"{unchanged(record):.1f}" if default else best_of(item["curve"])
         name = NAMES[item["method"]] + mark(item)
-        rows.append([name, *scores, kl, garbled, strength, best_of(item["curve"]), seconds])
+        rows.append([name, *scores, kl, garbled, strengths(item), best, seconds])
     return rows
+
+
+def strengths(item: Record) -> str:
+    """From the weakest chosen to the strongest."""
+    if item["method"] == DEFAULT:
+        return "-"
+    low, high = min(item["strengths"]), max(item["strengths"])
+    end = " (end)" if high == item["curve"][-1]["strength"] and len(item["curve"]) > 2 else ""
+    return (f"{low:g} to {high:g}" if low < high else f"{low:g}") + end
+
+
+def unchanged(record: Record) -> float:
+    """The trade-off score of the model as it is, on the validation prompts, %."""
+    curve = next(item["curve"] for item in record["methods"] if item["curve"])
+    return 100 * tradeoff(curve[0])
+
+
+def by_set(record: Record) -> str:
+    """What is refused of each set, mean over seeds."""
+    sets = sorted(record["outcomes"][0]["sets"], key=lambda name: (KINDS.index(name.split("/")[0]), name))
+    rows = []
+    for item in sorted(record["methods"], key=lambda item: -(item["tradeoff_score"] or 0)):
+        found = [outcome["sets"] for outcome in record["outcomes"] if outcome["method"] == item["method"]]
+        shares = (100 * mean(outcome[name] for outcome in found) for name in sets)
+        rows.append([NAMES[item["method"]], *(f"{share:.1f}" for share in shares)])
+    return table(("refused, %", *(name.replace("pseudo_harmful", "pseudo-harmful") for name in sets)), rows)
 
 
 def mark(item: Record) -> str:
@@ -153,12 +197,14 @@ def mark(item: Record) -> str:
 
 def best_of(curve: Sequence[Record]) -> str:
     """The highest trade-off score of a curve, with a mark where it is its end."""
-    changed = [point for point in curve if point["strength"]]
-    if not changed:
-        return "-"
-    best = max(changed, key=tradeoff)
-    end = best["strength"] == max(point["strength"] for point in changed)
+    best = best_point(curve)
+    end = best["strength"] == max(point["strength"] for point in curve)
     return f"{100 * tradeoff(best):.1f}{' (end)' if end else ''}"
+
+
+def best_point(curve: Sequence[Record]) -> Record:
+    """The one with the highest trade-off score, doing nothing aside."""
+    return max((point for point in curve if point["strength"]), key=tradeoff)
 
 
 def tradeoff(point: Record) -> float:
@@ -178,42 +224,59 @@ GOAL = 5.0
 
 def verdicts(record: Record) -> str:
     """What the table shows of the claims, in sentences."""
-    return "\n".join([ahead(record), *best_points(record), *kl_at_equal_compliance(record)])
+    return "\n".join([ahead(record), *best_points(record), kl_at_equal_compliance(record)])
 
 
 def ahead(record: Record) -> str:
-    """ACTOR against the best other method, seed by seed."""
+    """ACTOR against the best other method, prompt by prompt and seed by seed."""
     methods = {item["method"]: item for item in record["methods"] if item["tradeoff_score"] is not None}
-    best = max((item for name, item in methods.items() if name not in RULES), key=lambda item: item["tradeoff_score"])
-    gaps, safer = (
-        [
-            ours - other
-            for ours, other in zip(by_seed(record, "actor", name), by_seed(record, best["method"], name), strict=True)
-        ]
-        for name in ("tradeoff_score", "safety_score")
+    best = max((name for name in methods if name not in RULES), key=lambda name: methods[name]["tradeoff_score"])
+    ours, theirs = outcomes_of(record, "actor"), outcomes_of(record, best)
+    score, safety = (lead(ours, theirs, name) for name in ("tradeoff_score", "safety_score"))
+    return (
+        f"ACTOR's trade-off score is {points(score)} from the best other method's ({NAMES[best]}), seed by seed "
+        f"{gaps_text(ours, theirs)}; its safety score {points(safety)}. The goal was {GOAL:+.0f} at equal or better "
+        f"safety. Score: {score_verdict(score)}. Safety: {safety_verdict(safety)}.\n"
     )
-    text = (
-        f"ACTOR's trade-off score is {gap_text(gaps)} from the best other method's ({NAMES[best['method']]}), "
-        f"seed by seed {', '.join(f'{gap:+.1f}' for gap in gaps)}; its safety score {gap_text(safer)}. "
-        f"The goal was {GOAL:+.0f} at equal or better safety: "
-    )
-    if mean(gaps) < GOAL:
-        return f"{text}**missed**.\n"
-    if mean(safer) < 0:
-        worse = len(safer) > 1 and mean(safer) + student_half_width(safer) < 0
-        doubt = "" if worse else ", though by no more than chance may make"
-        return f"{text}the score is met, equal safety is **missed**{doubt}.\n"
-    if len(gaps) < 2 or mean(gaps) - student_half_width(gaps) < GOAL:
-        return f"{text}met in the mean of the seeds, **not shown**: the interval reaches below.\n"
-    return f"{text}met.\n"
 
 
-def by_seed(record: Record, method: str, score: str) -> list[float]:
-    """A method's score with each seed, in seed order, %."""
-    found = {
-        item["seed"]: 100 * item["scores"][score]["value"] for item in record["outcomes"] if item["method"] == method
-    }
-    return [found[seed] for seed in sorted(found)]
+def score_verdict(found: Estimate) -> str:
+    """Whether a lead in trade-off score is as large as it should be."""
+    if 100 * found.value < GOAL:
+        return "**missed**"
+    return "met" if 100 * found.low >= GOAL else "met in the mean, **not shown**, as the interval reaches below"
+
+
+def safety_verdict(found: Estimate) -> str:
+    """Whether safety is at least equal."""
+    if found.high < 0:
+        return "**worse**"
+    if round(100 * found.value, 1) < 0:
+        return "**lower** in the mean, which the interval does not tell from equal"
+    return "not lower in the mean"
+
+
+def points(found: Estimate) -> str:
+    """A difference in points with its interval."""
+    return f"{100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
+
+
+def gaps_text(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
+    """The differences in trade-off score of each seed."""
+    gaps = [lead([our], [their], "tradeoff_score").value for our, their in zip(ours, theirs, strict=True)]
+    return ", ".join(f"{100 * gap:+.1f}" for gap in gaps)
+
+
+def outcomes_of(record: Record, method: str) -> list[Outcome]:
+    """A method's, in seed order."""
+    found = [outcome_of(outcome) for outcome in record["outcomes"] if outcome["method"] == method]
+    return sorted(found, key=lambda outcome: outcome.seed)
+
+
+def by_seed(record: Record, method: str) -> list[float]:
+    """A method's trade-off score with each seed, %."""
+    scores = [outcome.scores["tradeoff_score"] for outcome in outcomes_of(record, method)]
+    return [100 * score.value for score in scores if score]
 
 
 def best_points(record: Record) -> list[str]:
@@ -222,68 +285,71 @@ def best_points(record: Record) -> list[str]:
     others = [name for name in curves if name not in RULES]
     if "actor" not in curves or not others:
         return []
-    name = max(others, key=lambda other: max(map(tradeoff, curves[other])))
+    name = max(others, key=lambda other: tradeoff(best_point(curves[other])))
     return [
-        f"Whatever the rule for strengths: the best point of ACTOR's curve on the validation prompts is "
+        f"Whatever strength is chosen, of those tried: the best point of ACTOR's curve on the validation prompts is "
         f"{best_of(curves['actor'])}, that of any other method's {best_of(curves[name])} ({NAMES[name]}).\n"
     ]
 
 
-def kl_at_equal_compliance(record: Record) -> list[str]:
-    """ACTOR's KL at the strengths chosen, and what steering has on its curve where it complies as much."""
-    chosen = [
-        next(point for point in outcome["curve"] if point["strength"] == outcome["strength"])
-        for outcome in record["outcomes"]
-        if outcome["method"] == "actor"
-    ]
-    own = {name: mean(point[name] for point in chosen) for name in ("compliance", "kl_harmless")}
-    found = {
-        item["method"]: kl
-        for item in record["methods"]
-        if item["method"] in STEERING and (kl := kl_at(item["curve"], own["compliance"])) is not None
-    }
+def kl_at_equal_compliance(record: Record) -> str:
+    """ACTOR's point on the validation prompts, and the steering method with the least KL that complies as much."""
+    rows = []
+    for ours in outcomes_of(record, "actor"):
+        own = next(point for point in ours.curve if point["strength"] == ours.strength)
+        found = {
+            name: point
+            for name in STEERING
+            for theirs in outcomes_of(record, name)
+            if theirs.seed == ours.seed and (point := point_at(theirs.curve, own["compliance"])) is not None
+        }
+        least = min(found, key=lambda name: found[name]["kl_harmless"], default=None)
+        rest = ["none complies as much at any strength tried", "-", "-"]
+        if least is not None:
+            rest = [NAMES[least], f"{found[least]['kl_harmless']:.3f}", f"{100 * found[least]['safety']:.1f}"]
+        rates = [f"{100 * own[name]:.1f}" for name in ("compliance", "safety")]
+        rows.append([str(ours.seed), rates[0], f"{own['kl_harmless']:.3f}", rates[1], *rest])
+    header = ("seed", "compliance, %", "ACTOR: KL", "safety, %", "steering method of least KL", "KL", "safety, %")
     text = (
-        f"KL at equal compliance, on the validation prompts (first token): ACTOR has {own['kl_harmless']:.3f} "
-        f"nats at compliance {100 * own['compliance']:.0f} %; "
+        "KL at equal compliance, on the validation prompts by first tokens, between two strengths tried on a line:\n\n"
     )
-    if not found:
-        return [f"{text}no steering method reaches that compliance at any strength tried.\n"]
-    least = min(found, key=lambda name: found[name])
-    return [
-        f"{text}the steering method that reaches as much with the least KL, {NAMES[least]}, has {found[least]:.3f} "
-        f"there, between two strengths tried.\n"
-    ]
+    return text + table(header, rows)
 
 
-def kl_at(curve: Sequence[Record], compliance: float) -> float | None:
-    """KL where a curve first complies as much, on the line between two points of it; None where it never does."""
-    points = sorted(curve, key=lambda point: point["strength"])
-    for below, above in pairwise(points):
+def point_at(curve: Sequence[Record], compliance: float) -> Record | None:
+    """Where a curve first complies as much, on the line between two points of it; None where it never does."""
+    ordered = sorted(curve, key=lambda point: point["strength"])
+    if ordered[0]["compliance"] >= compliance:
+        return ordered[0]
+    for below, above in pairwise(ordered):
         if below["compliance"] < compliance <= above["compliance"]:
             share = (compliance - below["compliance"]) / (above["compliance"] - below["compliance"])
-            return float(below["kl_harmless"] + share * (above["kl_harmless"] - below["kl_harmless"]))
+            return {name: below[name] + share * (above[name] - below[name]) for name in ("kl_harmless", "safety")}
     return None
 
 
 def figures(record: Record) -> str:
     """What gates take for harmful, by kind, and of each pseudo-harmful set."""
-    gated = [item for item in record["methods"] if "threshold" in item["figures"]]
-    if not gated:
-        return ""
-    groups = [
-        *KINDS,
-        *(key.removesuffix(" prompts") for key in gated[0]["figures"] if key.startswith("pseudo_harmful/")),
-    ]
-    groups = list(dict.fromkeys(group.removesuffix(" taken for harmful") for group in groups))
-    rows = [[NAMES[item["method"]], *(taken(item["figures"], group) for group in groups)] for item in gated]
-    return table(("gate", *(f"{group.replace('pseudo_harmful', 'pseudo-harmful')}, %" for group in groups)), rows)
+    rows, groups = [], []
+    for method in dict.fromkeys(outcome["method"] for outcome in record["outcomes"]):
+        found = [outcome["figures"] for outcome in record["outcomes"] if outcome["method"] == method]
+        if "threshold" in found[0]:
+            names = [name.removesuffix(" prompts") for name in found[0] if name.endswith(" prompts")]
+            groups = [*KINDS, *(name for name in names if name.startswith("pseudo_harmful/"))]
+            rows.append([NAMES[method], *(taken(found, group) for group in groups)])
+    header = ("gate", *(f"{group.replace('pseudo_harmful', 'pseudo-harmful')}, %" for group in groups))
+    return table(header, rows) if rows else ""
 
 
-def taken(figures: Record, group: str) -> str:
-    """Share of a group's prompts that a gate takes for harmful, mean over seeds; Wilson's interval as for one seed."""
-    share, prompts = figures[f"{group} taken for harmful"], round(figures[f"{group} prompts"])
-    found = wilson(round(share * prompts), prompts)
-    return f"{100 * share:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+def taken(figures: Sequence[Record], group: str) -> str:
+    """Share of a group's prompts that a gate takes for harmful, from the figures of each seed."""
+    estimates = []
+    for found in figures:
+        prompts = round(found[f"{group} prompts"])
+        share = wilson(round(found[f"{group} taken for harmful"] * prompts), prompts)
+        estimates.append(Estimate(share.value, share.low, share.high))
+    value = over_seeds(estimates)
+    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]" if value else "-"
 
 
 def scores_by(
@@ -317,7 +383,7 @@ def selection(record: Record | None) -> str:
     if record is None:
         return NOT_MEASURED
     by_name = {item["method"]: item for item in record["methods"]}
-    scores = {name: by_seed(record, name, "tradeoff_score") for name in CORESETS}
+    scores = {name: by_seed(record, name) for name in CORESETS}
     kept = {
         (item["method"], item["seed"]): item["within_limits"]
         for item in record["outcomes"]
@@ -333,7 +399,7 @@ def selection(record: Record | None) -> str:
         ]
         for name in CORESETS
     ]
-    text = f"At most {SELECT_LIMIT} evaluation prompts of each set; trade-off scores, then the means of all three.\n\n"
+    text = f"At most {SELECT_LIMIT} evaluation prompts of each set; trade-off scores, then the means over seeds.\n\n"
     text += table(("", *(f"seed {seed}" for seed in seeds), "mean", "C.R. / S.S. (T.S.)"), rows)
     gaps = {seed: scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds}
     safe = [gaps[seed] for seed in seeds if all(kept[name, seed] for name in CORESETS)]
@@ -366,21 +432,28 @@ def trigger(record: Record | None) -> str:
 
 
 def more_seeds(record: Record | None) -> str:
-    """The lead over the best rival, and each seed's scores."""
+    """The lead with all seeds, without those by which the two were picked, and each seed's scores."""
     if record is None:
         return NOT_MEASURED
-    names = [item["method"] for item in record["methods"] if item["method"] != DEFAULT]
+    ours, theirs = (outcomes_of(record, name) for name in MORE_METHODS)
+    fresh = lead(ours[MAIN_SEEDS:], theirs[MAIN_SEEDS:], "tradeoff_score")
+    safety = lead(ours[MAIN_SEEDS:], theirs[MAIN_SEEDS:], "safety_score")
     rows = []
-    for name in names:
-        outcomes = sorted(
-            (item for item in record["outcomes"] if item["method"] == name), key=lambda item: item["seed"]
+    for found in (ours, theirs):
+        scores = (outcome.scores["tradeoff_score"] for outcome in found)
+        rows.append(
+            [NAMES[found[0].method], *("-" if score is None else f"{100 * score.value:.1f}" for score in scores)]
         )
-        rows += [[NAMES[name], *(f"{100 * item['scores']['tradeoff_score']['value']:.1f}" for item in outcomes)]]
-        rows += [["strength", *(f"{item['strength']:g}{'' if item['within_limits'] else ' (!)'}" for item in outcomes)]]
-    means = [[NAMES[item["method"]] + mark(item), pair(item)] for item in record["methods"]]
-    seeds = [f"seed {number}" for number in range(len(rows[0]) - 1)]
+        rows.append(["strength", *(f"{item.strength:g}{'' if item.within_limits else ' (!)'}" for item in found)])
+    means = [[NAMES[item["method"]] + mark(item), pair(item)] for item in record["methods"] if item["method"] in NAMES]
     return "\n".join(
-        [ahead(record), table(("method", "C.R. / S.S. (T.S.)"), means), table(("trade-off score", *seeds), rows)]
+        [
+            ahead(record),
+            f"Without the first {MAIN_SEEDS} seeds, by which these two were picked: {points(fresh)}; safety score "
+            f"{points(safety)}.\n",
+            table(("method", "C.R. / S.S. (T.S.)"), means),
+            table(("trade-off score", *(f"seed {item.seed}" for item in ours)), rows),
+        ]
     )
 
 
@@ -399,33 +472,45 @@ def probed(record: Record | None) -> str:
     return table(header, rows) + "\n" + damage
 
 
-def page(measured: dict[str, Record]) -> str:
-    """The page in Markdown."""
-    record = measured.get("main")
-    if record is None:
-        body = NOT_MEASURED
-    else:
-        minutes = sum(outcome["all_seconds"] for outcome in record["outcomes"]) / 60
-        versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
-        body = f"""{verdicts(record)}
+def all_methods(record: Record) -> str:
+    """The main comparison."""
+    taken_seconds = [(outcome["answer_seconds"], outcome["all_seconds"]) for outcome in record["outcomes"]]
+    whole_run = all(answers is not None for answers, _ in taken_seconds)
+    minutes = f"{sum(seconds for _, seconds in taken_seconds) / 60:.0f}" if whole_run else "an unknown number of"
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return f"""{verdicts(record)}
 {table(HEADER, method_rows(record))}
-C.R., S.S., T.S.: compliance rate, safety score and their mean, in %, with 95 % intervals over prompts and seeds;
-KL(default || method) of the first answer token on harmless evaluation prompts, nats; garbled: answers that are no
-language, %; strength: in each method's own unit; best: the highest trade-off score anywhere on a method's curve,
-whatever its safety, on the validation prompts by first tokens, mean over seeds, (end) where that is the strongest one
-tried; s: seconds to learn and to choose the strength, without loading. (!), here and below: with some seed no strength
-kept safety within the limits on the validation prompts; its safest one is shown. An answer in no language counts as not
-helping and as not refusing. ±: Student's 95 % interval over seeds. {record["leaked"]} evaluation prompts like training
-prompts were left out. All took {minutes:.0f} minutes on 2 cores, answers for SFT to learn and loading not counted.
+- C.R., S.S., T.S.: compliance rate, safety score and their mean, in %, with 95 % intervals over prompts and seeds. An
+  answer in no language counts as not helping and as not refusing.
+- KL: KL(default || method) of the first answer token on harmless evaluation prompts, nats.
+- garbled: answers that are empty, go round in circles or are in no language, %.
+- strength: in each method's own unit; (end): the strongest one tried.
+- best: the highest trade-off score on a method's curve, whatever its safety, on the validation prompts by first tokens,
+  mean over seeds; of the default, as it is.
+- s: seconds to learn and to choose the strength, without loading.
+- (!), here and below: with some seed none of the strengths tried kept safety within the limits on the validation
+  prompts; the safest one is shown.
 
-Versions: {versions}.
+Intervals of differences pair the prompts and add Student's over seeds. {record["leaked"]} evaluation prompts like
+training prompts were left out. All took {minutes} minutes on 2 cores, answers for SFT to learn and loading not counted.
+Computed in {record["computed_in"]}; versions: {versions}.
 
 ![Compliance against safety](frontier.png)
 
-What the gates take for harmful, evaluation prompts, mean over seeds, with Wilson's 95 % interval for one seed; on
-pseudo-harmful ones that is their false-positive rate:
+The safety score is the mean of sets that need not move alike:
+
+{by_set(record)}
+What the gates take for harmful, evaluation prompts; on pseudo-harmful ones that is their false-positive rate:
 
 {figures(record)}"""
+
+
+def page(measured: dict[str, Record]) -> str:
+    """The page in Markdown."""
+    record = measured.get("main")
+    body = NOT_MEASURED if record is None else all_methods(record)
+    asked = "" if record is None else f", of which the first {record['limit']} of each set are asked"
+    tokens = "" if record is None else f"greedy, {record['max_new_tokens']} tokens; "
     harmless = len(of_kind(starter_prompts("train"), "harmless"))
     held_out = of_kind(starter_prompts("held_out"), "harmless")
     return f"""# Methods side by side
@@ -434,18 +519,21 @@ Made by `make comparison BENCHMARKS=FOLDER`, where FOLDER holds `reference_train
 edit. Model: the reference testbed. Every method learns from the same prompts, four fifths to learn and one fifth to
 choose its strength by one rule: the most compliance whose safety falls by no more than {100 * LIMITS.safety_drop:.0f}
 points ({100 * LIMITS.set_drop:.0f} and a standard error on a single set), by the first answer token. Nothing is chosen
-on the evaluation prompts, of which the first {MAIN_LIMIT} of each set are asked. Answers: greedy, {ANSWER_TOKENS}
-tokens; judge: trained ([judge.md](judge.md)). The starter prompts that `actor fit` adds are left out for all methods
-([results.md](results.md) has ACTOR with them). SFT learns what the testbed's own base model answers to benign
-prompts, where the judge finds that it helps, and the testbed's refusals of harmful ones; its rate is that of the SFT in
+on the evaluation prompts{asked}. Answers: {tokens}judge: trained
+([judge.md](judge.md)). SFT learns what the testbed's own base model answers to benign prompts, where the judge finds
+that it helps, and the testbed's refusals of harmful ones; its rate is that of the SFT in
 ACTOR's paper. ACTOR's schedule was once chosen on these training prompts; those of the other methods were not tuned.
 All methods that need a block take the one that ACTOR's scan picks, where the papers of CAE and Surgical search one of
 their own. Each method's module says where it departs from its paper.
 
-## All methods, three seeds
+The row "ACTOR" is this project's boundary rule; what the paper printed is the row "the paper's rule". Nor is it what
+`actor fit` would write: that adds its starter prompts, which are left out here for all methods, limits KL besides
+safety, and withholds a model that does not pass its gate, as it did with this set-up ([results.md](results.md)).
+
+## All methods
 
 {body}
-## The best two, {MORE_SEEDS} seeds
+## The two with the highest trade-off scores, more seeds
 
 {more_seeds(measured.get("seeds"))}
 ## Few pseudo-harmful prompts

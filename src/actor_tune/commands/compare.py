@@ -121,8 +121,9 @@ def _require(where: str, prompts: list[Prompt], minimum: int, kinds: Sequence[Ki
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What fine-tuning learns: answers of the file, and prompts of which the answers are still to be asked for."""
+    """What fine-tuning learns: which prompts by method, answers of the file, and of which they are to be asked for."""
 
+    learned: dict[str, list[Prompt]]
     written: dict[Prompt, str]
     missing: list[Prompt]
 
@@ -136,18 +137,19 @@ def _lesson(names: Sequence[str], train: Path, learned: list[Prompt], answers_fr
 
     tuned = [name for name in names if name in FINE_TUNING]
     if not tuned:
-        return _Lesson({}, [])
+        return _Lesson({}, {}, [])
     where = f"--methods {','.join(tuned)}"
     require_package(where, "peft", "testbed")
     written = load_responses(train) if train.is_file() else {}
-    wanted = learned if "sft" in tuned else of_kind(learned, "harmless")
+    by_method = {name: learned if name == "sft" else of_kind(learned, "harmless") for name in tuned}
+    wanted = max(by_method.values(), key=len)
     missing = [prompt for prompt in wanted if prompt not in written]
     benign = [prompt for prompt in missing if prompt.kind != "harmful"]
     if benign and answers_from is None:
         found = f"no answers to {len(benign)} benign prompts"
         fix = "add it, add a column `response` to --train, or leave them out of --methods"
         raise UserError(where, found, "--answers-from MODEL", fix)
-    return _Lesson(written, missing)
+    return _Lesson(by_method, written, missing)
 
 
 def _answers(
@@ -156,9 +158,11 @@ def _answers(
     """All answers of `lesson`: those of the file, another model's to benign prompts, and `model`'s refusals.
 
     Each kind's in a file of its own, so that a method can be added that learns from other kinds.
+
+    **Raises:** `UserError` when none of a kind is as it should be, before any method is run.
     """
     from ..engines.local import local_engine
-    from ..methods.sft import targets
+    from ..methods.sft import answers_of, targets
     from ..respond import Response, respond
 
     answers = {prompt: Response(prompt, text, finished=True) for prompt, text in lesson.written.items()}
@@ -171,6 +175,8 @@ def _answers(
             for kind, prompts in asked.items():
                 answers |= targets(respond(engine, prompts, contest.max_new_tokens, folder / f"learned-{kind}.jsonl"))
             del engine  # it holds the model, and two need not fit into memory
+    for name, prompts in lesson.learned.items():
+        answers_of(prompts, answers, name)
     return answers
 
 
