@@ -242,6 +242,7 @@ def test_a_method_that_learns_from_other_kinds_is_added_to_a_comparison(
     other.write_text("".join(json.dumps({"prompt": text, "kind": kind}) + "\n" for kind, text in texts.items()))
     arguments = ("compare", model_folder, "--train", prompts_file, "--eval", other, "--seeds", 1)
     arguments = (*arguments, "--answers-from", model_folder, "--max-new-tokens", 2, "--output-dir", tmp_path / "c")
+    arguments = (*arguments, "--dtype", "float32")
     assert run(*arguments, "--methods", "sft") == 0
     learned = tmp_path / "c" / "learned-harmless.jsonl"
     before = learned.stat().st_mtime_ns
@@ -250,7 +251,14 @@ def test_a_method_that_learns_from_other_kinds_is_added_to_a_comparison(
     record = json.loads((tmp_path / "c" / "compare.json").read_text())
     assert [item["method"] for item in record["methods"]] == ["default", "crow", "sft"]
     assert [command.split("--methods ")[1] for command in record["commands"]] == ["sft", "crow"]
-    assert record["computed_in"] in ("float32", "bfloat16")
+    assert record["computed_in"] == "float32"
+    record_file = tmp_path / "c" / "compare.json"
+    record_file.write_text(json.dumps(record | {"computed_in": "bfloat16"}))
+    assert run(*arguments, "--methods", "cae") == 2
+    assert "computed in bfloat16; expected float32, as now" in capsys.readouterr().err
+    record_file.write_text("{")
+    assert run(*arguments, "--methods", "cae") == 2
+    assert "not JSON" in capsys.readouterr().err
 
 
 def test_methods_are_compared_and_those_that_fine_tune_learn_the_answers_of_the_file(tmp_path, model_folder, capsys):

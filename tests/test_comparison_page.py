@@ -104,15 +104,18 @@ def test_score_and_safety_are_told_apart_with_each_seeds_gap(page):
     said = page.ahead(record(method("cae", 0.6, 0.92, 0.3, []), ((0.8, 0.6), (0.8, 0.5), (0.8, 0.79))))
     assert "(CAE), seed by seed +9.0, +14.0, -0.5;" in said
     assert "Score: met in the mean, **not shown**" in said
-    assert "its safety score -2.0 points [-2.0, -2.0]" in said
+    assert "its safety score -2.0 points [-2.0, -2.0], seed by seed -2.0, -2.0, -2.0." in said
     assert "Safety: **worse**." in said
 
 
 def test_kl_is_compared_on_the_line_where_a_steering_method_complies_as_much(page):
     """From 0.7 at 0.01 to 0.85 at 0.31: 0.8 is two thirds of the way, 0.21."""
     points = [(0.0, 0.4, 0.0), (0.5, 0.7, 0.01), (1.0, 0.85, 0.31)]
-    found = page.kl_at_equal_compliance(record(method("cae", 0.6, 0.88, 0.3, points)))
-    assert found.count("| 80.0 | 0.040 | 90.0 | CAE | 0.210 | 90.0 |") == 3
+    given = record(method("cae", 0.6, 0.88, 0.3, points))
+    given["outcomes"][-1]["curve"] = given["methods"][2]["curve"][:2]
+    found = page.kl_at_equal_compliance(given)
+    assert found.count("| 80.0 | 0.040 | 0.100 | 90.0 | CAE | 0.210 | 90.0 |") == 2, "each seed by its own curve"
+    assert found.count("none complies as much") == 1
     never = page.kl_at_equal_compliance(record(method("cae", 0.6, 0.88, 0.3, points[:2])))
     assert never.count("none complies as much") == 3
     at_once = [(0.0, 0.9, 0.0), (1.0, 0.95, 0.3)]
@@ -164,6 +167,14 @@ def test_sets_are_told_apart_because_their_mean_can_hide_one(page):
     assert lines[2] == "| **ACTOR** (boundary rule) | 75.0 | 20.0 |"
 
 
+def test_a_harmful_set_that_was_not_learned_from_is_shown_by_itself(page):
+    sets = {"harmful/advbench": 0.9, "harmful/xstest_unsafe": 0.25, "pseudo_harmful/a": 0.1}
+    measured = {"harmful-advbench": {"outcomes": [outcome("actor", 0, 0.9, 0.6, sets=sets)]}}
+    assert "| advbench | **ACTOR** (boundary rule) | 90.0 | **25.0** |" in page.refused_by(
+        measured, "harmful", ("actor",)
+    )
+
+
 def test_more_seeds_are_told_with_and_without_those_that_chose_the_methods(page):
     seeds = [(0.8, 0.6)] * 3 + [(0.7, 0.6)] * 3
     found = page.more_seeds(record(method("sft", 0.6, 0.9, 0.3, []), seeds))
@@ -178,7 +189,7 @@ def test_a_folder_in_which_nothing_was_measured_is_no_reason_for_a_page(page, tm
 
 
 def test_what_was_not_run_is_said_to_be_not_measured(page):
-    assert page.page({}).count("Not measured.") == 8
+    assert page.page({}).count("Not measured.") == 10
 
 
 def test_a_trigger_is_told_with_what_is_answered_without_it(page):

@@ -3,7 +3,9 @@ import torch
 
 from actor_tune.coreset import check_fraction, select
 from actor_tune.errors import UserError
+from actor_tune.fit import Settings, prepare
 from actor_tune.prompts import Prompt
+from conftest import make_prompts
 
 PROMPTS = [Prompt("p", kind, "s") for kind in ("harmful", "harmless") for _ in range(20)]
 
@@ -35,3 +37,6 @@ def test_none_keeps_all():
 def test_too_small_a_share_is_refused_with_the_kind_that_it_leaves_empty():
     with pytest.raises(UserError, match="leaves 0 of 20 harmful training prompts; expected at least 4"):
         check_fraction(PROMPTS, 0.01)
+    settings = Settings(select="random", select_fraction=0.01, starter=False)
+    with pytest.raises(UserError, match="leaves 0 of"):
+        prepare(make_prompts(), settings)

@@ -46,6 +46,14 @@ def test_a_lead_is_paired_by_prompt_and_adds_prompts_and_seeds_by_squares():
     assert spread.high - spread.value == pytest.approx((3.1766**2 + half**2) ** 0.5, abs=1e-2)
 
 
+def test_each_set_has_the_weight_in_a_lead_that_it_has_in_the_score():
+    """Two sets, one of which never changes: half the standard error of the other."""
+    ours = [seed_outcome(0.75, 1.0, {"pseudo_harmful/a": "0000", "pseudo_harmful/c": "0000", "harmful/b": "11"})]
+    theirs = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "pseudo_harmful/c": "0000", "harmful/b": "11"})]
+    found = lead(ours, theirs, "compliance_rate")
+    assert found.high - found.value == pytest.approx(1.96 * (1 / 3 / 4) ** 0.5 / 2, abs=1e-3)
+
+
 def test_prompts_on_which_two_methods_differ_both_ways_make_a_lead_less_sure():
     ours = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "harmful/b": "11"})]
     same, other = (

@@ -127,7 +127,9 @@ def run_seeds(files: Files) -> None:
     """The best two methods, more seeds; the first ones are those of the main comparison."""
     run_main(files)
     if not (files.work / "seeds").exists():
-        shutil.copytree(files.work / "main", files.work / "seeds")
+        part = files.work / "seeds.part"
+        shutil.rmtree(part, ignore_errors=True)  # what a run that was cut off left
+        shutil.copytree(files.work / "main", part).rename(files.work / "seeds")
     compared(files, "seeds", files.train, MORE_METHODS, seeds=MORE_SEEDS, limit=MAIN_LIMIT)
 
 

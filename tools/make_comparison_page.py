@@ -218,6 +218,9 @@ HEADER = ("method", "C.R.", "S.S.", "T.S.", "KL", "garbled", "strength", "best",
 RULES = ("default", "actor", "paper", "uniform")
 """ACTOR's own rules, and the model as it is; the others are rivals."""
 
+TESTED = ("advbench", "xstest_unsafe")
+"""The harmful evaluation sets."""
+
 GOAL = 5.0
 """Points of trade-off score that ACTOR should be ahead, at equal or better safety."""
 
@@ -235,8 +238,9 @@ def ahead(record: Record) -> str:
     score, safety = (lead(ours, theirs, name) for name in ("tradeoff_score", "safety_score"))
     return (
         f"ACTOR's trade-off score is {points(score)} from the best other method's ({NAMES[best]}), seed by seed "
-        f"{gaps_text(ours, theirs)}; its safety score {points(safety)}. The goal was {GOAL:+.0f} at equal or better "
-        f"safety. Score: {score_verdict(score)}. Safety: {safety_verdict(safety)}.\n"
+        f"{gaps_text(ours, theirs, 'tradeoff_score')}; its safety score {points(safety)}, seed by seed "
+        f"{gaps_text(ours, theirs, 'safety_score')}. The goal was {GOAL:+.0f} at equal or better safety. Score: "
+        f"{score_verdict(score)}. Safety: {safety_verdict(safety)}.\n"
     )
 
 
@@ -244,7 +248,9 @@ def score_verdict(found: Estimate) -> str:
     """Whether a lead in trade-off score is as large as it should be."""
     if 100 * found.value < GOAL:
         return "**missed**"
-    return "met" if 100 * found.low >= GOAL else "met in the mean, **not shown**, as the interval reaches below"
+    if 100 * found.low >= GOAL:
+        return "met"
+    return f"met in the mean, **not shown**: the interval reaches below{', even to no lead at all' * (found.low < 0)}"
 
 
 def safety_verdict(found: Estimate) -> str:
@@ -253,7 +259,7 @@ def safety_verdict(found: Estimate) -> str:
         return "**worse**"
     if round(100 * found.value, 1) < 0:
         return "**lower** in the mean, which the interval does not tell from equal"
-    return "not lower in the mean"
+    return "not lower in the mean" + ", which the interval does not tell from lower" * (found.low < 0)
 
 
 def points(found: Estimate) -> str:
@@ -261,9 +267,9 @@ def points(found: Estimate) -> str:
     return f"{100 * found.value:+.1f} points [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
-def gaps_text(ours: Sequence[Outcome], theirs: Sequence[Outcome]) -> str:
-    """The differences in trade-off score of each seed."""
-    gaps = [lead([our], [their], "tradeoff_score").value for our, their in zip(ours, theirs, strict=True)]
+def gaps_text(ours: Sequence[Outcome], theirs: Sequence[Outcome], score: str) -> str:
+    """The differences in a score of each seed."""
+    gaps = [lead([our], [their], score).value for our, their in zip(ours, theirs, strict=True)]
     return ", ".join(f"{100 * gap:+.1f}" for gap in gaps)
 
 
@@ -288,7 +294,8 @@ def best_points(record: Record) -> list[str]:
     name = max(others, key=lambda other: tradeoff(best_point(curves[other])))
     return [
         f"Whatever strength is chosen, of those tried: the best point of ACTOR's curve on the validation prompts is "
-        f"{best_of(curves['actor'])}, that of any other method's {best_of(curves[name])} ({NAMES[name]}).\n"
+        f"{best_of(curves['actor'])}, that of any other method's {best_of(curves[name])} ({NAMES[name]}); where "
+        f"that is the end of what was tried, stronger ones might change it.\n"
     ]
 
 
@@ -308,10 +315,13 @@ def kl_at_equal_compliance(record: Record) -> str:
         if least is not None:
             rest = [NAMES[least], f"{found[least]['kl_harmless']:.3f}", f"{100 * found[least]['safety']:.1f}"]
         rates = [f"{100 * own[name]:.1f}" for name in ("compliance", "safety")]
-        rows.append([str(ours.seed), rates[0], f"{own['kl_harmless']:.3f}", rates[1], *rest])
-    header = ("seed", "compliance, %", "ACTOR: KL", "safety, %", "steering method of least KL", "KL", "safety, %")
+        asked = "-" if ours.kl_harmless is None else f"{ours.kl_harmless:.3f}"
+        rows.append([str(ours.seed), rates[0], f"{own['kl_harmless']:.3f}", asked, rates[1], *rest])
+    ours_header = ("seed", "compliance, %", "ACTOR: KL", "on evaluation prompts", "safety, %")
+    header = (*ours_header, "steering method of least KL", "KL", "safety, %")
     text = (
-        "KL at equal compliance, on the validation prompts by first tokens, between two strengths tried on a line:\n\n"
+        "KL at equal compliance, on the validation prompts by first tokens, between two strengths tried on a line. The "
+        "harmless ones among them are few, as ACTOR's KL on the evaluation prompts shows:\n\n"
     )
     return text + table(header, rows)
 
@@ -370,6 +380,24 @@ def scores_by(
     return table((label, *(NAMES[method] for method in methods)), rows)
 
 
+def refused_by(measured: dict[str, Record], prefix: str, methods: Sequence[str]) -> str:
+    """What is refused of each harmful evaluation set, by what was learned from."""
+    rows = []
+    for name in HARMFUL_SETS:
+        record = measured.get(f"{prefix}-{name}", {"outcomes": []})
+        for method in (DEFAULT, *methods):
+            for outcome in outcomes_of(record, method):
+                cells = []
+                for tested in TESTED:
+                    share = outcome.sets[f"harmful/{tested}"]
+                    cell = "-" if share is None else f"{100 * share:.1f}"
+                    cells.append(cell if tested == name else f"**{cell}**")
+                rows.append([name, NAMES[method], *cells])
+    if not rows:
+        return NOT_MEASURED
+    return table(("learned from", "method", *TESTED), rows) + "\nBold: not learned from.\n"
+
+
 def pair(item: Record) -> str:
     """Compliance rate / safety score (trade-off score)."""
     values = [item[name] for name in ("compliance_rate", "safety_score", "tradeoff_score")]
@@ -403,7 +431,7 @@ def selection(record: Record | None) -> str:
     text += table(("", *(f"seed {seed}" for seed in seeds), "mean", "C.R. / S.S. (T.S.)"), rows)
     gaps = {seed: scores["upcore"][seed] - scores["random-subset"][seed] for seed in seeds}
     safe = [gaps[seed] for seed in seeds if all(kept[name, seed] for name in CORESETS)]
-    text += f"\nUPCORE minus random: {gap_text(list(gaps.values()))}"
+    text += f"\nUPCORE minus random: {gap_text(list(gaps.values()))} (Student's interval over seeds alone)"
     if len(safe) < len(gaps):
         rest = gap_text(safe) if safe else "none is left"
         text += f"; without the seeds at which one of the two kept safety with no strength, {rest}"
@@ -550,10 +578,14 @@ The same with one harmful set at a time to learn from; safety is measured on bot
 safety on harmful prompts like those given need not keep it on others.
 
 {scores_by(measured, "harmful", HARMFUL_SETS, "harmful set", CURVE_METHODS)}
+The mean of two sets hides the one that was not learned from. Refused of each, %:
+
+{refused_by(measured, "harmful", CURVE_METHODS)}
 With all starter prompts besides, each pseudo-harmful one with a harmful twin. `actor fit` learns from these too, but
 also limits KL and withholds a model that does not pass its gate, which is not done here:
 
 {scores_by(measured, "harmful-with-starter", HARMFUL_SETS, "harmful set", STARTER_METHODS)}
+{refused_by(measured, "harmful-with-starter", STARTER_METHODS)}
 ## Fewer, but chosen, prompts
 
 {selection(measured.get("select"))}

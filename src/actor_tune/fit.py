@@ -259,7 +259,12 @@ def learn(chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs,
 
 
 def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
-    """The training prompts that `settings` keep, by what the block receives at their last tokens."""
+    """The training prompts that `settings` keep, by what the block receives at their last tokens.
+
+    **Raises:** `UserError` when too few are kept.
+    """
+    if settings.select != "none":
+        check_fraction(split.train, settings.select_fraction)
     last = [inputs.places(row)[-1] for row in range(len(split.train))]
     activations = inputs.take(last, torch.device("cpu")).float()
     kept = select(activations, split.train, settings.select, settings.select_fraction, settings.seed)

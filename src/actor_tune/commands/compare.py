@@ -90,8 +90,9 @@ def compare(
     answers = _answers(lesson, model, answers_from, contest, placement, output_dir)
     chosen = {name: method for name, method in all_methods(answers).items() if name in names}
     chat_model = load(model, placement)
-    computed = {"limit": limit, "computed_in": str(chat_model.model.dtype).removeprefix("torch.")}
-    note = request | computed | _note(answers, planned, output_dir / COMPARE_FILE)
+    computed_in = str(chat_model.model.dtype).removeprefix("torch.")
+    before = _before(output_dir / COMPARE_FILE, computed_in)
+    note = request | {"limit": limit, "computed_in": computed_in} | _note(answers, planned, before)
     results = run_compare(chat_model, contest, chosen, output_dir, note)
     console.print(compare_table(results))
     picture = output_dir / "frontier.png"
@@ -180,14 +181,30 @@ def _answers(
     return answers
 
 
-def _note(answers: "Mapping[Prompt, Response]", planned: "Plan", earlier: Path) -> dict[str, Any]:
+def _before(file: Path, computed_in: str) -> dict[str, Any]:
+    """What an earlier comparison in the folder recorded; empty when this is the first.
+
+    **Raises:** `UserError` when it cannot be read, or was computed in another dtype.
+    """
+    if not file.exists():
+        return {}
+    fix = "repeat it as it was, or choose another folder"
+    try:
+        found: dict[str, Any] = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise UserError(file, f"not JSON ({error.msg})", "what an earlier comparison recorded", fix) from None
+    if (then := found.get("computed_in")) != computed_in:
+        raise UserError(file, f"computed in {then}", f"{computed_in}, as now", fix)
+    return found
+
+
+def _note(answers: "Mapping[Prompt, Response]", planned: "Plan", before: Mapping[str, Any]) -> dict[str, Any]:
     """What `compare.json` records besides the request.
 
-    With what methods could not learn in an `earlier` run in the folder, if there was one, and its commands.
+    With what methods could not learn in an earlier run in the folder, `before`, and its commands.
     """
     from ..runs import versions
 
-    before: dict[str, Any] = json.loads(read_text(earlier)) if earlier.exists() else {}
     not_learned = [prompt.text for prompt, answer in answers.items() if not answer.text]
     if not_learned:
         found = "%d of %d answers to learn are not as they should be: left out, listed in the results"

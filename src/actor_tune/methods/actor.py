@@ -14,7 +14,7 @@ from ..train import interpolate, loaded, state_of
 from .method import Fitted, Method, Task
 
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
-"""Tried besides for the rules that `fit` does not use on its own, which cost safety early."""
+"""Tried besides for the rules that `fit` does not use on its own: the uniform control costs safety early."""
 
 
 def actor(rule: Rule, select: Selection = "none") -> Method:
