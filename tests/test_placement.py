@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from actor_tune.chat import encode
 from actor_tune.checkpoint import checkpoint_names, save_merged
@@ -21,7 +21,7 @@ from actor_tune.placement import (
     settle,
 )
 from actor_tune.train import train_block
-from conftest import CONFIGS, make_model, make_prompts, plain_logprobs, save_model
+from conftest import CONFIGS, SIZES, make_model, make_prompts, plain_logprobs, save_model
 
 STREAM = Placement("cpu", "float32", offload="stream")
 WHOLE = Placement("cpu", "float32")
@@ -137,7 +137,11 @@ def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_p
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
     for module in ("scan", "strength"):
         monkeypatch.setattr(f"actor_tune.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
-    folder = save_model(make_model("llama", torch.bfloat16), tmp_path / "m")
+    # On a processor with bfloat16, bitsandbytes needs widths that its blocks of 64 divide, as all real models have.
+    monkeypatch.setitem(
+        CONFIGS, "wide", LlamaConfig(**{**SIZES, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    )
+    folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
     chat_model = load_model(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
     found = fit(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
     assert all(type(chat_model.blocks[layer].mlp.up_proj).__name__ == "Linear4bit" for layer in (0, 2, 3))
