@@ -61,3 +61,10 @@ def test_prompts_on_which_two_methods_differ_both_ways_make_a_lead_less_sure():
     )
     assert lead(ours, same, "compliance_rate") == Estimate(0, 0, 0)
     assert lead(ours, other, "compliance_rate").high > 0.9
+
+
+def test_a_lead_is_not_told_where_it_is_not_known_which_prompts_were_refused():
+    """Else its interval would be that of the seeds alone, and nobody would see it."""
+    known = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "harmful/b": "11"})]
+    with pytest.raises(ValueError, match="which pseudo_harmful prompts were refused is not known"):
+        lead([replace(known[0], refused={})], known, "tradeoff_score")

@@ -35,15 +35,15 @@ from actor_tune.methods.known import CORESETS, DEFAULT, STEERING
 from actor_tune.metrics import Estimate, wilson
 from actor_tune.outcomes import (
     Outcome,
-    Summary,
     compare_json,
     lead,
     outcome_of,
     over_seeds,
     student_half_width,
-    summary,
+    summaries,
 )
 from actor_tune.prompts import KINDS, of_kind, starter_prompts
+from actor_tune.show import rate_text
 
 Record = dict[str, Any]
 
@@ -91,7 +91,7 @@ def main() -> None:
     found = whole(measured)
     output.write_text(page(found), encoding="utf-8")
     if "main" in found:
-        draw_frontier(output.with_name("frontier.png"), summaries(measured["main"]))
+        draw_frontier(output.with_name("frontier.png"), summaries(all_outcomes(measured["main"])))
 
 
 def collected(work: Path) -> dict[str, Record]:
@@ -118,21 +118,18 @@ def rounded(value: Any) -> Any:
     return round(value, 6) if isinstance(value, float) else value
 
 
-def summaries(record: Record) -> list[Summary]:
-    """Each method over its seeds."""
-    outcomes = [outcome_of(outcome) for outcome in record["outcomes"]]
-    names = dict.fromkeys(outcome.method for outcome in outcomes)
-    return [summary([outcome for outcome in outcomes if outcome.method == name]) for name in names]
-
-
 def whole(measured: dict[str, Record]) -> dict[str, Record]:
     """`measured` as `compare.json` has it: with what the outcomes of all seeds come to."""
-    return {
-        part: compare_json(summaries(record), [outcome_of(outcome) for outcome in record["outcomes"]], record)
-        if "outcomes" in record
-        else record
-        for part, record in measured.items()
-    }
+    found = {}
+    for part, record in measured.items():
+        outcomes = all_outcomes(record)
+        found[part] = compare_json(summaries(outcomes), outcomes, record) if outcomes else record
+    return found
+
+
+def all_outcomes(record: Record) -> list[Outcome]:
+    """Of all methods and seeds; none of the probe."""
+    return [outcome_of(outcome) for outcome in record.get("outcomes", [])]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -143,10 +140,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def rate(item: Record, name: str) -> str:
     """Percent with its interval."""
-    if item[name] is None:
-        return "-"
-    low, high = item["intervals"][name]
-    return f"{100 * item[name]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return rate_text(None if item[name] is None else Estimate(item[name], *item["intervals"][name]))
 
 
 def method_rows(record: Record) -> list[list[str]]:
@@ -169,7 +163,7 @@ def strengths(item: Record) -> str:
     if item["method"] == DEFAULT:
         return "-"
     low, high = min(item["strengths"]), max(item["strengths"])
-    end = " (end)" if high == item["curve"][-1]["strength"] and len(item["curve"]) > 2 else ""
+    end = " (end)" if high == item["curve"][-1]["strength"] else ""
     return (f"{low:g} to {high:g}" if low < high else f"{low:g}") + end
 
 
@@ -213,7 +207,6 @@ def tradeoff(point: Record) -> float:
 
 
 HEADER = ("method", "C.R.", "S.S.", "T.S.", "KL", "garbled", "strength", "best", "s")
-
 
 RULES = ("default", "actor", "paper", "uniform")
 """ACTOR's own rules, and the model as it is; the others are rivals."""
@@ -275,7 +268,7 @@ def gaps_text(ours: Sequence[Outcome], theirs: Sequence[Outcome], score: str) ->
 
 def outcomes_of(record: Record, method: str) -> list[Outcome]:
     """A method's, in seed order."""
-    found = [outcome_of(outcome) for outcome in record["outcomes"] if outcome["method"] == method]
+    found = [outcome for outcome in all_outcomes(record) if outcome.method == method]
     return sorted(found, key=lambda outcome: outcome.seed)
 
 
@@ -320,8 +313,8 @@ def kl_at_equal_compliance(record: Record) -> str:
     ours_header = ("seed", "compliance, %", "ACTOR: KL", "on evaluation prompts", "safety, %")
     header = (*ours_header, "steering method of least KL", "KL", "safety, %")
     text = (
-        "KL at equal compliance, on the validation prompts by first tokens, between two strengths tried on a line. The "
-        "harmless ones among them are few, as ACTOR's KL on the evaluation prompts shows:\n\n"
+        "KL at equal compliance, on the validation prompts by first tokens, between two strengths tried on a line. "
+        "ACTOR's KL on the evaluation prompts, beside it, can be another:\n\n"
     )
     return text + table(header, rows)
 
@@ -358,8 +351,7 @@ def taken(figures: Sequence[Record], group: str) -> str:
         prompts = round(found[f"{group} prompts"])
         share = wilson(round(found[f"{group} taken for harmful"] * prompts), prompts)
         estimates.append(Estimate(share.value, share.low, share.high))
-    value = over_seeds(estimates)
-    return f"{100 * value.value:.1f} [{100 * value.low:.1f}, {100 * value.high:.1f}]" if value else "-"
+    return rate_text(over_seeds(estimates))
 
 
 def scores_by(
@@ -452,7 +444,7 @@ def trigger(record: Record | None) -> str:
     for item in record["methods"]:
         sets = outcomes[item["method"]]["sets"]
         plain = mean(1 - refusal for name, refusal in sets.items() if name.startswith("harmless/"))
-        strength = "-" if item["method"] == "default" else f"{item['strength']:g}"
+        strength = "-" if item["method"] == DEFAULT else f"{item['strength']:g}"
         cells = (rate(item, "compliance_rate"), f"{100 * plain:.1f}", rate(item, "safety_score"), strength)
         rows.append([NAMES[item["method"]] + mark(item), *cells])
     rows += [[NAMES[name], *[MISSING] * 4] for name in TRIGGER_METHODS if name not in outcomes]
@@ -468,12 +460,10 @@ def more_seeds(record: Record | None) -> str:
     safety = lead(ours[MAIN_SEEDS:], theirs[MAIN_SEEDS:], "safety_score")
     rows = []
     for found in (ours, theirs):
-        scores = (outcome.scores["tradeoff_score"] for outcome in found)
-        rows.append(
-            [NAMES[found[0].method], *("-" if score is None else f"{100 * score.value:.1f}" for score in scores)]
-        )
+        name = found[0].method
+        rows.append([NAMES[name], *(f"{score:.1f}" for score in by_seed(record, name))])
         rows.append(["strength", *(f"{item.strength:g}{'' if item.within_limits else ' (!)'}" for item in found)])
-    means = [[NAMES[item["method"]] + mark(item), pair(item)] for item in record["methods"] if item["method"] in NAMES]
+    means = [[NAMES[item["method"]], pair(item)] for item in record["methods"]]
     return "\n".join(
         [
             ahead(record),

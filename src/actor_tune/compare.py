@@ -30,7 +30,7 @@ from .methods import Fitted, Method, Task
 from .methods.known import DEFAULT, FINE_TUNING
 from .methods.method import method_engine, method_logprobs, remembered
 from .model import ChatModel, restore_precision
-from .outcomes import Choice, Outcome, Seconds, Summary, compare_json, line, measured, outcome_of, summary
+from .outcomes import Choice, Outcome, Seconds, Summary, compare_json, line, measured, outcome_of, summaries
 from .placement import settle
 from .prompts import Prompt, fingerprint, of_kind
 from .respond import Response, respond
@@ -104,10 +104,9 @@ def run(
             outcomes.append(_kept(folder / f"{name}-{seed}.json", partial(_outcome, group, name, method)))
             log.info("%s, seed %d: %s", name, seed, line(outcomes[-1]))
     outcomes += _earlier(folder, methods, contest.seeds)
-    names = dict.fromkeys(outcome.method for outcome in outcomes)
-    summaries = [summary([outcome for outcome in outcomes if outcome.method == name]) for name in names]
-    write_json(folder / COMPARE_FILE, compare_json(summaries, outcomes, note))
-    return summaries
+    found = summaries(outcomes)
+    write_json(folder / COMPARE_FILE, compare_json(found, outcomes, note))
+    return found
 
 
 class _Ground:
@@ -208,7 +207,8 @@ def _earlier(folder: Path, methods: Collection[str], seeds: int) -> list[Outcome
         if all(file.exists() for file in files):
             found += [_stored(file) for file in files]
         else:
-            log.warning("%s was compared here with fewer than %d seeds: it is not in the table", name, seeds)
+            message = "%s was compared here with fewer than %d seeds: it is not in the table until --methods names it"
+            log.warning(message, name, seeds)
     return found
 
 

@@ -50,6 +50,11 @@ class ChatModel:
         return device_of(self.model.get_input_embeddings())
 
     @property
+    def computed_in(self) -> str:
+        """The dtype it computes in, such as `bfloat16`."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def pad_id(self) -> int:
         """The token used for padding; masked everywhere, so any will do where the tokenizer names none."""
         pad = self.tokenizer.pad_token_id

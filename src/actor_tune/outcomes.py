@@ -143,6 +143,12 @@ def outcome_of(stored: dict[str, Any]) -> Outcome:
     return Outcome(**(stored | {"scores": scores}))
 
 
+def summaries(outcomes: Sequence[Outcome]) -> list[Summary]:
+    """Each method over its seeds, in the order in which they come."""
+    names = dict.fromkeys(outcome.method for outcome in outcomes)
+    return [summary([outcome for outcome in outcomes if outcome.method == name]) for name in names]
+
+
 def summary(outcomes: Sequence[Outcome]) -> Summary:
     """One method's outcomes, one for each seed."""
     divergences = [outcome.kl_harmless for outcome in outcomes]
@@ -182,12 +188,16 @@ def lead(ours: Sequence[Outcome], theirs: Sequence[Outcome], score: str) -> Esti
     As in `over_seeds`, the part that comes from the choice of prompts and Student's interval over seeds are added by
     squares. Prompts are paired: theirs is the normal interval of the mean difference in refusal, averaged over seeds,
     each set weighted as in the score.
+
+    **Raises:** `ValueError` when an outcome has no such score, or not which prompts were refused.
     """
     gaps = [_value(our, score) - _value(their, score) for our, their in zip(ours, theirs, strict=True)]
     kinds = [kind for kind, its_score in SCORE_OF_KIND.items() if score in (its_score, "tradeoff_score")]
     variance = 0.0
     for kind in kinds:
         sets = [name for name in ours[0].refused if name.startswith(f"{kind}/")]
+        if not sets:
+            raise ValueError(f"{ours[0].method}: which {kind} prompts were refused is not known")
         for name in sets:
             changes = _changes([our.refused[name] for our in ours], [their.refused[name] for their in theirs])
             variance += stdev(changes) ** 2 / len(changes) / (len(sets) * len(kinds)) ** 2

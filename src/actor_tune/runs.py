@@ -141,7 +141,7 @@ def run_json(
         "schema": 1,
         "model": {"name": chat_model.name, "sha256": base_hash, "blocks": len(chat_model.blocks)},
         "placement": asdict(chat_model.placement),
-        "computed_in": str(chat_model.model.dtype).removeprefix("torch."),
+        "computed_in": chat_model.computed_in,
         "settings": asdict(settings) | {"export": export},
         "training": asdict(result.schedule) | STRENGTH_OF[settings.rule],
         "layer": result.layer,

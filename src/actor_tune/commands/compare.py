@@ -90,9 +90,8 @@ def compare(
     answers = _answers(lesson, model, answers_from, contest, placement, output_dir)
     chosen = {name: method for name, method in all_methods(answers).items() if name in names}
     chat_model = load(model, placement)
-    computed_in = str(chat_model.model.dtype).removeprefix("torch.")
-    before = _before(output_dir / COMPARE_FILE, computed_in)
-    note = request | {"limit": limit, "computed_in": computed_in} | _note(answers, planned, before)
+    before = _before(output_dir / COMPARE_FILE, chat_model.computed_in)
+    note = request | {"limit": limit, "computed_in": chat_model.computed_in} | _note(answers, planned, before)
     results = run_compare(chat_model, contest, chosen, output_dir, note)
     console.print(compare_table(results))
     picture = output_dir / "frontier.png"
@@ -143,7 +142,7 @@ def _lesson(names: Sequence[str], train: Path, learned: list[Prompt], answers_fr
     require_package(where, "peft", "testbed")
     written = load_responses(train) if train.is_file() else {}
     by_method = {name: learned if name == "sft" else of_kind(learned, "harmless") for name in tuned}
-    wanted = max(by_method.values(), key=len)
+    wanted = dict.fromkeys(prompt for prompts in by_method.values() for prompt in prompts)
     missing = [prompt for prompt in wanted if prompt not in written]
     benign = [prompt for prompt in missing if prompt.kind != "harmful"]
     if benign and answers_from is None:
@@ -193,7 +192,7 @@ def _before(file: Path, computed_in: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(read_text(file))
     except json.JSONDecodeError as error:
         raise UserError(file, f"not JSON ({error.msg})", "what an earlier comparison recorded", fix) from None
-    if (then := found.get("computed_in")) != computed_in:
+    if (then := found.get("computed_in", "a dtype that it does not name")) != computed_in:
         raise UserError(file, f"computed in {then}", f"{computed_in}, as now", fix)
     return found
 
