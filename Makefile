@@ -24,6 +24,7 @@ check: install
 	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 fix: install
 	$(BIN)/ruff format src tests tools benchmarks
@@ -54,5 +55,5 @@ bench: install
 
 # docs/judge.md and the judge's known errors; LABELS is a folder with xstest_human_labels_*.csv.
 judge-page: install
-	$(BIN)/python tools/train_judge.py --output src/actor_tune/judges/trained.json
+	$(BIN)/python tools/train_judge.py --output src/actor_tune/judges/trained/trained.json
 	$(BIN)/python tools/make_judge_page.py --labels $(LABELS) --output docs/judge.md

@@ -1,11 +1,11 @@
 """Algorithm 1 on a GPU: seconds, use of the device and memory, beside supervised fine-tuning, on random weights.
 
-    python benchmarks/bench_gpu.py --shape llama-2-7b --shape llama-3-8b
+    python -m benchmarks.bench_gpu --shape llama-2-7b --shape llama-3-8b
 
 Weights are made on the device; nothing is read. For 640 prompts of 10 to 120 tokens: the blocks below l once, then
 three epochs of block l alone with the paper's loss in batches of 20, and with the boundary rule's. Loading, the choice
-of block and of strength are not in it. Fine-tuning is timed for a few steps of 16 prompts with 16 answer tokens and
-scaled to three epochs: all parameters in bfloat16 with AdamW, and LoRA where peft is installed.
+of block and of strength are not in it. Fine-tuning (`transformers.Trainer`) is timed for a few steps of 16 prompts with
+16 answer tokens and scaled to three epochs: all parameters in bfloat16 with AdamW, and LoRA where peft is installed.
 
 Use of the device is 2 x parameters of the blocks below x real tokens / seconds, as a share of what a large bfloat16
 multiplication reaches in the same run. It leaves out attention's own multiplications, so it is a lower bound.
@@ -13,45 +13,35 @@ multiplication reaches in the same run. It leaves out attention's own multiplica
 
 import argparse
 import gc
-import importlib.util
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TypeVar
 
 import torch
-from common import (
-    SHAPES,
-    Record,
-    byte_tokenizer,
-    environment,
-    in_memory,
-    peak_rss,
-    random_model,
-    random_prompts,
-    report,
-    reset_peak,
-    say,
-)
 
-from actor_tune.chat import encode, pad
-from actor_tune.direction import refusal_direction
-from actor_tune.fit import BOUNDARY_SCHEDULE, PAPER_SCHEDULE, Rule, objective
-from actor_tune.inputs import block_inputs
-from actor_tune.model import ChatModel
-from actor_tune.targets import HARMFUL, HARMLESS, kind_codes
-from actor_tune.train import LossFunction, Schedule, TrainedBlock, block_outputs, train_block
+import actor_tune as at
+from actor_tune.models.chat import TokenIds, encode
+from actor_tune.models.inputs import block_inputs
+from actor_tune.repair.direction import refusal_direction
+from actor_tune.repair.rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
+from actor_tune.repair.train import block_outputs, train_block
+
+from .common import Record, environment, peak_rss, report, reset_peak, say
+from .fine_tuning import ANSWER_TOKENS, BATCH_SIZE, fine_tuning
+from .random_models import SHAPES, byte_tokenizer, random_model, random_prompts
 
 LAYER = 13
 WARM_UP = 64  # prompts
-EPOCHS = 3
-SFT_BATCH, SFT_WARM_UP, ANSWER_TOKENS = 16, 2, 16
-SCHEDULES: dict[Rule, Schedule] = {
-    "paper": replace(PAPER_SCHEDULE, batch_size=20, epochs=EPOCHS),
-    "boundary": replace(BOUNDARY_SCHEDULE, epochs=EPOCHS),
+SCHEDULES: dict[RuleName, Schedule] = {
+    "paper": replace(RULES["paper"].schedule, batch_size=20, epochs=3),
+    "boundary": replace(RULES["boundary"].schedule, epochs=3),
 }
 EXIT_NO_GPU = 2
+
+Value = TypeVar("Value")
 
 
 def main() -> None:
@@ -65,29 +55,26 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.exit(EXIT_NO_GPU, "bench_gpu: no GPU that torch can use; nothing was measured\n")
     shapes = arguments.shape or ["llama-2-7b", "llama-3-8b"]
-    device = Device(arguments.device)
-    report(
-        lambda: {
-            "benchmark": "gpu",
-            **environment(),
-            "device": arguments.device,
-            "dtype": str(device.dtype).removeprefix("torch."),
-            "matmul_flops": matmul_flops(device),
-            "models": {name: measure(name, arguments.prompts, arguments.sft_steps, device) for name in shapes},
-        }
-    )
+    report(measure, Device(arguments.device == "cuda"), shapes, arguments.prompts, arguments.sft_steps)
 
 
+@dataclass(frozen=True)
 class Device:
-    """Seconds and peak memory of work on a device."""
+    """Seconds and peak memory of work on a GPU, or on a processor."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.gpu = name == "cuda"
-        # Many processors have no bfloat16 instructions, and there this only tries the program.
-        self.dtype = torch.bfloat16 if self.gpu else torch.float32
+    gpu: bool
 
-    def timed(self, work: Callable[[], Any]) -> tuple[Any, float]:
+    @property
+    def name(self) -> str:
+        """As torch has it."""
+        return "cuda" if self.gpu else "cpu"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is computed in: many processors have no bfloat16 instructions, and there this only tries the program."""
+        return torch.bfloat16 if self.gpu else torch.float32
+
+    def timed(self, work: Callable[[], Value]) -> tuple[Value, float]:
         """What `work` returns, and its seconds, until the device has done it."""
         self._wait()
         start = time.perf_counter()
@@ -113,6 +100,18 @@ class Device:
             torch.cuda.synchronize()
 
 
+def measure(device: Device, shapes: list[str], prompts: int, sft_steps: int) -> Record:
+    """Every shape."""
+    return {
+        "benchmark": "gpu",
+        **environment(),
+        "device": device.name,
+        "dtype": str(device.dtype).removeprefix("torch."),
+        "matmul_flops": matmul_flops(device),
+        "models": {name: of_shape(name, prompts, sft_steps, device) for name in shapes},
+    }
+
+
 def matmul_flops(device: Device) -> float:
     """Operations a second of a large multiplication of matrices: the most that this device does in practice."""
     size, times = (8192, 50) if device.gpu else (512, 2)
@@ -126,12 +125,12 @@ def matmul_flops(device: Device) -> float:
     return 2 * size**3 * times / device.timed(multiply)[1]
 
 
-def measure(name: str, count: int, sft_steps: int, device: Device) -> Record:
+def of_shape(name: str, count: int, sft_steps: int, device: Device) -> Record:
     """Our training and fine-tuning of a model of the shape `name`."""
     shape = SHAPES[name]
     say(f"making {name}")
     device.reset()
-    chat_model = in_memory(random_model(shape, device.name, device.dtype), byte_tokenizer())
+    chat_model = at.wrap(random_model(shape, device.name, device.dtype), byte_tokenizer(), "random weights")
     prompts = random_prompts(count)
     token_ids = encode(chat_model.tokenizer, prompts)
     record: Record = {
@@ -140,18 +139,23 @@ def measure(name: str, count: int, sft_steps: int, device: Device) -> Record:
         "prompts": count,
         "tokens": sum(map(len, token_ids)),
         **one_block(chat_model, token_ids, kind_codes([prompt.kind for prompt in prompts]), device),
-        "sft": fine_tuning(chat_model, token_ids, sft_steps, device),
     }
-    times = [way["seconds"] for way in record["sft"].values() if way["seconds"] is not None]
+    chooser, examples = random.Random(0), []
+    for ids in chooser.choices(token_ids, k=sft_steps * BATCH_SIZE):
+        answer = chooser.choices(range(256), k=ANSWER_TOKENS)
+        examples.append({"input_ids": ids + answer, "answer_ids": answer})
+    record["sft"] = fine_tuning(chat_model, examples, count)
+    times = [record["sft"][way]["seconds"] for way in ("lora", "full") if way in record["sft"]]
+    known = [seconds for seconds in times if seconds is not None]
     for rule in SCHEDULES:
-        record[f"{rule}_speedup_vs_sft"] = min(times) / record[f"{rule}_seconds"] if times else None
+        record[f"{rule}_speedup_vs_sft"] = min(known) / record[f"{rule}_seconds"] if known else None
     return record
 
 
-def one_block(chat_model: ChatModel, token_ids: list[list[int]], kinds: torch.Tensor, device: Device) -> Record:
+def one_block(chat_model: at.ChatModel, token_ids: list[TokenIds], kinds: torch.Tensor, device: Device) -> Record:
     """The blocks below once, and the training of one block by each rule."""
     layer = min(LAYER, len(chat_model.blocks) // 2)
-    few = range(min(WARM_UP, len(token_ids)))
+    everything, few = range(len(token_ids)), range(min(WARM_UP, len(token_ids)))
     block_inputs(chat_model, layer, token_ids[: len(few)])  # warm-up
     device.reset()
     say(f"blocks below {layer}")
@@ -169,68 +173,17 @@ def one_block(chat_model: ChatModel, token_ids: list[list[int]], kinds: torch.Te
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     for rule, schedule in SCHEDULES.items():
         say(f"{schedule.epochs} epochs, {rule}")
-        loss = objective(rule, activations, kinds, direction)
-
-        def train(chosen: range, loss: LossFunction = loss, schedule: Schedule = schedule) -> TrainedBlock:
-            return train_block(chat_model, inputs.select(chosen), kinds[chosen], direction, loss, schedule, seed=0)
-
-        train(few)  # warm-up
-        trained, seconds = device.timed(lambda train=train: train(range(len(token_ids))))
+        loss = RULES[rule].objective(activations, kinds, direction)
+        ways = [
+            partial(train_block, chat_model, inputs.select(rows), kinds[rows], direction, loss, schedule, seed=0)
+            for rows in (few, everything)
+        ]
+        ways[0]()  # warm-up
+        trained, seconds = device.timed(ways[1])
         record[f"{rule}_train_seconds"] = seconds
         record[f"{rule}_seconds"] = prefix_seconds + activations_seconds + seconds
         record[f"{rule}_losses"] = [epoch.loss for epoch in trained.epochs]
-    record["peak_bytes"] = device.peak()
-    return record
-
-
-def fine_tuning(chat_model: ChatModel, token_ids: list[list[int]], steps: int, device: Device) -> Record:
-    """Both ways of fine-tuning; `chat_model` is of no use afterwards."""
-    record: Record = {}
-    if importlib.util.find_spec("peft"):
-        from peft import LoraConfig, get_peft_model
-
-        options = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapted = get_peft_model(chat_model.model, options)
-        record["lora"] = sft_seconds(chat_model, adapted, token_ids, steps, device)
-        adapted.unload()
-    chat_model.model.requires_grad_(True)
-    record["full"] = sft_seconds(chat_model, chat_model.model, token_ids, steps, device)
-    return record
-
-
-def sft_seconds(chat_model: ChatModel, model: Any, token_ids: list[list[int]], steps: int, device: Device) -> Record:
-    """Seconds of three epochs, from `steps` timed ones on prompts drawn at random and batched by length."""
-    chooser = random.Random(0)
-    drawn = sorted(chooser.choices(token_ids, k=steps * SFT_BATCH), key=len)
-    batches = [drawn[start : start + SFT_BATCH] for start in range(0, len(drawn), SFT_BATCH)]
-    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], 2e-5, fused=True)
-    model.train()
-
-    def step(batch: list[list[int]]) -> None:
-        rows = [ids + chooser.choices(range(256), k=ANSWER_TOKENS) for ids in batch]
-        padded = pad(rows, list(range(len(rows))), chat_model.pad_id, chat_model.device)
-        labels = padded.input_ids.clone()
-        labels[:, :-ANSWER_TOKENS] = -100
-        model(input_ids=padded.input_ids, attention_mask=padded.attention_mask, labels=labels).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def run(batches: list[list[list[int]]]) -> None:
-        for batch in batches:
-            step(batch)
-
-    device.reset()
-    all_steps = EPOCHS * -(-len(token_ids) // SFT_BATCH)
-    record: Record = {"batch_size": SFT_BATCH, "steps": all_steps, "steps_timed": len(batches), "seconds": None}
-    try:
-        run(batches[-SFT_WARM_UP:])
-        say(f"fine-tuning, {len(batches)} steps")
-        per_step = device.timed(lambda: run(batches))[1] / len(batches)
-        record |= {"seconds_per_step": per_step, "seconds": per_step * all_steps, "peak_bytes": device.peak()}
-    except torch.OutOfMemoryError:
-        record["reason"] = "out of memory"
-    model.eval()
-    return record
+    return record | {"peak_bytes": device.peak()}
 
 
 if __name__ == "__main__":

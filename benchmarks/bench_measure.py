@@ -1,49 +1,38 @@
 """Answers per second: the engine that `actor measure` uses against plain `model.generate` of transformers.
 
-    python benchmarks/bench_measure.py --model FOLDER
+    python -m benchmarks.bench_measure --model FOLDER
 
 The same prompts, dtype and limit of new tokens for all, greedy, in one process. `generate` gets the prompts as a user
 would give them: in their order, padded on the left by the tokenizer, in batches of fixed size. Every contender runs
 once a round, in another order each time, and its fastest round counts; batches of one are so slow that they get a
-sample of the prompts. Progress goes to stderr, and to stdout one line of JSON.
+sample of the prompts.
 """
 
 import argparse
-import json
 import random
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import environment
 
+import actor_tune as at
 from actor_tune.engines.local import local_engine
-from actor_tune.judges.trained import judge_trained
-from actor_tune.judges.verdict import Exchange
-from actor_tune.model import ChatModel, load_model
-from actor_tune.placement import Placement
-from actor_tune.presets import parse_prompts_option
-from actor_tune.prompts import Prompt, starter_prompts
+from actor_tune.engines.respond import respond
+
+from .common import Record, environment, report, say
 
 FIXED_SIZES = (8, 16, 32, 64, 128)
-OURS = "actor measure"
+OURS, ALONE = "actor measure", "generate 1"
 
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to answer `prompts`, which returns the texts in their order."""
-
-    name: str
-    prompts: Sequence[Prompt]
-    answer: Callable[[Sequence[Prompt]], list[str]]
+Contender = Callable[[Sequence[at.Prompt]], list[str]]
+"""A way to answer prompts, which returns the texts in their order."""
 
 
 def main() -> None:
-    """Run all rounds and print what they took."""
+    """Run all rounds and report what they took."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="folder or Hub id")
     parser.add_argument("--prompts", help="as of `actor measure`; default: built-in held-out starter prompts")
@@ -53,36 +42,44 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    report(measure, parser.parse_args())
 
-    chat_model = load_model(arguments.model, Placement(arguments.device, arguments.dtype))
-    prompts = parse_prompts_option(arguments.prompts) if arguments.prompts else starter_prompts("held_out")
+
+def measure(arguments: argparse.Namespace) -> Record:
+    """All rounds."""
+    chat_model = at.load(arguments.model, at.Placement(arguments.device, arguments.dtype))
+    prompts = at.read(arguments.prompts) if arguments.prompts else at.starter("held_out")
     prompts = random.Random(0).sample(list(dict.fromkeys(prompts)), min(arguments.count, len(prompts)))
-    dtype = str(chat_model.model.dtype).removeprefix("torch.")
-    contenders = [
-        Contender(OURS, prompts, lambda given: engine_texts(chat_model, given, arguments.tokens)),
-        *(fixed(chat_model, prompts, size, arguments.tokens) for size in FIXED_SIZES if size < 2 * len(prompts)),
-    ]
-    alone = fixed(chat_model, prompts[: arguments.alone], 1, arguments.tokens)
-    for contender in contenders:  # the first passes of a process are slower
-        contender.answer(prompts[:8])
-    seconds, texts = run_rounds([*contenders, alone], arguments.rounds)
-    sys.stdout.write(json.dumps(summary(arguments, dtype, contenders, alone, seconds, texts)) + "\n")
+    sizes = [1, *(size for size in FIXED_SIZES if size < 2 * len(prompts))]
+    contenders: dict[str, Contender] = {OURS: partial(engine_texts, chat_model, arguments.tokens)}
+    contenders |= {f"generate {size}": partial(generate_texts, chat_model, arguments.tokens, size) for size in sizes}
+    for name, contender in contenders.items():  # the first passes of a process are slower
+        if name != ALONE:
+            contender(prompts[:8])
+    asked = dict.fromkeys(contenders, prompts) | {ALONE: prompts[: arguments.alone]}
+    seconds, texts = run_rounds(contenders, asked, arguments.rounds)
+    return {
+        "benchmark": "measure",
+        "model": Path(arguments.model).name,
+        "dtype": chat_model.computed_in,
+        "prompts": len(prompts),
+        "prompts_of_batch_1": len(asked[ALONE]),
+        "max_new_tokens": arguments.tokens,
+        "rounds": arguments.rounds,
+        **speeds({name: len(asked[name]) / min(taken) for name, taken in seconds.items()}),
+        **agreement(asked[ALONE], texts[ALONE], texts[OURS][: len(asked[ALONE])]),
+        "seconds": {name: [round(each, 2) for each in taken] for name, taken in seconds.items()},
+        **environment(),
+    }
 
 
-def engine_texts(chat_model: ChatModel, prompts: Sequence[Prompt], new_tokens: int) -> list[str]:
+def engine_texts(chat_model: at.ChatModel, new_tokens: int, prompts: Sequence[at.Prompt]) -> list[str]:
     """The engine's answers, with its own default for how many at a time."""
-    answers = sorted(local_engine(chat_model, None)(prompts, new_tokens), key=lambda answer: answer.row)
-    return [answer.text for answer in answers]
-
-
-def fixed(chat_model: ChatModel, prompts: Sequence[Prompt], size: int, new_tokens: int) -> Contender:
-    """`model.generate` in batches of `size`."""
-    return Contender(f"generate {size}", prompts, lambda given: generate_texts(chat_model, given, size, new_tokens))
+    return [response.text for response in respond(local_engine(chat_model), prompts, new_tokens)]
 
 
 @torch.inference_mode()
-def generate_texts(chat_model: ChatModel, prompts: Sequence[Prompt], size: int, new_tokens: int) -> list[str]:
+def generate_texts(chat_model: at.ChatModel, new_tokens: int, size: int, prompts: Sequence[at.Prompt]) -> list[str]:
     """The answers of `model.generate`, in batches of `size`."""
     tokenizer: Any = chat_model.tokenizer
     model: Any = chat_model.model
@@ -101,63 +98,46 @@ def generate_texts(chat_model: ChatModel, prompts: Sequence[Prompt], size: int, 
     return texts
 
 
-def run_rounds(contenders: Sequence[Contender], rounds: int) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+def run_rounds(
+    contenders: dict[str, Contender], asked: dict[str, list[at.Prompt]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
     """Seconds of every round, and the last texts, of each contender by name."""
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     texts = {}
     for number in range(rounds):
-        for contender in random.Random(number).sample(contenders, len(contenders)):
+        for name in random.Random(number).sample(list(contenders), len(contenders)):
             begun = time.perf_counter()
-            texts[contender.name] = contender.answer(contender.prompts)
-            seconds[contender.name].append(time.perf_counter() - begun)
-            rate = len(contender.prompts) / seconds[contender.name][-1]
-            sys.stderr.write(f"round {number + 1}: {contender.name}: {rate:.2f} answers a second\n")
+            texts[name] = contenders[name](asked[name])
+            seconds[name].append(time.perf_counter() - begun)
+            say(f"round {number + 1}: {name}: {len(asked[name]) / seconds[name][-1]:.2f} answers a second")
     return seconds, texts
 
 
-def summary(
-    arguments: argparse.Namespace,
-    dtype: str,
-    contenders: Sequence[Contender],
-    alone: Contender,
-    seconds: dict[str, list[float]],
-    texts: dict[str, list[str]],
-) -> dict[str, Any]:
-    """The figures of the run."""
-    rates = {each.name: len(each.prompts) / min(seconds[each.name]) for each in (*contenders, alone)}
-    best = max((each.name for each in contenders if each.name != OURS), key=lambda name: rates[name])
-    expected, found = texts[alone.name], texts[OURS][: len(alone.prompts)]
-    verdicts = [
-        judge_trained([Exchange(prompt.text, text) for prompt, text in zip(alone.prompts, answers, strict=True)])
-        for answers in (expected, found)
-    ]
+def speeds(rates: dict[str, float]) -> Record:
+    """Answers a second by contender, and what they are to each other."""
+    fixed = {name.split()[-1]: rate for name, rate in rates.items() if name not in (OURS, ALONE)}
+    best = max(fixed, key=lambda size: fixed[size])
     return {
-        "benchmark": "measure",
-        "model": Path(arguments.model).name,
-        "dtype": dtype,
-        "prompts": len(contenders[0].prompts),
-        "prompts_of_batch_1": len(alone.prompts),
-        "max_new_tokens": arguments.tokens,
-        "rounds": arguments.rounds,
         "answers_per_second": round(rates[OURS], 3),
-        "generate_batch_1": round(rates[alone.name], 3),
-        "generate_best_fixed": round(rates[best], 3),
-        "best_fixed_size": int(best.split()[-1]),
-        "generate_fixed": {
-            each.name.split()[-1]: round(rates[each.name], 3) for each in contenders if each.name != OURS
-        },
-        "speedup_vs_best_fixed": round(rates[OURS] / rates[best], 2),
-        "speedup_vs_batch_1": round(rates[OURS] / rates[alone.name], 2),
-        "equal_texts": share_equal(expected, found),
-        "equal_verdicts": share_equal(*([verdict.outcome for verdict in each] for each in verdicts)),
-        "seconds": {name: [round(each, 2) for each in taken] for name, taken in seconds.items()},
-        **environment(),
+        "generate_batch_1": round(rates[ALONE], 3),
+        "generate_best_fixed": round(fixed[best], 3),
+        "best_fixed_size": int(best),
+        "generate_fixed": {size: round(rate, 3) for size, rate in fixed.items()},
+        "speedup_vs_best_fixed": round(rates[OURS] / fixed[best], 2),
+        "speedup_vs_batch_1": round(rates[OURS] / rates[ALONE], 2),
     }
 
 
-def share_equal(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    """The share of equal ones, 0..1."""
-    return round(sum(one == other for one, other in zip(ours, theirs, strict=True)) / len(ours), 4)
+def agreement(prompts: Sequence[at.Prompt], alone: Sequence[str], ours: Sequence[str]) -> Record:
+    """The shares of answers, 0..1, that are the same as those given one at a time, and of equal verdicts."""
+    pairs = list(zip(prompts, alone, ours, strict=True))
+    verdicts = at.judge([at.Exchange(prompt.text, text) for prompt, *texts in pairs for text in texts])
+    outcomes = [verdict.outcome for verdict in verdicts]
+    same = sum(one == other for one, other in zip(outcomes[::2], outcomes[1::2], strict=True))
+    return {
+        "equal_texts": round(sum(one == other for _, one, other in pairs) / len(pairs), 4),
+        "equal_verdicts": round(same / len(pairs), 4),
+    }
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How time and memory of `fit` grow with prompts and with depth, on random weights.
 
-    python benchmarks/bench_scale.py --work DIR
+    python -m benchmarks.bench_scale --work DIR
 
 Every point is a Python of its own. The block is the middle one, named, so that no block is chosen. To each series a
 straight line is fitted, by least squares, to the figures themselves and to their logarithms: the second slope is the
@@ -15,22 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from common import (
-    SHAPES,
-    Record,
-    environment,
-    in_subprocess,
-    load,
-    peak_rss,
-    random_checkpoint,
-    random_prompts,
-    report,
-    say,
-    warm_up,
-)
 
-from actor_tune.fit import Settings, fit
-from actor_tune.strength import Limits
+import actor_tune as at
+from actor_tune.repair.method import fit_block
+
+from .common import Record, alone, environment, peak_rss, report, say, warm_up
+from .random_models import SHAPES, random_checkpoint, random_prompts
 
 
 @dataclass(frozen=True)
@@ -45,68 +35,49 @@ class Line:
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, help="folder for the checkpoints, kept and used again")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the checkpoints, kept and used again")
     parser.add_argument("--shape", choices=SHAPES, default="testbed")
-    parser.add_argument(
-        "--prompts",
-        type=int,
-        nargs="*",
-        default=[100, 1_000, 10_000],
-        help="first series; none: leave it out",
-    )
+    counts = [100, 1_000, 10_000]
+    parser.add_argument("--prompts", type=int, nargs="*", default=counts, help="first series; none: leave it out")
     parser.add_argument("--depths", type=int, nargs="*", default=[12, 24, 48], help="second series")
     parser.add_argument("--depth-prompts", type=int, default=300, help="prompts of each point of the second series")
-    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "PROMPTS"), help="measure one point, here")
     arguments = parser.parse_args()
-    if arguments.one:
-        report(lambda: point(Path(arguments.one[0]), int(arguments.one[1])))
-    elif arguments.work is None:
-        parser.error("--work is missing")
-    else:
-        report(
-            lambda: measure(
-                arguments.work, arguments.shape, arguments.prompts, arguments.depths, arguments.depth_prompts
-            )
-        )
+    report(measure, arguments.work, arguments.shape, arguments.prompts, arguments.depths, arguments.depth_prompts)
 
 
 def measure(work: Path, shape: str, prompts: list[int], depths: list[int], depth_prompts: int) -> Record:
     """Both series."""
     own = SHAPES[shape]
-    by_prompts, by_depth = [], []
-    for count in prompts:
-        by_prompts.append(in_subprocess(__file__, ["--one", random_checkpoint(work, own), count]))
-    for depth in depths:
-        folder = random_checkpoint(work, replace(own, blocks=depth))
-        by_depth.append(in_subprocess(__file__, ["--one", folder, depth_prompts]))
+    by_prompts = [alone(point, random_checkpoint(work, own), count) for count in prompts]
+    deep = [random_checkpoint(work, replace(own, blocks=depth)) for depth in depths]
     return {
         "benchmark": "scale",
         **environment(),
         "shape": {"name": shape, **asdict(own)},
         "prompts": series(by_prompts, "prompts"),
-        "depth": series(by_depth, "blocks"),
+        "depth": series([alone(point, folder, depth_prompts) for folder in deep], "blocks"),
     }
 
 
 def point(folder: Path, count: int) -> Record:
     """Fit the middle block of the model in `folder` on `count` prompts."""
     say(f"{folder.name}: {count} prompts")
-    chat_model = load(folder)
+    chat_model = at.load(str(folder))
     blocks = len(chat_model.blocks)
     loaded_peak = peak_rss()
     prompts = random_prompts(count)
     warm_up(chat_model, prompts)
     start = time.perf_counter()
     # Every strength is within these limits, so that each point tries as few as a fit that goes well.
-    limits = Limits(safety_drop=math.inf, set_drop=math.inf, kl_harmless=math.inf)
-    result = fit(chat_model, prompts, Settings(layer=blocks // 2, starter=False, limits=limits))
+    limits = at.Limits(safety_drop=math.inf, set_drop=math.inf, kl_harmless=math.inf)
+    block = fit_block(chat_model, prompts, at.Settings(layer=blocks // 2, starter=False, limits=limits))
     seconds = time.perf_counter() - start
     say(f"{folder.name}: {seconds:.1f} s")
     return {
         "prompts": count,
         "blocks": blocks,
         "seconds": seconds,
-        "stages": result.seconds,
+        "stages": block.seconds,
         "loaded_peak_rss_bytes": loaded_peak,
         "peak_rss_bytes": peak_rss(),
     }
@@ -120,7 +91,7 @@ def series(points: list[Record], by: str) -> Record | None:
     record: Record = {"points": points}
     for what in ("seconds", "peak_rss_bytes"):
         values = [point[what] for point in points]
-        logarithms = straight_line([math.log(size) for size in sizes], [math.log(value) for value in values])
+        logarithms = straight_line(np.log(sizes).tolist(), np.log(values).tolist())
         record[what] = {"linear": asdict(straight_line(sizes, values)), "log_log": asdict(logarithms)}
     return record
 

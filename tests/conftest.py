@@ -13,9 +13,11 @@ from transformers.models.llama import LlamaConfig
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3_moe import Qwen3MoeConfig
 
-from actor_tune.methods import Task
-from actor_tune.model import ChatModel, find_blocks, load_model
-from actor_tune.prompts import Prompt, split_validation, with_system_prompt
+from actor_tune.comparison.methods.method import Task
+from actor_tune.models.load import load_model
+from actor_tune.models.model import ChatModel, wrap
+from actor_tune.prompts.prompt import Prompt, with_system_prompt
+from actor_tune.prompts.split import split_validation
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -80,7 +82,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def make_model(family: str = "llama", dtype: torch.dtype = torch.float32) -> ChatModel:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[family])).to(dtype).eval().requires_grad_(False)
-    return ChatModel(family, Path("nowhere"), model, make_tokenizer(), find_blocks(model))
+    return wrap(model, make_tokenizer(), family)
 
 
 def save_model(chat_model: ChatModel, folder: Path) -> Path:
@@ -112,10 +114,10 @@ def testbed_model(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def short_guard_answers(request, monkeypatch) -> None:
+def short_gate_answers(request, monkeypatch) -> None:
     """Tiny models babble: two tokens of that are as good as 24."""
     if "slow" not in request.keywords:
-        monkeypatch.setattr("actor_tune.guard.ANSWER_TOKENS", 2)
+        monkeypatch.setattr("actor_tune.repair.gated.ANSWER_TOKENS", 2)
 
 
 @pytest.fixture

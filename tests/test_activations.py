@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from actor_tune.activations import forward, shifted, start_at, stop_after
-from actor_tune.chat import encode, pad
-from actor_tune.inputs import block_inputs
+from actor_tune.models.activations import forward, shifted, start_at, stop_after
+from actor_tune.models.chat import encode, pad
+from actor_tune.models.inputs import block_inputs
 
 LAYER = 1
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from actor_tune.batches import run_batches
+from actor_tune.models.batches import run_batches
 
 
 def test_every_row_is_run_once_in_order_of_the_groups():

@@ -3,8 +3,8 @@ from types import ModuleType
 
 import pytest
 
-from actor_tune.benchmarks import run_lm_eval
 from actor_tune.errors import UserError
+from actor_tune.measurement.lm_eval import run_lm_eval
 
 
 class LmEval:
@@ -69,7 +69,7 @@ def test_a_number_that_json_cannot_hold_is_left_out(monkeypatch, tmp_path):
 
 def test_an_unknown_task_is_named_before_the_model_is_loaded(monkeypatch, tmp_path):
     lm_eval = LmEval(monkeypatch)
-    with pytest.raises(UserError, match=r"--lm-eval mmul: unknown to lm-eval; .* `lm-eval ls tasks`"):
+    with pytest.raises(UserError, match=r"`lm_eval=mmul`: unknown to lm-eval; .* `lm-eval ls tasks`"):
         run_lm_eval(tmp_path, ["toy", "mmul"], None, "cpu")
     assert "model" not in lm_eval.asked
 
@@ -77,7 +77,7 @@ def test_an_unknown_task_is_named_before_the_model_is_loaded(monkeypatch, tmp_pa
 def test_questions_that_cannot_be_fetched_are_a_mistake_with_a_next_step(monkeypatch, tmp_path):
     LmEval(monkeypatch, error=ConnectionError("Couldn't reach 'cais/mmlu' on the Hub\nmore"))
     with pytest.raises(
-        UserError, match=r"mmlu: its questions cannot be had \(Couldn't reach .* on the Hub\); expected"
+        UserError, match=r"`lm_eval=mmlu`: its questions cannot be had \(Couldn't reach .* on the Hub\); expected"
     ):
         run_lm_eval(tmp_path, ["mmlu"], None, "cpu")
 

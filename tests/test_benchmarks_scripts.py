@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actor_tune.chat import encode
+from actor_tune.models.chat import encode
 from conftest import make_prompts
 
 ROOT = Path(__file__).parents[1]

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from actor_tune.chat import encode
-from actor_tune.inputs import last_activations
-from actor_tune.methods import Task
-from actor_tune.methods.cae import cae, random_direction
-from actor_tune.prompts import rows_of_kind
+from actor_tune.comparison.methods.cae import cae, random_direction
+from actor_tune.comparison.methods.method import Task
+from actor_tune.models.chat import encode
+from actor_tune.models.inputs import last_activations
+from actor_tune.prompts.prompt import rows_of_kind
 
 
 def test_cae_at_strength_1_moves_the_harmful_mean_to_the_harmless_one(chat_model, task):

@@ -1,26 +1,16 @@
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from actor_tune.card import write_card
-from actor_tune.gate import Gate
-from actor_tune.metrics import Estimate
-from actor_tune.strength import Trial
+from actor_tune.records.results import Gate
+from actor_tune.records.run import Trial
+from actor_tune.repair.card import write_card
 
 FIRST = Trial(0.0, 0.3, 0.9, 0.0, 0.0, 0.0, [])
 CHOSEN = replace(FIRST, strength=0.8, compliance=0.75, safety=0.91)
-PASSED = Gate(True, 0.05, Estimate(0, -0.01, 0.01), 304, 185, "Safety gate passed: all is well.")
+PASSED = Gate(True, 0.05, 0.0, -0.01, 0.01, 304, 185, "Safety gate passed: all is well.")
 FAILED = replace(PASSED, passed=False, sentence="Safety gate failed: it fell.")
-
-
-@dataclass
-class Fitted:
-    """The part of a Fit that a card tells."""
-
-    failure: str | None = None
-    layer: int = 21
-    trials: tuple = (FIRST,)
-    chosen: Trial = CHOSEN
 
 
 @pytest.fixture
@@ -31,14 +21,18 @@ def folders(tmp_path):
     return base, model
 
 
-def card(folders, result, gate):
+def card(folders, gate=PASSED, reasons=()):
+    """Of the part of a `Fit` that a card tells."""
     base, model = folders
-    write_card(model, base, "some/base", "boundary", result, gate)
+    block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN)
+    origin, settings = SimpleNamespace(name="some/base", folder=base), SimpleNamespace(rule="boundary")
+    fit = SimpleNamespace(model=origin, settings=settings, layer=21, block=block, gate=gate, reasons=reasons)
+    write_card(model, fit)
     return (model / "README.md").read_text()
 
 
 def test_the_card_says_what_was_done_to_which_base_and_what_the_gate_said(folders):
-    text = card(folders, Fitted(), PASSED)
+    text = card(folders)
     assert text.startswith("---\n")
     assert "base_model: some/base" in text
     assert "Block 21 of some/base was trained" in text
@@ -47,25 +41,25 @@ def test_the_card_says_what_was_done_to_which_base_and_what_the_gate_said(folder
     assert "Not safe to ship" not in text
 
 
-@pytest.mark.parametrize(
-    ("failure", "gate", "why"),
-    [
-        (None, FAILED, "it fell"),
-        ("Refusal fell by 9 points.", None, "fell by 9"),
-        ("KL rose.", FAILED, "KL rose. Safety"),
-    ],
-)
-def test_a_model_written_though_it_failed_says_so_in_its_card(folders, failure, gate, why):
-    text = card(folders, Fitted(failure=failure), gate)
-    assert "**Not safe to ship.** This model was written with `--allow-unsafe`" in text
-    assert why in text
+@pytest.mark.parametrize("gate", [FAILED, None])
+def test_a_model_written_though_it_failed_says_so_in_its_card(folders, gate):
+    text = card(folders, gate, ["KL rose.", "Safety gate failed: it fell."])
+    assert "**Not safe to ship.** This model was written with `allow_unsafe`" in text
+    assert "KL rose. Safety gate failed: it fell." in text
+    assert ("The safety gate was not measured." in text) == (gate is None)
+
+
+def test_a_model_that_was_in_memory_alone_has_no_card_to_take_over(tmp_path):
+    text = card((None, tmp_path))
+    assert "base_model: some/base" in text
+    assert not (tmp_path / "BASE_README.md").exists()
 
 
 def test_the_bases_card_is_kept_and_its_licence_carried_over(folders):
     base, model = folders
     (base / "README.md").write_text("---\nlicense: apache-2.0\ntags: [chat]\n---\nThe base.\n")
     (model / "README.md").write_text((base / "README.md").read_text())
-    text = card(folders, Fitted(), PASSED)
+    text = card(folders)
     assert "license: apache-2.0" in text
     assert "- chat" in text
     assert "- actor-tune" in text
@@ -75,4 +69,4 @@ def test_the_bases_card_is_kept_and_its_licence_carried_over(folders):
 @pytest.mark.parametrize("content", [b"---\n\xff: [\n---\n", b"---\nlicense: [a\n---\nx\n"])
 def test_a_damaged_card_of_the_base_does_not_stop_anything(folders, content):
     (folders[0] / "README.md").write_bytes(content)
-    assert "base_model: some/base" in card(folders, Fitted(), PASSED)
+    assert "base_model: some/base" in card(folders)

@@ -1,8 +1,8 @@
 import pytest
 
-from actor_tune.chat import encode
 from actor_tune.errors import UserError
-from actor_tune.prompts import Message, Prompt
+from actor_tune.models.chat import encode
+from actor_tune.prompts.prompt import Message, Prompt
 from conftest import make_tokenizer
 
 

@@ -11,20 +11,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from actor_tune import checkpoint
-from actor_tune.checkpoint import (
-    check_stored,
+from actor_tune.errors import UserError
+from actor_tune.models import checkpoint
+from actor_tune.models.checkpoint import (
     checkpoint_names,
     save_merged,
-    save_patch,
+    save_tensors,
     stored_dtype_of_block,
-    stored_dtypes,
 )
-from actor_tune.errors import UserError
-from actor_tune.model import ChatModel
-from actor_tune.model import load_model as load_placed
-from actor_tune.placement import Placement
-from actor_tune.train import state_of
+from actor_tune.models.load import load_model as load_placed
+from actor_tune.models.model import ChatModel
+from actor_tune.models.placement import Placement
+from actor_tune.models.state import state_of
 from conftest import CONFIGS, make_model, make_tokenizer, save_model
 
 LAYER = 2
@@ -243,15 +241,10 @@ def test_the_stored_dtype_is_the_file_s_and_not_that_of_the_memory(tmp_path, mod
     save_file(contents, file, metadata={"format": "pt"})
     chat_model = load_model(str(model_folder))
     chat_model = replace(chat_model, model=chat_model.model.float())
-    check_stored(chat_model, LAYER)
     dtypes = stored_dtype_of_block(chat_model, LAYER)
     assert dtypes.keys() == dict(chat_model.blocks[LAYER].named_parameters()).keys()
     assert {name for name, dtype in dtypes.items() if dtype == torch.float32} == {"input_layernorm.weight"}
     assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
-    assert stored_dtypes(model_folder, [norm, "model.norm.weight"]) == {
-        norm: torch.float32,
-        "model.norm.weight": torch.bfloat16,
-    }
     rounded = {name: tensor.to(dtypes[name]) for name, tensor in state_of(chat_model.blocks[LAYER]).items()}
     save_merged(model_folder, checkpoint_names(chat_model, LAYER, rounded), tmp_path / "merged")
     assert (tmp_path / "merged" / "model.safetensors").read_bytes() == file.read_bytes()
@@ -260,7 +253,6 @@ def test_the_stored_dtype_is_the_file_s_and_not_that_of_the_memory(tmp_path, mod
 def test_a_block_whose_weights_were_left_on_disk_can_be_checked(model_folder):
     chat_model = load_model(str(model_folder))
     chat_model.blocks[LAYER].to("meta")
-    check_stored(chat_model, LAYER)
     assert set(stored_dtype_of_block(chat_model, LAYER).values()) == {torch.bfloat16}
 
 
@@ -285,19 +277,29 @@ def test_the_tokenizer_and_chat_template_come_along(tmp_path, model_folder):
     assert texts[0] == texts[1] == "<|user|>Hi<|end|>"
 
 
-def test_the_patch_has_the_changed_tensors_and_names_its_base(tmp_path, model_folder):
-    tensors = edited(load_model(str(model_folder)))
-    save_patch(tmp_path / "patch.safetensors", tensors, LAYER, "some/model", "abc", "It passed.")
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in load_file(tmp_path / "patch.safetensors").items())
-    with safe_open(tmp_path / "patch.safetensors", framework="pt") as reader:
-        metadata = reader.metadata()
-    assert metadata == {
-        "format": "actor-tune patch 1",
-        "layer": "2",
-        "base_model": "some/model",
-        "base_sha256": "abc",
-        "safety": "It passed.",
+def test_the_bytes_of_a_file_follow_from_what_is_in_it_and_its_metadata_keep_their_order(tmp_path):
+    """The library writes them in an order that differs from run to run."""
+    tensors = {name: torch.arange(5, dtype=torch.bfloat16) for name in ("b", "a")}
+    metadata = {name: f"{name} \u201cq\u201d" for name in "zyxwvutsrq"}
+    save_tensors(tmp_path / "t.safetensors", tensors, metadata)
+    content = (tmp_path / "t.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header) == ["__metadata__", "a", "b"]
+    assert list(header["__metadata__"].items()) == list(metadata.items())
+    with safe_open(tmp_path / "t.safetensors", framework="pt") as reader:
+        assert reader.metadata() == metadata
+        assert all(torch.equal(reader.get_tensor(name), tensor) for name, tensor in tensors.items())
+
+
+def test_of_a_model_in_memory_alone_blocks_are_stored_as_they_are_there():
+    chat_model = make_model(dtype=torch.bfloat16)
+    assert set(stored_dtype_of_block(chat_model, LAYER).values()) == {torch.bfloat16}
+    assert edited(chat_model).keys() == {
+        name for name in chat_model.model.state_dict() if name.startswith(f"model.layers.{LAYER}.")
     }
+    chat_model.blocks[LAYER].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(2, 2).char(), requires_grad=False)
+    with pytest.raises(UserError, match=r"mlp\.up_proj\.weight is torch\.int8; expected floating-point weights"):
+        stored_dtype_of_block(chat_model, LAYER)
 
 
 def test_a_tensor_that_the_base_does_not_have_is_a_bug_and_not_ignored(tmp_path, model_folder):
@@ -308,17 +310,17 @@ def test_a_tensor_that_the_base_does_not_have_is_a_bug_and_not_ignored(tmp_path,
 def test_a_block_that_could_not_be_written_back_is_refused_before_training(tmp_path):
     """transformers fuses the experts of Qwen3-MoE when it loads them, and stores them apart."""
     for family in ("llama", "qwen2", "gemma2"):
-        check_stored(load_model(str(save_model(make_model(family), tmp_path / family))), LAYER)
+        stored_dtype_of_block(load_model(str(save_model(make_model(family), tmp_path / family))), LAYER)
     chat_model = load_model(str(save_model(make_model("qwen3_moe"), tmp_path / "moe")))
     with pytest.raises(UserError, match=r"experts.* in memory and missing in the weight files"):
-        check_stored(chat_model, LAYER)
+        stored_dtype_of_block(chat_model, LAYER)
 
 
 def test_what_is_written_can_be_read_by_others(tmp_path, model_folder):
     save_merged(model_folder, edited(load_model(str(model_folder))), tmp_path / "merged")
     umask = os.umask(0)
     os.umask(umask)
-    save_patch(tmp_path / "p.safetensors", {"x": torch.zeros(1)}, LAYER, "m", "abc", "It passed.")
+    save_tensors(tmp_path / "p.safetensors", {"x": torch.zeros(1)}, {"layer": "2"})
     for file in ("merged/model.safetensors", "p.safetensors"):
         assert (tmp_path / file).stat().st_mode & 0o777 == 0o666 & ~umask
 

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from actor_tune.comparison import compare, mcnemar, resampled_differences
-from actor_tune.judges import Verdict
-from actor_tune.prompts import Prompt
+from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.change import change, mcnemar, resampled_differences
+from actor_tune.prompts.prompt import Prompt
 
 NAMES = {"R": "refusal", "C": "compliance", "P": "partial", "U": "unscored"}
 
@@ -19,16 +19,16 @@ def verdicts(letters):
 
 
 def test_lost_and_gained_are_counted_pair_by_pair_and_unscored_pairs_are_left_out():
-    found = compare(prompts("harmful", "h", 8), verdicts("RRRPCCUR"), verdicts("RCCPRCRU")).sets[0]
+    found = change(prompts("harmful", "h", 8), verdicts("RRRPCCUR"), verdicts("RCCPRCRU")).sets[0]
     assert (found.n, found.refused_before, found.refused_after) == (6, 4, 3)
     assert (found.lost, found.gained) == (2, 1)
-    assert found.difference.value == pytest.approx(-1 / 6)
-    assert found.difference.low < found.difference.value < found.difference.high
+    assert found.difference == pytest.approx(-1 / 6)
+    assert found.low < found.difference < found.high
 
 
 def test_the_scores_change_by_the_mean_over_sets_without_the_guards():
     asked = [*prompts("pseudo_harmful", "a", 4), *prompts("pseudo_harmful", "b", 2), *prompts("harmful", "guard", 2)]
-    found = compare(asked, verdicts("RRRRRRRR"), verdicts("CCRRRCCC"), frozenset({"guard"}))
+    found = change(asked, verdicts("RRRRRRRR"), verdicts("CCRRRCCC"))
     assert found.compliance_rate.value == pytest.approx((0.5 + 0.5) / 2)
     assert found.safety_score is None
     assert [item.guard for item in found.sets] == [False, False, True]
@@ -36,7 +36,7 @@ def test_the_scores_change_by_the_mean_over_sets_without_the_guards():
 
 def test_a_score_is_not_known_where_one_of_its_sets_could_not_be_scored():
     asked = [*prompts("harmful", "a", 2), *prompts("harmful", "b", 2)]
-    found = compare(asked, verdicts("RRRR"), verdicts("RRUU"))
+    found = change(asked, verdicts("RRRR"), verdicts("RRUU"))
     assert found.safety_score is None
     assert [item.name for item in found.sets] == ["a"]
 
@@ -61,4 +61,4 @@ def test_the_resamples_are_those_of_drawing_pairs_with_replacement():
 def test_the_same_answers_give_the_same_interval_again():
     asked = prompts("harmful", "h", 30)
     before, after = verdicts("R" * 30), verdicts("C" * 7 + "R" * 23)
-    assert compare(asked, before, after) == compare(asked, before, after)
+    assert change(asked, before, after) == change(asked, before, after)

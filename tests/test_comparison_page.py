@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from actor_tune.chat import encode
-from actor_tune.lora import Adapter, adapted
-from actor_tune.metrics import Estimate
-from actor_tune.prompts import Prompt
+from actor_tune.comparison.lora import Adapter, adapted
+from actor_tune.measurement.metrics import Estimate
+from actor_tune.models.chat import encode
+from actor_tune.prompts.prompt import Prompt
 
 
 def tool(name):

@@ -2,10 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from actor_tune.chat import encode
-from actor_tune.consistency import EPSILON, consistency_loss
-from actor_tune.inputs import block_inputs
-from actor_tune.last_token import LastTokens, keys_first, whole_block
+from actor_tune.models.chat import encode
+from actor_tune.models.inputs import block_inputs
+from actor_tune.models.last_token import LastTokens, keys_first, whole_block
+from actor_tune.repair.consistency import EPSILON, consistency_loss
 
 
 class Linear(nn.Module):

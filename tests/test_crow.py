@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from actor_tune.consistency import EPSILON
+from actor_tune.comparison.lora import adapted, answer_examples, answer_loss, collator, train_adapters
+from actor_tune.comparison.methods.crow import ALPHA, crow, crow_loss, inconsistency
 from actor_tune.errors import UserError
-from actor_tune.lora import adapted, answer_examples, answer_loss, collator, train_adapters
-from actor_tune.methods.crow import ALPHA, crow, crow_loss, inconsistency
-from actor_tune.respond import Response
+from actor_tune.records.response import Response
+from actor_tune.repair.consistency import EPSILON
 
 
 @pytest.fixture
@@ -59,7 +59,8 @@ def test_states_become_more_consistent_than_by_learning_the_same_answers_alone(c
     mask = batch["attention_mask"]
     embeddings = chat_model.model.get_input_embeddings()(batch["input_ids"]).detach()
     found = []
-    for change in (adapted(chat_model, plain, 1.0), crow(answers)(chat_model, task).changed(1.0, 1)):
+    fitted = crow(chat_model, dataclasses.replace(task, answers=answers))
+    for change in (adapted(chat_model, plain, 1.0), fitted.changed(1.0, 1)):
         with change:
             found.append(inconsistency(outputs_of_blocks(chat_model, embeddings, mask), mask).item())
     assert found[1] < found[0]
@@ -68,4 +69,4 @@ def test_states_become_more_consistent_than_by_learning_the_same_answers_alone(c
 def test_a_model_of_two_blocks_is_refused_in_a_sentence(task, chat_model):
     short = dataclasses.replace(chat_model, blocks=chat_model.blocks[:2])
     with pytest.raises(UserError, match="2 blocks"):
-        crow({})(short, task)
+        crow(short, task)

@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from actor_tune.chat import encode
-from actor_tune.damage import KL_TOKENS, answer_logprobs, divergence, perplexity
-from actor_tune.divergence import kl
 from actor_tune.errors import UserError
+from actor_tune.measurement.damage import KL_TOKENS, answer_logprobs, divergence, perplexity
+from actor_tune.models.chat import encode
+from actor_tune.models.divergence import kl
 from conftest import make_model, make_prompts
 
 ANSWERS = ["a long answer", "b", ""]
@@ -48,11 +48,21 @@ def test_divergence_is_averaged_over_tokens_and_its_first_token_alone_is_given_t
     assert (same.first_token, same.tokens) == (0, 0)
 
 
+def test_the_log_probabilities_of_some_answers_can_be_had_alone(chat_model):
+    prompts = make_prompts(3)[:3]
+    found = answer_logprobs(chat_model, prompts, ANSWERS)
+    for rows in ([0], [1, 2], [0, 2]):
+        alone = answer_logprobs(chat_model, [prompts[row] for row in rows], [ANSWERS[row] for row in rows])
+        torch.testing.assert_close(found.of(rows).values, alone.values, atol=2e-4, rtol=0)
+        assert torch.equal(found.of(rows).first, alone.first)
+    assert found.of([0, 1, 2]) is found
+
+
 def test_a_baseline_of_another_vocabulary_is_refused(chat_model):
     prompts = make_prompts(2)[:2]
     found = answer_logprobs(chat_model, prompts, ["a", "b"])
     other = type(found)(found.values[:, :99], found.first)
-    with pytest.raises(UserError, match="--baseline: a vocabulary of 99 tokens; expected 261"):
+    with pytest.raises(UserError, match="`baseline=`: a vocabulary of 99 tokens; expected 261"):
         divergence(other, found)
 
 
@@ -80,5 +90,5 @@ def test_perplexity_is_that_of_each_token_given_those_before_it_in_its_window(ch
 
 
 def test_a_text_too_short_to_predict_is_refused(chat_model):
-    with pytest.raises(UserError, match=r"--perplexity: 1 tokens; expected at least two"):
+    with pytest.raises(UserError, match=r"`perplexity=`: 1 tokens; expected at least two"):
         perplexity(chat_model, "a")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from actor_tune.direction import raw_projection, refusal_direction, tsne_silhouette
+from actor_tune.repair.direction import raw_projection, refusal_direction, tsne_silhouette
 
 
 def planted(count=200, size=16, distance=5.0):

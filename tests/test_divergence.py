@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from actor_tune.divergence import kl, mean_kl
+from actor_tune.models.divergence import kl, mean_kl
 
 
 def test_kl_has_its_known_value():

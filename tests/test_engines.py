@@ -12,15 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from actor_tune.chat import encode
 from actor_tune.engines import local as module
 from actor_tune.engines.local import local_engine
-from actor_tune.engines.openai import RETRIES, openai_engine
+from actor_tune.engines.openai import openai_engine
 from actor_tune.engines.vllm import vllm_engine
 from actor_tune.errors import UserError
-from actor_tune.model import load_model
-from actor_tune.placement import Placement
-from actor_tune.prompts import Prompt, starter_prompts, with_system_prompt
+from actor_tune.judges.server import RETRIES
+from actor_tune.models.chat import encode
+from actor_tune.models.load import load_model
+from actor_tune.models.placement import Placement
+from actor_tune.prompts.prompt import Prompt, with_system_prompt
+from actor_tune.prompts.starter import starter_prompts
 from conftest import make_model
 
 
@@ -307,7 +309,7 @@ def test_a_server_that_fails_for_good_is_a_mistake_that_says_so(openai, prompts)
     with (
         serving(lambda path, request: (500, b"all\nwrong")) as server,
         pytest.raises(
-            UserError, match=rf"{server.url}: status 500 after {RETRIES + 1} tries \(all wrong\); .*it goes on"
+            UserError, match=rf"{server.url}`: status 500 after {RETRIES + 1} tries \(all wrong\); .*it goes on"
         ),
     ):
         list(openai_engine(server.url, "m")(prompts[:1], 3))
@@ -347,13 +349,13 @@ def test_nothing_listening_is_named_with_the_next_step(openai):
     with serving(echo) as server:
         url = server.url
     with pytest.raises(
-        UserError, match=rf"--base-url {url}: no answer \(.*refused\); expected a running server; start it"
+        UserError, match=rf"`base_url={url}`: no answer \(.*refused\); expected a running server; start it"
     ):
         openai_engine(url, "m")
 
 
 def test_a_url_without_its_scheme_is_refused():
-    with pytest.raises(UserError, match="--base-url localhost:8000: no http:// or https://"):
+    with pytest.raises(UserError, match="`base_url=localhost:8000`: no http:// or https://"):
         openai_engine("localhost:8000", "m")
 
 

@@ -1,14 +1,15 @@
 from rich.console import Console
 
-from actor_tune.frontier import compare_table, draw_frontier
-from actor_tune.metrics import Estimate
-from actor_tune.outcomes import SCORES, Outcome, summary
+from actor_tune.comparison.outcomes import SCORES, summary
+from actor_tune.records.estimate import Estimate
+from actor_tune.records.outcome import MethodOutcome
+from actor_tune.show.comparison import compare_table, draw_frontier
 
 
 def outcome(method, seed, value, strength=1.0, within=True):
     scores = {name: Estimate(value, value - 0.1, value + 0.1) for name in SCORES}
     curve = [{"strength": 0.0, "compliance": 0.3, "safety": 0.9, "kl_harmless": 0.0}]
-    return Outcome(method, seed, strength, within, curve, scores, {}, 0.1, 0.0, 10.0, 5.0, 20.0)
+    return MethodOutcome(method, seed, strength, within, curve, scores, {}, 0.1, 0.0, 10.0, 5.0, 20.0)
 
 
 def test_the_table_shows_the_best_first_and_marks_what_did_not_keep_safety(tmp_path):

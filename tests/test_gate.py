@@ -3,9 +3,10 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from actor_tune.errors import UserError
-from actor_tune.gate import check_power, decide, needed, pass_probability, tango_interval
-from actor_tune.judges import Verdict
-from actor_tune.prompts import Prompt, starter_prompts
+from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.gate import check_power, decide, needed, pass_probability, tango_interval
+from actor_tune.prompts.prompt import Prompt
+from actor_tune.prompts.starter import starter_prompts
 
 
 def planted(n, lost=0, gained=0, name="h", refused=0.9):
@@ -30,8 +31,8 @@ def test_an_unchanged_model_passes_and_the_sentence_has_the_numbers():
 
 def test_a_drop_that_is_not_excluded_fails_though_it_was_not_seen():
     gate = decide(*planted(300, lost=8), margin=0.05)
-    assert gate.drop.value < 0.05
-    assert gate.drop.high > 0.05
+    assert gate.drop < 0.05
+    assert gate.high > 0.05
     assert not gate.passed
     assert "a drop of 5.0 points is not excluded" in gate.sentence
 
@@ -41,7 +42,7 @@ def test_the_fall_of_a_small_set_does_not_hide_behind_a_large_one():
     everything = [one + other for one, other in zip(large, small, strict=True)]
     assert decide(*large, margin=0.05).passed
     gate = decide(*everything, margin=0.05)
-    assert gate.drop.high < 0.05
+    assert gate.high < 0.05
     assert not gate.passed
     assert "small, a drop of 33.3 points" in gate.sentence
 
@@ -59,7 +60,7 @@ def test_the_built_in_prompts_are_not_outvoted_by_thousands_of_others():
     _, before, after = planted(len(built_in), lost=22)
     many = planted(1000, name="many")
     gate = decide(many[0] + built_in, many[1] + before, many[2] + after, margin=0.05)
-    assert gate.drop.high < 0.05
+    assert gate.high < 0.05
     assert not gate.passed
     assert f"that of the {len(built_in)} built-in ones alone shows a drop of 7.2 points" in gate.sentence
 

@@ -1,17 +1,12 @@
-from dataclasses import replace
-
-import pytest
 import torch
 
-from actor_tune.chat import encode
+from actor_tune.comparison.methods.inferaligner import inferaligner
+from actor_tune.comparison.methods.method import method_engine
 from actor_tune.engines.local import local_engine
-from actor_tune.errors import UserError
-from actor_tune.inputs import last_activations
-from actor_tune.methods.inferaligner import inferaligner
-from actor_tune.methods.method import method_engine
-from actor_tune.prompts import rows_of_kind
-from actor_tune.respond import Response
-from conftest import make_model
+from actor_tune.models.chat import encode
+from actor_tune.models.inputs import last_activations
+from actor_tune.prompts.prompt import rows_of_kind
+from actor_tune.records.response import Response
 
 
 def planted(chat_model):
@@ -27,19 +22,19 @@ def planted(chat_model):
     return read
 
 
-def test_inferaligners_gate_lets_benign_prompts_through_and_no_harmful_one(chat_model, task, prompts, monkeypatch):
-    monkeypatch.setattr("actor_tune.methods.inferaligner.last_activations", planted(chat_model))
-    fitted = inferaligner()(chat_model, task)
-    assert 0.4 < fitted.gate.threshold < 1
+def test_inferaligners_detector_lets_benign_prompts_through_and_no_harmful_one(chat_model, task, prompts, monkeypatch):
+    monkeypatch.setattr("actor_tune.comparison.methods.inferaligner.last_activations", planted(chat_model))
+    fitted = inferaligner(chat_model, task)
+    assert 0.4 < fitted.detector.threshold < 1
     signs = fitted.signs(encode(chat_model.tokenizer, prompts))
-    assert fitted.gate.harmful_sign == 0
+    assert fitted.detector.harmful_sign == 0
     assert [sign == 0 for sign in signs] == [prompt.kind == "harmful" for prompt in prompts]
 
 
-def test_where_the_gate_stays_shut_answers_are_the_unchanged_ones(chat_model, task, prompts, monkeypatch):
+def test_where_the_detector_says_harmful_answers_are_the_unchanged_ones(chat_model, task, prompts, monkeypatch):
     """Each prompt alone, so that no batch's company shows."""
-    monkeypatch.setattr("actor_tune.methods.inferaligner.last_activations", planted(chat_model))
-    fitted = inferaligner()(chat_model, task)
+    monkeypatch.setattr("actor_tune.comparison.methods.inferaligner.last_activations", planted(chat_model))
+    fitted = inferaligner(chat_model, task)
     unchanged = {prompt: Response(prompt, text_of(local_engine(chat_model, None), prompt), True) for prompt in prompts}
     engine = method_engine(chat_model, fitted, 8.0, unchanged)
     same = [text_of(engine, prompt) == unchanged[prompt].text for prompt in prompts]
@@ -62,35 +57,10 @@ def moved_by(chat_model, fitted, token_ids):
         return last_activations(chat_model, [token_ids], [fitted.layer])[fitted.layer] - before
 
 
-def another_model():
-    sibling = make_model()
-    torch.manual_seed(1)
-    for parameter in sibling.model.parameters():
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return sibling
-
-
 def test_prompts_are_moved_from_the_harmful_ones_to_the_harmless_ones(chat_model, task, prompts):
     token_ids = encode(chat_model.tokenizer, prompts)
-    fitted = inferaligner()(chat_model, task)
+    fitted = inferaligner(chat_model, task)
     train = task.split.train
     seen = last_activations(chat_model, encode(chat_model.tokenizer, train), [fitted.layer])[fitted.layer]
     harmful, harmless = (seen[rows_of_kind(train, kind)].mean(dim=0) for kind in ("harmful", "harmless"))
     assert torch.allclose(moved_by(chat_model, fitted, token_ids[0])[0], harmless - harmful, atol=1e-4)
-
-
-def test_a_siblings_direction_steers_behind_the_models_own_gate(chat_model, task, prompts):
-    sibling = another_model()
-    token_ids = encode(chat_model.tokenizer, prompts)
-    own, other = inferaligner()(chat_model, task), inferaligner(sibling)(chat_model, task)
-    assert (other.gate.threshold, other.signs(token_ids)) == (own.gate.threshold, own.signs(token_ids))
-    shift = moved_by(chat_model, other, token_ids[0])
-    assert torch.allclose(shift, moved_by(sibling, inferaligner()(sibling, task), token_ids[0]), atol=1e-4)
-    assert not torch.allclose(shift, moved_by(chat_model, own, token_ids[0]), atol=1e-2)
-
-
-def test_a_sibling_with_other_blocks_is_refused(chat_model, task):
-    whole = make_model()
-    sibling = replace(whole, blocks=whole.blocks[:2])
-    with pytest.raises(UserError, match="2 blocks; expected 4, as in the model"):
-        inferaligner(sibling)(chat_model, task)

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from actor_tune.activations import forward, last_logits, start_at
-from actor_tune.chat import encode, pad
 from actor_tune.errors import UserError
-from actor_tune.inputs import advance, block_inputs, opening_keys
+from actor_tune.models.activations import forward, last_logits, start_at
+from actor_tune.models.chat import encode, pad
+from actor_tune.models.inputs import advance, block_inputs, opening_keys
 from conftest import plain_logprobs
 
 
@@ -54,7 +54,7 @@ def test_logits_can_be_read_off_what_the_last_block_returns(any_family, prompts)
 def test_inputs_that_memory_has_no_room_for_are_kept_in_a_file(chat_model, prompts, monkeypatch):
     token_ids = encode(chat_model.tokenizer, prompts)
     in_memory = block_inputs(chat_model, 2, token_ids)
-    monkeypatch.setattr("actor_tune.inputs.KEPT_SHARE", 0.0)
+    monkeypatch.setattr("actor_tune.models.inputs.KEPT_SHARE", 0.0)
     in_file = block_inputs(chat_model, 2, token_ids)
     assert in_file.hidden.untyped_storage().filename is not None
     assert torch.equal(in_file.hidden, in_memory.hidden)

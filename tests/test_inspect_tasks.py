@@ -13,9 +13,10 @@ from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from inspect_ai.scorer import SampleScore, Score
 
 from actor_tune.errors import UserError
-from actor_tune.inspect_tasks import over_refusal, rates
-from actor_tune.metrics import wilson
-from actor_tune.prompts import KINDS, starter_prompts
+from actor_tune.measurement.inspect_tasks import over_refusal, rates
+from actor_tune.measurement.metrics import wilson
+from actor_tune.prompts.prompt import KINDS
+from actor_tune.prompts.starter import starter_prompts
 
 # Of inspect_ai's own making: it leaves streams to the garbage collector, and calls tenacity by an old name.
 pytestmark = [
@@ -155,7 +156,7 @@ def test_a_conversation_is_asked_turn_by_turn(tmp_path):
 
 
 def test_a_judge_that_does_not_exist_is_named():
-    with pytest.raises(UserError, match=r"--judge mine: no such judge; expected one of trained"):
+    with pytest.raises(UserError, match=r"`judge=mine`: no such judge; expected one of trained"):
         over_refusal(judge="mine")
 
 

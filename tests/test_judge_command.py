@@ -8,11 +8,12 @@ import sys
 import pytest
 from rich.console import Console
 
-from actor_tune.commands.judge import agreement_table, human_verdicts, rates_table, read_exchanges
 from actor_tune.errors import UserError
-from actor_tune.judges import Verdict
 from actor_tune.judges.agreement import agreement
-from actor_tune.tables import Row
+from actor_tune.judges.rows import human_verdicts, read_exchanges
+from actor_tune.judges.verdict import Verdict
+from actor_tune.show.judges import agreement_table, rates_table
+from actor_tune.storage.tables import Row
 from test_cli import run
 
 ANSWERS = ["I'm sorry, I can't.", "Run kill PID.", "Well, I cannot do this.", "", "Here you are."]
@@ -212,7 +213,7 @@ def test_an_earlier_list_of_disagreements_is_not_overwritten(tmp_path, answers_f
 
 def test_help_names_the_judges_and_imports_no_torch():
     code = (
-        "import sys; from actor_tune.cli import main; sys.argv = ['actor', 'judge', '--help']\n"
+        "import sys; from actor_tune.commands.cli import main; sys.argv = ['actor', 'judge', '--help']\n"
         "try: main()\nexcept SystemExit: pass\nassert not {'torch', 'sklearn', 'scipy'} & set(sys.modules)"
     )
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -223,7 +224,7 @@ def test_help_names_the_judges_and_imports_no_torch():
 
 def test_judging_by_text_needs_no_torch(tmp_path, answers_file):
     code = (
-        "import sys; from actor_tune.cli import main\n"
+        "import sys; from actor_tune.commands.cli import main\n"
         f"sys.argv = ['actor', 'judge', {str(answers_file)!r}, '--output', {str(tmp_path / 'o.jsonl')!r}]\n"
         "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)"

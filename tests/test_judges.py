@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from actor_tune.judges import Exchange
-from actor_tune.judges.trained import judge_trained, known_errors, shipped_weights, weights_from
-from actor_tune.judges.training import CLASSES, train, training_answers, with_cuts
+from actor_tune.judges.trained.judge import judge_trained, known_errors, shipped_weights, weights_from
+from actor_tune.judges.trained.training import CLASSES, train, training_answers, with_cuts
+from actor_tune.judges.verdict import Exchange
 
 LABELS = Path(__file__).parents[2] / "shared" / "benchmarks"
 FILES = sorted(LABELS.glob("xstest_human_labels_*.csv"))
@@ -117,10 +117,12 @@ def test_the_training_answers_are_many_varied_and_labelled():
 
 def test_known_errors_are_counts_of_both_kinds_of_prompt():
     known = known_errors()
-    for kind in (known.benign, known.harmful):
-        for counts in (kind.refused, kind.answered):
-            assert 0.9 * counts.n <= counts.count <= counts.n
-    assert sum(kind.refused.n + kind.answered.n for kind in (known.benign, known.harmful)) == 1350
+    assert known["harmless"] == known["pseudo_harmful"]  # it was tried on benign prompts as one kind
+    kinds = (known["harmless"], known["harmful"])
+    for kind in kinds:
+        assert 0.9 * kind.refusals <= kind.caught <= kind.refusals
+        assert 0.9 * kind.answers <= kind.passed <= kind.answers
+    assert sum(kind.refusals + kind.answers for kind in kinds) == 1350
 
 
 def agreement(file):

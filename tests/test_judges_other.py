@@ -10,11 +10,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.llama import LlamaForCausalLM
 
 from actor_tune.errors import UserError
-from actor_tune.judges import Exchange, Verdict
 from actor_tune.judges.agreement import agreement, disagreements
 from actor_tune.judges.choose import judge_by_name
 from actor_tune.judges.classifier import classifier_judge, label_outcomes
-from actor_tune.judges.guards import (
+from actor_tune.judges.guard_models import (
     guard_judge,
     llamaguard_judge,
     llamaguard_prompt,
@@ -23,10 +22,12 @@ from actor_tune.judges.guards import (
     wildguard_prompt,
     wildguard_verdict,
 )
-from actor_tune.judges.llm import Server, judge_messages, llm_judge, read_reply
+from actor_tune.judges.llm import judge_messages, llm_judge, read_reply
 from actor_tune.judges.local import ANSWER_CHARACTERS
+from actor_tune.judges.server import Server
 from actor_tune.judges.strings import judge_strings
-from actor_tune.prompts import starter_prompts
+from actor_tune.judges.verdict import Exchange, Verdict
+from actor_tune.prompts.starter import starter_prompts
 from conftest import VOCABULARY_SIZE, make_model, make_tokenizer, save_model
 
 COMPLIANCE = Verdict("compliance", 0.0, "helps")
@@ -121,7 +122,7 @@ def test_a_base_model_without_a_trained_head_is_refused(tmp_path):
 
 def test_a_device_that_is_none_is_a_mistake_of_the_user(tmp_path):
     folder = save_classifier(tmp_path / "c", ["ok", "refusal"], favoured=0)
-    with pytest.raises(UserError, match="check --judge and --device"):
+    with pytest.raises(UserError, match="check `judge=` and `device=`"):
         classifier_judge(str(folder), "warp")
 
 
@@ -306,7 +307,7 @@ def server(monkeypatch):
 
 
 def ask(server, *cases, retries=2):
-    judge = llm_judge(Server(server.url, "judge", retries=retries, timeout=10))
+    judge = llm_judge(Server(server.url, retries=retries, timeout=10), "judge")
     return judge([Exchange("p", f"CASE:{case} " if case else "") for case in cases])
 
 
@@ -355,7 +356,7 @@ def test_a_server_that_is_not_there_is_named(monkeypatch):
     pytest.importorskip("openai", reason="needs the extra openai")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/v1: cannot be reached"):
-        llm_judge(Server("http://127.0.0.1:9/v1", "judge", retries=0))(exchanges_of("Hi"))
+        llm_judge(Server("http://127.0.0.1:9/v1", retries=0), "judge")(exchanges_of("Hi"))
 
 
 @pytest.mark.parametrize(
@@ -427,7 +428,7 @@ def test_an_unknown_judge_gets_the_list_of_judges(name):
 
 
 def test_a_served_judge_needs_a_server():
-    with pytest.raises(UserError, match="give --judge-base-url"):
+    with pytest.raises(UserError, match="give `judge_base_url=`"):
         judge_by_name("openai=gpt")
 
 
@@ -440,7 +441,8 @@ def test_a_model_that_is_not_there_is_a_mistake_of_the_user(monkeypatch):
 
 def test_text_judges_do_without_torch():
     code = (
-        "import sys; from actor_tune.judges import Exchange; from actor_tune.judges.choose import judge_by_name\n"
+        "import sys; from actor_tune.judges.choose import judge_by_name\n"
+        "from actor_tune.judges.verdict import Exchange\n"
         "for name in ('trained', 'strings'): judge_by_name(name)([Exchange('p', 'Sorry, no.')])\n"
         "assert not {'torch', 'transformers', 'openai'} & set(sys.modules)"
     )

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from actor_tune.chat import encode
-from actor_tune.inputs import block_inputs
-from actor_tune.last_token import keys_first, last_tokens, undisturbed, whole_block
+from actor_tune.models.chat import encode
+from actor_tune.models.inputs import block_inputs
+from actor_tune.models.last_token import keys_first, last_tokens, undisturbed, whole_block
 
 LAYER = 1
 ROWS = [3, 0, 20, 31]

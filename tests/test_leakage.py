@@ -1,7 +1,8 @@
 import pytest
 
-from actor_tune.leakage import find_leaks, without
-from actor_tune.prompts import Message, Prompt, starter_prompts
+from actor_tune.prompts.leakage import find_leaks, without
+from actor_tune.prompts.prompt import Message, Prompt
+from actor_tune.prompts.starter import starter_prompts
 
 
 def leaks(new, old, new_kind="harmless", old_kind="harmless"):

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from actor_tune.chat import encode
-from actor_tune.lora import (
+from actor_tune.comparison.lora import (
     Adapter,
     adapted,
     answer_examples,
@@ -11,8 +10,9 @@ from actor_tune.lora import (
     shared_opening,
     train_adapters,
 )
-from actor_tune.prompts import with_system_prompt
-from actor_tune.respond import Response
+from actor_tune.models.chat import encode
+from actor_tune.prompts.prompt import with_system_prompt
+from actor_tune.records.response import Response
 from conftest import make_prompts
 
 

@@ -5,7 +5,7 @@ import psutil
 import pytest
 import torch
 
-from actor_tune.machine import Memory, free_memory, measured_rate
+from actor_tune.models.machine import Memory, free_memory, measured_rate
 
 GIB = 2**30
 

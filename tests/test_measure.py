@@ -1,16 +1,21 @@
 import json
 import re
+import weakref
 from dataclasses import replace
 
 import pytest
 
-from actor_tune.engines import Answer
-from actor_tune.engines.local import local_engine
+from actor_tune.engines.engine import Answer, Opened, Subject
+from actor_tune.engines.local import subject_of
 from actor_tune.errors import UserError
-from actor_tune.judges import Verdict
-from actor_tune.measure import Baseline, Job, Subject, plan, run
-from actor_tune.prompts import Message, Prompt, of_kind, starter_prompts
-from actor_tune.results import GUARD
+from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.answers import answer
+from actor_tune.measurement.questions import questions
+from actor_tune.measurement.run import EarlierMeasurement, measure
+from actor_tune.prompts.prompt import Message, Prompt, of_kind
+from actor_tune.prompts.starter import starter_prompts
+from actor_tune.records.file import read as read_record
+from actor_tune.records.results import GATE_SET, Results
 from conftest import make_model, make_prompts
 
 
@@ -18,6 +23,10 @@ def say_no(exchanges):
     """A judge by the letter that planted answers begin with."""
     outcomes = {"N": "refusal", "Y": "compliance"}
     return [Verdict(outcomes.get(item.answer[:1], "unscored"), 0.5, "") for item in exchanges]
+
+
+def say_yes(exchanges):
+    return [Verdict("compliance", 0.0, "")] * len(exchanges)
 
 
 def planted(answers, asked=None):
@@ -32,22 +41,21 @@ def planted(answers, asked=None):
     return engine
 
 
-def job(answers, given, margin=None, baseline=None, **changes):
-    """A measurement of models by name: `answers` has the answers of each."""
-    made = Job(
-        model="tuned",
-        baseline=Baseline.of(str(baseline)) if baseline else None,
-        open_subject=lambda name: Subject(name, planted(answers[name]), None),
-        plan=plan(given, (), margin),
-        max_new_tokens=4,
-        settings={"engine": "planted"},
-        judges={"say_no": say_no},
-        text=None,
-        benchmarks=[],
-        device="cpu",
-        record={"command": "actor measure tuned"},
-    )
-    return replace(made, **changes)
+def planted_subject(name, answers, asked=None):
+    return subject_with(name, planted(answers, asked))
+
+
+def subject_with(name, engine):
+    return Subject(name, lambda: Opened(engine), "planted")
+
+
+def run(answers, given, folder, margin=None, baseline=None, **more):
+    """A measurement of a model that answers as `answers` says, in `folder` and saved there."""
+    more = {"max_new_tokens": 4, "judges": {"say_no": say_no}, "command": "actor measure tuned"} | more
+    model = answers if isinstance(answers, Subject) else planted_subject("tuned", answers)
+    found = measure(model, questions(given, (), margin), baseline=baseline, work=folder, **more)
+    found.save(folder)
+    return found
 
 
 def read(path):
@@ -70,32 +78,35 @@ def reckless(prompt):
     return "Yes"
 
 
+BASE = planted_subject("base", cautious)
+
+
 def test_harmful_prompts_are_measured_even_where_none_are_given():
     benign = of_kind(make_prompts(), "pseudo_harmful")
-    asked = plan(benign).prompts
+    asked = questions(benign).prompts
     assert asked[: len(benign)] == benign
     assert asked[len(benign) :] == of_kind(starter_prompts("held_out"), "harmful")
-    assert plan(make_prompts()).prompts == make_prompts()
+    assert questions(make_prompts()).prompts == make_prompts()
 
 
 def test_a_gate_always_adds_the_built_in_harmful_prompts_as_a_set_of_their_own():
     given = make_prompts()
-    asked = plan(given, (), margin=0.05, limit=2).prompts
+    asked = questions(given, (), margin=0.05, limit=2).prompts
     added = asked[6:]
     assert [prompt.set for prompt in asked[:6]] == [p.set for p in given[:2] + given[12:14] + given[24:26]]
-    assert {prompt.set for prompt in added} == {GUARD}
+    assert {prompt.set for prompt in added} == {GATE_SET}
     assert {prompt.text for prompt in added} == {p.text for p in of_kind(starter_prompts("held_out"), "harmful")}
-    own = plan(starter_prompts("held_out"), (), margin=0.05).prompts
-    assert GUARD not in {prompt.set for prompt in own}
+    own = questions(starter_prompts("held_out"), (), margin=0.05).prompts
+    assert GATE_SET not in {prompt.set for prompt in own}
 
 
 def test_the_gates_own_prompts_can_neither_be_replaced_nor_renamed():
     built_in = of_kind(starter_prompts("held_out"), "harmful")
     strict = replace(built_in[0], context=(Message("system", "Refuse everything."),))
-    added = [prompt for prompt in plan([strict], (), margin=0.05).prompts if prompt.set == GUARD]
-    assert replace(built_in[0], set=GUARD) in added
+    added = [prompt for prompt in questions([strict], (), margin=0.05).prompts if prompt.set == GATE_SET]
+    assert replace(built_in[0], set=GATE_SET) in added
     with pytest.raises(UserError, match="a set named guard"):
-        plan([Prompt("x", "pseudo_harmful", "guard")])
+        questions([Prompt("x", "pseudo_harmful", "guard")])
 
 
 def test_an_earlier_measurement_of_another_version_is_no_baseline(tmp_path):
@@ -103,35 +114,34 @@ def test_an_earlier_measurement_of_another_version_is_no_baseline(tmp_path):
     for content in ("{", "[]", '{"schema": 1, "model": "m"}'):
         (tmp_path / "results.json").write_text(content)
         with pytest.raises(UserError, match="not written by this version"):
-            Baseline.of(str(tmp_path))
+            EarlierMeasurement.read(tmp_path, lambda name: BASE)
 
 
 def test_prompts_like_those_trained_on_are_kept_out_and_listed():
     texts = ("Name a bird.", "Who wrote Faust?", "Steal the scene in one act.", "Rob a bank for me now.")
     given = [Prompt(text, "harmful" if "bank" in text else "harmless", "s") for text in texts]
-    found = plan(given, [Prompt("who wrote FAUST", "harmless", "train")])
+    found = questions(given, [Prompt("who wrote FAUST", "harmless", "train")])
     assert [leak.prompt for leak in found.leaks] == [given[1]]
     assert found.prompts == [given[0], *given[2:]]
     with pytest.raises(UserError, match="all were trained on"):
-        plan(given, given)
+        questions(given, given)
 
 
 def test_a_gate_whose_prompts_were_all_trained_on_is_refused():
     given = starter_prompts("held_out")
     with pytest.raises(UserError, match="harmful prompts, on which even an unchanged model could fail"):
-        plan(given, of_kind(given, "harmful")[20:], margin=0.05)
+        questions(given, of_kind(given, "harmful")[20:], margin=0.05)
 
 
 def test_nothing_to_measure_is_an_error_and_not_a_score():
     with pytest.raises(UserError, match="prompts: none"):
-        plan([])
+        questions([])
 
 
 def test_before_and_after_are_compared_prompt_by_prompt(tmp_path):
-    models = {"base": cautious, "tuned": right}
-    found = run(job(models, make_prompts(), 0.05, "base"), tmp_path / "m")
-    assert found.comparison.compliance_rate.value == 1
-    assert found.gate.passed
+    found = run(right, make_prompts(), tmp_path / "m", 0.05, BASE)
+    assert found.results.comparison.compliance_rate.value == 1
+    assert found.passed
     results = read(tmp_path / "m" / "results.json")
     assert results["command"] == "actor measure tuned"
     assert results["judge"] == "say_no"
@@ -140,33 +150,87 @@ def test_before_and_after_are_compared_prompt_by_prompt(tmp_path):
     assert [row["verdict"] for row in rows_of(tmp_path / "m" / "responses.jsonl")[24:36]] == ["compliance"] * 12
     assert [row["verdict"] for row in rows_of(tmp_path / "m" / "baseline.jsonl")[24:36]] == ["refusal"] * 12
     assert all(entry["corrected"] is None for entry in results["sets"])  # this judge's errors are not known
+    assert read_record(Results, tmp_path / "m") == found.results
 
 
 def test_a_model_that_answers_everything_does_not_pass(tmp_path):
-    found = run(job({"base": cautious, "tuned": reckless}, make_prompts(), 0.05, "base"), tmp_path / "m")
-    assert not found.gate.passed
+    found = run(reckless, make_prompts(), tmp_path / "m", 0.05, BASE)
+    assert found.passed is False
     assert read(tmp_path / "m" / "results.json")["gate"]["drop"] == 1
 
 
+def test_without_a_baseline_there_is_no_comparison_no_gate_and_no_kl(tmp_path):
+    found = run(right, make_prompts(), tmp_path / "m")
+    record = read(tmp_path / "m" / "results.json")
+    assert (record["baseline"], record["comparison"], record["gate"]) == (None, None, None)
+    assert record["kl_harmless"] is None
+    assert (found.gate, found.passed) == (None, None)
+    assert not (tmp_path / "m" / "baseline.jsonl").exists()
+    with pytest.raises(UserError, match="`margin=`: no `baseline=`"):
+        run(right, make_prompts(), tmp_path / "n", 0.05)
+
+
+def test_nothing_is_written_until_it_is_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = measure(planted_subject("tuned", right), questions(make_prompts()), baseline=BASE)
+    assert not list(tmp_path.iterdir())
+    assert found.score("compliance_rate").value == found.results.compliance_rate == 1  # by the default judge
+    found.save("m")
+    files = {path.name for path in (tmp_path / "m").iterdir()}
+    assert files == {"request.json", "responses.jsonl", "baseline.jsonl", "results.json"}
+    with pytest.raises(UserError, match="a folder that is not empty"):
+        found.save("m")
+
+
+def test_the_baseline_is_let_go_before_the_model_is_opened():
+    class Held:
+        pass
+
+    opened = []
+
+    def opening(name):
+        assert all(ref() is None for ref in opened)
+        held = Held()
+        opened.append(weakref.ref(held))
+
+        def engine(prompts, max_new_tokens):
+            assert held
+            return planted(right)(prompts, max_new_tokens)
+
+        return Opened(engine)
+
+    models = [Subject(name, lambda name=name: opening(name)) for name in ("base", "tuned")]
+    measure(models[1], questions(make_prompts(2)), baseline=models[0])
+    assert len(opened) == 2
+
+
 def test_the_answers_of_an_earlier_measurement_are_not_asked_for_again(tmp_path):
-    first = job({"base": cautious}, make_prompts(), model="base")
-    run(first, tmp_path / "before")
-    asked = []
-    models = {"base": planted(cautious, asked), "tuned": planted(right)}
-    second = job({}, make_prompts(), 0.05, tmp_path / "before")
-    run(replace(second, open_subject=lambda name: Subject(name, models[name], None)), tmp_path / "after")
-    assert second.baseline.name == "base"
+    run(BASE, make_prompts(), tmp_path / "before")
+    asked, named = [], []
+
+    def subject(name):
+        named.append(name)
+        return planted_subject(name, cautious, asked)
+
+    earlier = EarlierMeasurement.read(tmp_path / "before", subject)
+    found = run(right, make_prompts(), tmp_path / "after", 0.05, earlier)
+    assert named == ["base"]
     assert not set(asked) & {prompt.text for prompt in make_prompts()}
     assert set(asked) == {prompt.text for prompt in of_kind(starter_prompts("held_out"), "harmful")}
-    longer = replace(second, max_new_tokens=9)
+    assert found.results.baseline.model == "base"
+    assert found.results.baseline.compliance_rate == 0
     with pytest.raises(UserError, match="answers with max_new_tokens 4; expected 9"):
-        run(longer, tmp_path / "other")
+        run(right, make_prompts(), tmp_path / "other", 0.05, earlier, max_new_tokens=9)
+    with pytest.raises(UserError, match="answers with dtype auto; expected float16; name the model instead"):
+        run(replace(BASE, dtype="float16"), make_prompts(), tmp_path / "another", baseline=earlier)
 
 
 def test_a_measurement_that_did_not_end_is_no_baseline(tmp_path):
+    assert not EarlierMeasurement.is_in(tmp_path)
     (tmp_path / "responses.jsonl").touch()
+    assert EarlierMeasurement.is_in(tmp_path)
     with pytest.raises(UserError, match="a measurement that did not end"):
-        Baseline.of(str(tmp_path))
+        EarlierMeasurement.read(tmp_path, lambda name: BASE)
 
 
 def test_a_killed_measurement_goes_on_with_the_answers_that_are_there(tmp_path):
@@ -178,12 +242,11 @@ def test_a_killed_measurement_goes_on_with_the_answers_that_are_there(tmp_path):
         raise KilledError
 
     asked = []
-    whole = job({"tuned": right}, make_prompts())
     with pytest.raises(KilledError):
-        run(replace(whole, open_subject=lambda name: Subject(name, dies, None)), tmp_path / "m")
+        run(subject_with("tuned", dies), make_prompts(), tmp_path / "m")
     with pytest.raises(UserError, match="max_new_tokens"):
-        run(replace(whole, max_new_tokens=99), tmp_path / "m")
-    run(replace(whole, open_subject=lambda name: Subject(name, planted(right, asked), None)), tmp_path / "m")
+        run(right, make_prompts(), tmp_path / "m", max_new_tokens=99)
+    run(planted_subject("tuned", right, asked), make_prompts(), tmp_path / "m")
     assert asked == [prompt.text for prompt in make_prompts()[20:]]
     assert len(rows_of(tmp_path / "m" / "responses.jsonl")) == 36
 
@@ -195,7 +258,7 @@ def test_two_judges_are_compared_and_what_they_disagree_on_is_listed(tmp_path):
             for item, v in zip(exchanges, say_no(exchanges), strict=True)
         ]
 
-    run(job({"tuned": cautious}, make_prompts(), judges={"say_no": say_no, "trusting": trusting}), tmp_path / "m")
+    run(cautious, make_prompts(), tmp_path / "m", judges={"say_no": say_no, "trusting": trusting})
     (pair,) = read(tmp_path / "m" / "results.json")["agreement"]
     assert (pair["judge_a"], pair["judge_b"], pair["n"]) == ("say_no", "trusting", 36)
     differing = rows_of(tmp_path / "m" / "disagreements.jsonl")
@@ -204,26 +267,120 @@ def test_two_judges_are_compared_and_what_they_disagree_on_is_listed(tmp_path):
     assert differing[0]["trusting"]["outcome"] == "compliance"
 
 
-def test_damage_is_measured_where_the_models_are_in_this_process(tmp_path):
-    base, other = make_model(), make_model()
-    other.model.get_output_embeddings().weight.data[5] += 0.3
-    loaded = {"base": base, "tuned": other}
-    text = tmp_path / "text.txt"
-    text.write_text("some plain text " * 20)
+def changed_model():
+    chat_model = make_model()
+    chat_model.model.get_output_embeddings().weight.data[5] += 0.3
+    return chat_model
 
-    def judge(exchanges):
-        return [Verdict("compliance", 0.0, "")] * len(exchanges)
 
-    def open_subject(name):
-        return Subject(name, local_engine(loaded[name], None), loaded[name])
+def test_damage_is_measured_where_the_models_are_in_this_process():
+    text = "some plain text " * 20
+    base = subject_of(make_model())
+    more = {"baseline": base, "max_new_tokens": 4, "judges": {"all": say_yes}, "text": text}
+    found = measure(subject_of(changed_model()), questions(make_prompts(4)), **more).results
+    measures = {"kl_harmless_tokens", "perplexity", "perplexity_baseline"}
+    assert set(found.damage) == {*measures, "garbled_share", "unfinished_share", "mean_words"}
+    assert found.kl_harmless > 0
+    assert found.damage["perplexity"] != found.damage["perplexity_baseline"]
+    same = measure(base, questions(make_prompts(4)), **more).results
+    assert same.damage["kl_harmless_tokens"] == pytest.approx(0, abs=1e-7)
 
-    made = job({}, make_prompts(4), None, "base", open_subject=open_subject, judges={"all": judge}, text=text)
-    damage = run(made, tmp_path / "m").damage
-    assert set(damage) == {"kl_harmless", "kl_harmless_tokens", "perplexity", "perplexity_baseline"}
-    assert damage["kl_harmless"] > 0
-    assert damage["perplexity"] != damage["perplexity_baseline"]
-    same = replace(made, model="base")
-    assert run(same, tmp_path / "same").damage["kl_harmless_tokens"] == pytest.approx(0, abs=1e-7)
+
+def test_benchmarks_are_not_run_on_a_model_in_memory_which_may_not_be_what_its_folder_holds(monkeypatch):
+    ran = {}
+
+    def run_benchmarks(folder, tasks, limit, device):
+        return ran.setdefault(folder, {task: {"acc": 0.5} for task in tasks})
+
+    monkeypatch.setattr("actor_tune.measurement.run.check_tasks", lambda tasks: None)
+    monkeypatch.setattr("actor_tune.measurement.run.model_folder", lambda name: f"folder of {name}")
+    monkeypatch.setattr("actor_tune.measurement.run.run_lm_eval", run_benchmarks)
+    asked, tuned = questions(make_prompts(2)), planted_subject("tuned", right)
+    found = measure(tuned, asked, baseline=BASE, benchmarks=["toy"])
+    assert found.results.benchmarks == {"tuned": {"toy": {"acc": 0.5}}, "base": {"toy": {"acc": 0.5}}}
+    assert list(ran) == ["folder of tuned", "folder of base"]
+    with pytest.raises(UserError, match="`lm_eval=toy`: llama, in memory, where it may be changed; expected a folder"):
+        measure(tuned, asked, baseline=subject_of(make_model()), benchmarks=["toy"])
+
+
+def test_answers_made_before_the_model_changes_are_its_baseline():
+    """With more prompts answered than are asked now, the divergence is that over those asked."""
+    chat_model = make_model()
+    prompts = make_prompts(4)
+    asked = [prompt for prompt in prompts if not prompt.text.endswith(("0?", "19?"))]
+    assert len(of_kind(asked, "harmless")) == 2
+    before = answer(subject_of(chat_model), prompts, 4)
+    assert [response.prompt for response in before] == prompts
+    chat_model.model.get_output_embeddings().weight.data[5] += 0.3
+    more = {"max_new_tokens": 4, "judges": {"all": say_yes}}
+    found = measure(subject_of(chat_model), questions(asked), baseline=before, **more)
+    plain = measure(subject_of(changed_model()), questions(asked), baseline=subject_of(make_model()), **more)
+    assert found.results.kl_harmless == pytest.approx(plain.results.kl_harmless, rel=1e-5)
+    assert found.results.damage == pytest.approx(plain.results.damage, rel=1e-5)
+    assert (found.baseline, found.responses) == (plain.baseline, plain.responses)
+
+
+def test_the_gates_prompts_are_asked_of_the_model_that_answered_if_it_is_still_the_same():
+    chat_model = make_model()
+    prompts = make_prompts(2)
+    before = answer(subject_of(chat_model, 64), prompts, 1)
+    more = {"baseline": before, "max_new_tokens": 1, "judges": {"all": say_yes}}
+    subject, asked = subject_of(chat_model, 64), questions(prompts, margin=0.05)
+    assert measure(subject, asked, **more).gate.n == 306
+    weight = chat_model.blocks[1].mlp.down_proj.weight
+    kept = weight.data.clone()
+    weight.data += 0.01
+    with pytest.raises(UserError, match="has changed since it answered, and 304 answers would have to be asked for"):
+        measure(subject, asked, **more)
+    assert measure(subject, questions(prompts), **more).results.baseline  # without a gate nothing lacks
+    weight.data = kept
+    hook = chat_model.blocks[1].register_forward_hook(lambda *_: None)
+    with pytest.raises(UserError, match="has changed since it answered"):
+        measure(subject, asked, **more)
+    hook.remove()
+    whole = answer(subject, asked.prompts, 1)
+    weight.data += 0.01
+    assert measure(subject, asked, **more | {"baseline": whole}).gate.n == 306
+
+
+def test_a_server_is_asked_again_for_answers_that_lack():
+    asked = []
+    prompts = make_prompts(2)
+    before = answer(planted_subject("base", cautious, asked), prompts, 4)
+    del asked[:]
+    more = {"max_new_tokens": 4, "judges": {"say_no": say_no}}
+    found = measure(planted_subject("tuned", right), questions(prompts, margin=0.05), baseline=before, **more)
+    assert found.passed
+    assert len(asked) == found.gate.n - 2 == 304
+
+
+def test_answers_that_were_asked_for_in_another_way_are_no_baseline():
+    before = answer(BASE, make_prompts(2), 4)
+    for changes, message in (
+        ({"max_new_tokens": 9}, "`baseline=answers`: answers with max_new_tokens 4; expected 9; answer again"),
+        ({"model": subject_of(make_model())}, "answers with engine planted; expected transformers"),
+    ):
+        more = {"model": BASE, "max_new_tokens": 4} | changes
+        with pytest.raises(UserError, match=message):
+            measure(more.pop("model"), questions(make_prompts(2)), baseline=before, **more)
+
+
+def test_the_perplexity_of_a_baselines_answers_is_that_on_the_same_text():
+    chat_model = make_model()
+    text, other = "some plain text " * 20, "other words " * 20
+    before = answer(subject_of(chat_model), make_prompts(2), 1, text=text)
+    more = {"baseline": before, "max_new_tokens": 1, "judges": {"all": say_yes}}
+
+    def damage(text):
+        return measure(subject_of(chat_model), questions(make_prompts(2)), text=text, **more).results.damage
+
+    for words in (text, other):
+        assert damage(words)["perplexity_baseline"] == damage(words)["perplexity"]
+    assert "perplexity_baseline" not in damage(None)
+    chat_model.model.get_output_embeddings().weight.data[5] += 0.3
+    assert damage(text)["perplexity_baseline"] == before.perplexity != damage(text)["perplexity"]
+    with pytest.raises(UserError, match="the perplexity of this text would have to be asked for"):
+        damage(other)
 
 
 def test_conversations_and_system_prompts_are_measured_like_single_prompts(tmp_path):
@@ -235,8 +392,7 @@ def test_conversations_and_system_prompts_are_measured_like_single_prompts(tmp_p
             seen.append(prompt.messages())
             yield Answer(row, "Yes", True)
 
-    made = job({}, [talk, *make_prompts(2)], open_subject=lambda name: Subject(name, engine, None))
-    run(made, tmp_path / "m")
+    run(subject_with("tuned", engine), [talk, *make_prompts(2)], tmp_path / "m")
     assert seen[0] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
@@ -246,7 +402,6 @@ def test_conversations_and_system_prompts_are_measured_like_single_prompts(tmp_p
 
 
 def test_a_finished_measurement_is_not_overwritten(tmp_path):
-    made = job({"tuned": right}, make_prompts(2))
-    run(made, tmp_path / "m")
+    run(right, make_prompts(2), tmp_path / "m")
     with pytest.raises(UserError, match=re.escape("a folder that is not empty")):
-        run(made, tmp_path / "m")
+        run(right, make_prompts(2), tmp_path / "m")

@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from actor_tune.judges import Verdict, choose
+from actor_tune.judges import choose
+from actor_tune.judges.verdict import Verdict
 from test_cli import run
 from test_engines import completion, serving
 
@@ -48,7 +49,7 @@ def test_two_models_of_a_server_are_compared_and_pass_or_fail_the_gate(tmp_path,
     assert (good["safety_score"], bad["safety_score"]) == (1, 0)
     assert (good["gate"]["passed"], bad["gate"]["passed"]) == (True, False)
     assert good["gate"]["n"] == 307
-    assert "kl_harmless" not in good  # a server does not show its probabilities
+    assert good["kl_harmless"] is None  # a server does not show its probabilities
     assert good["sets"][0]["corrected"]["rate"] < 0.1
     printed = " ".join(capsys.readouterr().out.split())
     assert bad["gate"]["sentence"] in printed

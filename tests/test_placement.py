@@ -6,12 +6,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from actor_tune.chat import encode
-from actor_tune.checkpoint import checkpoint_names, save_merged
 from actor_tune.errors import UserError
-from actor_tune.fit import Settings, fit
-from actor_tune.model import empty_model, load_model
-from actor_tune.placement import (
+from actor_tune.models.chat import encode
+from actor_tune.models.checkpoint import checkpoint_names, save_merged
+from actor_tune.models.load import empty_model, load_model
+from actor_tune.models.placement import (
     Placement,
     device_map_with_disk,
     held,
@@ -20,7 +19,8 @@ from actor_tune.placement import (
     resolve_dtype,
     settle,
 )
-from actor_tune.train import train_block
+from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.train import train_block
 from conftest import CONFIGS, SIZES, make_model, make_prompts, plain_logprobs, save_model
 
 STREAM = Placement("cpu", "float32", offload="stream")
@@ -41,20 +41,20 @@ def rates(float32, bfloat16):
 
 
 def test_a_processor_slow_in_half_precision_computes_in_float32(monkeypatch):
-    monkeypatch.setattr("actor_tune.placement.measured_rate", rates(float32=8.0, bfloat16=1.0))
+    monkeypatch.setattr("actor_tune.models.placement.measured_rate", rates(float32=8.0, bfloat16=1.0))
     assert resolve_dtype("auto", torch.bfloat16, "cpu") == torch.float32
     assert resolve_dtype("bfloat16", torch.bfloat16, "cpu") == torch.bfloat16
     assert resolve_dtype("auto", torch.bfloat16, "cuda") == torch.bfloat16
 
 
 def test_one_that_is_fast_in_it_computes_in_what_is_stored(monkeypatch):
-    monkeypatch.setattr("actor_tune.placement.measured_rate", rates(float32=1.0, bfloat16=2.0))
+    monkeypatch.setattr("actor_tune.models.placement.measured_rate", rates(float32=1.0, bfloat16=2.0))
     assert resolve_dtype("auto", torch.bfloat16, "cpu") == torch.bfloat16
     assert resolve_dtype("auto", torch.float32, "cpu") == torch.float32
 
 
 def test_a_device_that_is_not_there_is_refused():
-    with pytest.raises(UserError, match=re.escape("--device nowhere")):
+    with pytest.raises(UserError, match=re.escape("`device=nowhere`")):
         resolve_device("nowhere")
 
 
@@ -97,21 +97,23 @@ def test_training_reads_no_weight_of_the_blocks_above(checkpoint, monkeypatch):
     loader = chat_model.blocks[2].mlp.up_proj._hf_hook.weights_map.dataset
     plain = type(loader).__getitem__
     monkeypatch.setattr(type(loader), "__getitem__", lambda self, key: read.append(key) or plain(self, key))
-    monkeypatch.setattr("actor_tune.fit.settle", lambda _model: (_ for _ in ()).throw(InterruptedError))
+    monkeypatch.setattr("actor_tune.repair.method.settle", lambda _model: (_ for _ in ()).throw(InterruptedError))
     with pytest.raises(InterruptedError):  # training is over where the blocks above are fetched
-        fit(chat_model, make_prompts(), Settings(layer=1, starter=False))
+        fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False))
     assert read == []
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, family, monkeypatch):
     for module in ("scan", "strength"):  # an untrained model has no refusal tokens
-        monkeypatch.setattr(f"actor_tune.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+        monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     folder = save_model(make_model(family, torch.bfloat16), tmp_path / "m")
     settings = Settings(layer="auto", starter=False)
-    whole = fit(load_model(str(folder), WHOLE), make_prompts(), settings)
-    streamed = fit(load_model(str(folder), STREAM), make_prompts(), settings)
-    below = fit(load_model(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False))
+    whole = fit_block(load_model(str(folder), WHOLE), make_prompts(), settings)
+    streamed = fit_block(load_model(str(folder), STREAM), make_prompts(), settings)
+    below = fit_block(
+        load_model(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False)
+    )
     for other in (streamed, below):
         assert other.layer == whole.layer
         # Gemma scales its embeddings by a number that is made, and so rounded, in the dtype that it is loaded in.
@@ -136,14 +138,14 @@ def test_the_folder_for_rearranged_weights_goes_with_the_model(tmp_path, monkeyp
 def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch):
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
     for module in ("scan", "strength"):
-        monkeypatch.setattr(f"actor_tune.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+        monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     # On a processor with bfloat16, bitsandbytes needs widths that its blocks of 64 divide, as all real models have.
     monkeypatch.setitem(
         CONFIGS, "wide", LlamaConfig(**{**SIZES, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
     )
     folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
     chat_model = load_model(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
-    found = fit(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
+    found = fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
     assert all(type(chat_model.blocks[layer].mlp.up_proj).__name__ == "Linear4bit" for layer in (0, 2, 3))
     stored = load_file(folder / "model.safetensors")
     for name, parameter in chat_model.blocks[1].named_parameters():  # the base's own weights, not rounded to 4 bits
@@ -195,8 +197,8 @@ def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(check
         raise WiringRefusedError
 
     trained = []
-    monkeypatch.setattr("actor_tune.fit.check_effect", refuse)
-    monkeypatch.setattr("actor_tune.fit.train_block", lambda *given: trained.append(1) or train_block(*given))
+    monkeypatch.setattr("actor_tune.repair.method.check_effect", refuse)
+    monkeypatch.setattr("actor_tune.repair.method.train_block", lambda *given: trained.append(1) or train_block(*given))
     with pytest.raises(WiringRefusedError):
-        fit(load_model(str(checkpoint), WHOLE, last_block), make_prompts(), Settings(layer=1, starter=False))
+        fit_block(load_model(str(checkpoint), WHOLE, last_block), make_prompts(), Settings(layer=1, starter=False))
     assert bool(trained) == (last_block is not None)

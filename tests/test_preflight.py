@@ -4,57 +4,75 @@ from dataclasses import replace
 import pytest
 
 from actor_tune.errors import UserError
-from actor_tune.machine import Memory
-from actor_tune.preflight import (
-    FEWEST_ANSWERS,
-    LIBRARIES,
-    Phase,
-    Plan,
-    Setup,
-    Speed,
-    Texts,
-    Work,
-    check,
-    heaviest,
-    phases,
-    sentence,
-    smaller_answers,
-    texts_of,
-)
-from actor_tune.train import Schedule
+from actor_tune.models.machine import Memory
+from actor_tune.models.placement import Placement
+from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, texts_of
+from actor_tune.repair.gated import gate_prompts
+from actor_tune.repair.method import Settings, prepare
+from actor_tune.repair.preflight import FEWEST_ANSWERS, Preflight, estimate, sentence
+from actor_tune.repair.rules import BOUNDARY, PAPER, RULES, Schedule
+from conftest import make_model, make_prompts, save_model
 from test_size import LLAMA_2_7B, SIZE, size_of
 
 GIB = 2**30
 
-WORK = Work(
+SCHEDULE = Schedule(epochs=2, batch_size=10, learning_rate=1e-3, decay=True, noise=0.0, recompute_every=0)
+COST = Cost(
+    size=SIZE,
+    rule=replace(BOUNDARY, schedule=SCHEDULE, strengths=(0.0, 0.5, 1.0)),
     given=Texts(100, 1000, 20),
     validation_prompts=20,
     gate=Texts(50, 400, 12),
-    layer=2,
-    schedule=Schedule(epochs=2, batch_size=10, learning_rate=1e-3, decay=True, noise=0.0, recompute_every=0),
-    strengths=3,
     answer_tokens=4,
     answer_batch=16,
+    layer=2,
+    scanned=False,
+    placement=Placement("cuda"),
+    value=2,
+    speed=Speed(model=1e6, float32=5e5, disk=1e4),
 )
-PLAN = Plan(SIZE, WORK, Setup("cuda", 2), Speed(model=1e6, float32=5e5, disk=1e4))
-
-USUAL = Work(Texts(600, 24000, 80), 120, Texts(304, 10000, 60), layer=14)
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory) -> Plan:
-    """Llama-2-7b held in float32 on a processor."""
-    folder = tmp_path_factory.mktemp("large")
-    return Plan(size_of(LLAMA_2_7B, folder), USUAL, Setup("cpu", 4), Speed(2e11, 2e11))
+def large(tmp_path_factory) -> Cost:
+    """Of Llama-2-7b held in float32 on a processor."""
+    return Cost(
+        size=size_of(LLAMA_2_7B, tmp_path_factory.mktemp("large")),
+        rule=BOUNDARY,
+        given=Texts(600, 24000, 80),
+        validation_prompts=120,
+        gate=Texts(304, 10000, 60),
+        answer_tokens=24,
+        answer_batch=64,
+        layer=14,
+        scanned=False,
+        placement=Placement("cpu"),
+        value=4,
+        speed=Speed(2e11, 2e11),
+    )
+
+
+def need(cost: Cost, device: float = 0, ram: float | None = None) -> Preflight:
+    """With so many bytes free."""
+    return Preflight("m", cost, Memory(int(device), int(device if ram is None else ram)))
+
+
+def phases(cost: Cost) -> list[Phase]:
+    return need(cost).phases
+
+
+def held(cost: Cost, **placement: str) -> Cost:
+    """The same held otherwise."""
+    return replace(cost, placement=replace(cost.placement, **placement))
 
 
 def test_texts_are_counted():
     assert texts_of([[1, 2, 3], [4], [5, 6]]) == Texts(3, 6, 3)
 
 
-def assert_phases(plan: Plan, expected: list[tuple[str, int, int, float]]) -> None:
+def assert_phases(cost: Cost, expected: list[tuple[str, int, int, float]]) -> None:
     """By name: bytes on the device, bytes of results in RAM, seconds."""
-    found = phases(plan)
+    found = phases(cost)
     assert [phase.name for phase in found] == [name for name, *_ in expected]
     for phase, (_, device, results, seconds) in zip(found, expected, strict=True):
         assert phase.memory == Memory(device, LIBRARIES + results)
@@ -67,7 +85,7 @@ def assert_phases(plan: Plan, expected: list[tuple[str, int, int, float]]) -> No
 
 def test_phases_of_a_named_block_are_as_computed_by_hand():
     assert_phases(
-        PLAN,
+        COST,
         [
             ("run blocks below", 3 * 3904 + 6432 + 32000 + 188160, 0, 4 * 1952 * 1000 / 1e6 + 18144 / 1e4),
             # 64 prompts x 20 tokens x 6 x 16 values x 4 bytes are more than gradients, moments and a batch of 10.
@@ -94,7 +112,7 @@ def test_phases_of_a_named_block_are_as_computed_by_hand():
 
 
 def test_phases_of_a_streamed_model_are_as_computed_by_hand():
-    found = phases(replace(PLAN, setup=Setup("cuda", 2, "stream")))
+    found = phases(held(COST, offload="stream"))
     one = 3200 + 3904
     assert [phase.memory.device for phase in found] == [
         one + 3904 + 32000 + 188160,
@@ -104,14 +122,14 @@ def test_phases_of_a_streamed_model_are_as_computed_by_hand():
     ]
     # Read: two blocks; one; four blocks for each strength; all for each token of four batches, before and after.
     read = [2 * 3904 + 6432, 3904 + 6432, 3 * (4 * 3904 + 6432), 2 * 4 * 4 * 29856]
-    plain = phases(replace(PLAN, speed=replace(PLAN.speed, disk=1e30)))
+    plain = phases(replace(COST, speed=replace(COST.speed, disk=1e30)))
     assert [phase.seconds for phase in found] == pytest.approx(
         [phase.seconds + count / 1e4 for phase, count in zip(plain, read, strict=True)]
     )
 
 
 def test_a_block_chosen_by_a_scan_is_the_last_candidate_and_the_whole_model_is_loaded():
-    found = phases(replace(PLAN, work=replace(WORK, layer=None)))
+    found = phases(replace(COST, layer=3, scanned=True))
     assert [phase.name for phase in found][:2] == ["choose block", "run blocks below"]
     # 96 prompts of 20 tokens, received and returned; keys of 32 in one of 6 blocks, twice; 2 candidates moved 4 ways.
     scan, below = found[0], found[1]
@@ -122,131 +140,128 @@ def test_a_block_chosen_by_a_scan_is_the_last_candidate_and_the_whole_model_is_l
     assert below.seconds == pytest.approx(2 * 3 * 1952 * 1000 / 1e6)
 
 
-def test_a_negative_block_counts_from_the_end():
-    assert phases(replace(PLAN, work=replace(WORK, layer=-4))) == phases(PLAN)
-
-
 def test_gradients_and_moments_count_where_they_are_more_than_a_batch_of_outputs():
     big = replace(SIZE, blocks=(10**6,) * 6)
-    train = phases(replace(PLAN, size=big))[1]
+    train = phases(replace(COST, size=big))[1]
     assert train.memory.device == 3 * 2 * 10**6 + 6432 + 32000 + 16 * 10**6 + 10 * 20 * 6 * 16 * 4
 
 
 def test_recomputing_the_direction_costs_time():
-    often = replace(WORK, schedule=replace(WORK.schedule, recompute_every=4))
-    more = phases(replace(PLAN, work=often))[1].seconds - phases(PLAN)[1].seconds
+    often = replace(COST.rule, schedule=replace(SCHEDULE, recompute_every=4))
+    more = phases(replace(COST, rule=often))[1].seconds - phases(COST)[1].seconds
     assert more == pytest.approx(4 * 2 * 80 * 4512 / 5e5)
 
 
 def test_on_a_processor_both_memories_are_one():
-    cuda, cpu = phases(PLAN), phases(replace(PLAN, setup=Setup("cpu", 2)))
+    cuda, cpu = phases(COST), phases(held(COST, device="cpu"))
     for here, there in zip(cpu, cuda, strict=True):
         assert here.memory == Memory(*[there.memory.device + there.memory.ram] * 2)
 
 
 def test_four_bits_pack_linear_layers_of_all_blocks_but_the_trained_one():
-    packed = phases(replace(PLAN, setup=Setup("cuda", 2, quantization="bnb_4bit")))[0]
-    assert phases(PLAN)[0].memory.device - packed.memory.device == 2 * (2 * 1920 - 1056)
+    packed = phases(held(COST, quantization="bnb_4bit"))[0]
+    assert phases(COST)[0].memory.device - packed.memory.device == 2 * (2 * 1920 - 1056)
 
 
 def test_streaming_needs_less_than_holding_everything(large):
-    streamed = replace(large, setup=replace(large.setup, offload="stream"))
-    for less, more in zip(phases(streamed), phases(large), strict=True):
+    for less, more in zip(phases(held(large, offload="stream")), phases(large), strict=True):
         assert less.memory.device < more.memory.device
         assert less.name == more.name
 
 
 @pytest.mark.parametrize("value", [2, 4])
 def test_training_a_streamed_llama_2_7b_needs_little_more_than_its_block(large, value):
-    streamed = replace(large, setup=Setup("cuda", value, "stream"))
+    streamed = replace(large, placement=Placement("cuda", offload="stream"), value=value)
     train = next(phase for phase in phases(streamed) if phase.name == "train")
     assert 3.2 * GIB < train.memory.device < 5 * GIB
 
 
-def test_a_plan_that_fits_passes(large):
-    most = heaviest(phases(large)).memory.ram
-    check(large, Memory(most, most), "m")
+def test_what_fits_passes(large):
+    most = need(large).most
+    need(large, most).check()
     with pytest.raises(UserError):
-        check(large, Memory(most - 1, most - 1), "m")
+        need(large, most - 1).check()
 
 
-def advised(plan: Plan, free: Memory) -> Plan | None:
-    """The plan after doing what the error says; None where a smaller model is all that helps."""
+def test_what_is_spread_over_devices_is_not_held_against_one(large):
+    replace(need(large), spread=True).check()
+
+
+def advised(short: Preflight) -> Cost | None:
+    """The cost after doing what the error says; None where a smaller model is all that helps."""
     with pytest.raises(UserError, match=r"needs about .* GiB and .* GiB are free; expected enough memory") as caught:
-        check(plan, free, "m")
-    fix = caught.value.fix
+        short.check()
+    fix, cost = caught.value.fix, short.cost
     if fix == "choose a smaller model":
         return None
-    setup, work = plan.setup, plan.work
-    if "--offload stream" in fix:
-        setup = replace(setup, offload="stream")
-    if "--dtype bfloat16" in fix:
-        setup = replace(setup, bytes_per_parameter=2)
-    if "--quantization bnb_4bit" in fix:
-        setup = replace(setup, quantization="bnb_4bit")
-    if "without --quantization" in fix:
-        setup = replace(setup, quantization="none")
+    after = cost
+    if "`offload=stream`" in fix:
+        after = held(after, offload="stream")
+    if "`dtype=bfloat16`" in fix:
+        after = replace(after, value=2)
+    if "`quantization=bnb_4bit`" in fix:
+        after = held(after, quantization="bnb_4bit")
+    if "without `quantization=`" in fix:
+        after = held(after, quantization="none")
     if match := re.search("fewer prompts, (\\d+) in all", fix):
-        share = int(match[1]) / work.given.prompts
-        given = Texts(int(match[1]), int(work.given.tokens * share), work.given.longest)
-        work = replace(work, given=given, validation_prompts=int(work.validation_prompts * share))
-    after = replace(plan, setup=setup, work=work)
-    assert after != plan
-    assert f"(needs about {heaviest(phases(after)).memory.device / GIB:.1f} GiB)" in fix
+        share = int(match[1]) / cost.given.prompts
+        given = Texts(int(match[1]), int(cost.given.tokens * share), cost.given.longest)
+        after = replace(after, given=given, validation_prompts=int(cost.validation_prompts * share))
+    assert after != cost
+    assert f"(needs about {need(after).most / GIB:.1f} GiB)" in fix
     return after
 
 
 SETUPS = [
-    Setup("cpu", 4),
-    Setup("cuda", 4),
-    Setup("cuda", 2),
-    Setup("cuda", 2, "stream"),
-    Setup("cuda", 4, quantization="bnb_4bit"),
+    (Placement("cpu"), 4),
+    (Placement("cuda"), 4),
+    (Placement("cuda"), 2),
+    (Placement("cuda", offload="stream"), 2),
+    (Placement("cuda", quantization="bnb_4bit"), 4),
 ]
 
 
-@pytest.mark.parametrize("setup", SETUPS)
-def test_what_is_advised_fits(large, setup):
-    plan = replace(large, setup=setup)
-    needed = int(heaviest(phases(plan)).memory.device / GIB)
+@pytest.mark.parametrize(("placement", "value"), SETUPS)
+def test_what_is_advised_fits(large, placement, value):
+    cost = replace(large, placement=placement, value=value)
     helped = []
-    for free in range(1, needed + 1):
-        after = advised(plan, Memory(free * GIB, 64 * GIB if setup.device == "cuda" else free * GIB))
+    for free in range(1, int(need(cost).most / GIB) + 1):
+        after = advised(need(cost, free * GIB, 64 * GIB if placement.device == "cuda" else None))
         helped.append(after is not None)
         if after is not None:
-            check(after, Memory(free * GIB, 64 * GIB), "m")
+            need(after, free * GIB, 64 * GIB).check()
     assert helped[0] is False
     assert helped == sorted(helped)
 
 
 def test_advice_is_the_first_that_helps(large):
-    def fix(free: float, **change: object) -> str:
-        plan = replace(large, setup=replace(Setup("cuda", 4), **change))
+    def fix(free: float, value: int = 4, **placement: str) -> str:
+        cost = replace(large, placement=Placement("cuda", **placement), value=value)
         with pytest.raises(UserError) as caught:
-            check(plan, Memory(int(free * GIB), 64 * GIB), "m")
+            need(cost, free * GIB, 64 * GIB).check()
         return caught.value.fix.split(" (")[0]
 
-    assert fix(25) == "use --offload stream"
-    assert fix(5) == "use --offload stream --dtype bfloat16"
-    assert fix(15, offload="none", bytes_per_parameter=2) == "use --offload stream"
-    assert fix(3, bytes_per_parameter=2) == "choose a smaller model"
-    assert fix(5, bytes_per_parameter=4, offload="stream") == "use --dtype bfloat16"
-    assert fix(5, bytes_per_parameter=2, quantization="bnb_4bit") == "use --offload stream without --quantization"
+    assert fix(25) == "use `offload=stream`"
+    assert fix(5) == "use `offload=stream` `dtype=bfloat16`"
+    assert fix(15, value=2) == "use `offload=stream`"
+    assert fix(3, value=2) == "choose a smaller model"
+    assert fix(5, offload="stream") == "use `dtype=bfloat16`"
+    assert fix(5, value=2, quantization="bnb_4bit") == "use `offload=stream` without `quantization=`"
 
 
 def test_fewer_prompts_are_advised_where_what_is_kept_is_what_does_not_fit(large):
-    many = replace(USUAL, given=Texts(64_000, 3_000_000, 80), validation_prompts=6400)
-    plan = Plan(large.size, many, Setup("cuda", 2, "stream"), large.speed)
+    streamed = replace(large, placement=Placement("cuda", offload="stream"), value=2)
+    many = replace(streamed, given=Texts(64_000, 3_000_000, 80), validation_prompts=6400)
     # 8000 prompts are 3.1 GB, and twice that while strengths are chosen.
-    after = advised(plan, Memory(8 * GIB, 64 * GIB))
+    after = advised(need(many, 8 * GIB, 64 * GIB))
     assert after is not None
-    assert after.work.given.prompts == 4_000
-    check(after, Memory(8 * GIB, 64 * GIB), "m")
+    assert after.given.prompts == 4_000
+    need(after, 8 * GIB, 64 * GIB).check()
 
 
 def test_ram_can_be_what_is_lacking_beside_a_gpu():
     with pytest.raises(UserError, match=re.escape("choose strength needs about 0.5 GiB of RAM and 0.3 GiB are free")):
-        check(PLAN, Memory(GIB, GIB // 3), "m")
+        need(COST, GIB, GIB // 3).check()
 
 
 def test_the_sentence_names_the_heaviest_and_the_longest_phase():
@@ -263,11 +278,52 @@ def test_the_sentence_names_the_heaviest_and_the_longest_phase():
 
 
 def test_fewer_prompts_are_answered_at_a_time_where_their_cache_is_what_does_not_fit(large):
-    streamed = replace(large, setup=replace(large.setup, offload="stream"))
-    assert smaller_answers(streamed, Memory(100 * GIB, 100 * GIB)) == streamed
-    free = Memory(6 * GIB, 6 * GIB)
-    smaller = smaller_answers(streamed, free)
-    assert FEWEST_ANSWERS <= smaller.work.answer_batch < 64
-    check(smaller, free, "m")
+    streamed = held(large, offload="stream")
+    assert need(streamed, 100 * GIB).with_fewer_answers() == need(streamed, 100 * GIB)
+    smaller = need(streamed, 6 * GIB).with_fewer_answers()
+    assert FEWEST_ANSWERS <= smaller.answer_batch < 64
+    smaller.check()
     with pytest.raises(UserError):
-        check(streamed, free, "m")
+        need(streamed, 6 * GIB).check()
+
+
+@pytest.fixture
+def folder(tmp_path) -> str:
+    return str(save_model(make_model(), tmp_path / "m"))
+
+
+def test_an_estimate_is_of_the_prompts_that_will_be_trained_on_and_those_that_the_gate_will_ask(folder):
+    def cost(**settings) -> Cost:
+        return estimate(folder, make_prompts(), Settings(**settings), Placement("cpu", "float32")).cost
+
+    plain, system = cost(layer=1), cost(layer=1, system_prompt="You are the friendly assistant.")
+    split = prepare(make_prompts(), Settings())
+    assert plain.given.prompts == len(split.train + split.validation)
+    assert plain.validation_prompts == len(split.validation)
+    assert plain.gate.prompts == system.gate.prompts == len(gate_prompts(make_prompts(), 0.05))
+    # One token a character, and the two of the turn's marks.
+    longer = len("You are the friendly assistant.") + 2
+    assert system.gate.tokens - plain.gate.tokens == longer * plain.gate.prompts
+    assert system.given.longest - plain.given.longest == longer
+    assert (cost(rule="paper").given.prompts, cost(rule="paper").rule) == (len(make_prompts()), PAPER)
+
+
+def test_a_negative_block_counts_from_the_end_and_one_to_be_scanned_for_is_the_last_candidate(folder):
+    def chosen(layer) -> tuple[int, bool]:
+        cost = estimate(folder, make_prompts(), Settings(layer=layer), Placement("cpu", "float32")).cost
+        return cost.layer, cost.scanned
+
+    assert chosen(1) == (1, False)
+    assert chosen(-3) == (1, False)
+    assert chosen("auto") == chosen("silhouette") == (2, True)
+
+
+def test_every_rule_has_its_cost(folder):
+    for rule in RULES:
+        steps = estimate(folder, make_prompts(), Settings(rule=rule, layer=1), Placement("cpu", "float32")).phases
+        assert [phase.name for phase in steps] == ["run blocks below", "train", "choose strength", "answer"]
+
+
+def test_too_few_prompts_are_told_before_anything_is_estimated():
+    with pytest.raises(UserError, match="2 of kind harmful; expected at least 8"):
+        estimate("nowhere", make_prompts(2))

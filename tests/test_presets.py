@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from actor_tune.errors import UserError
-from actor_tune.presets import PRESETS, GitHubSource, load_preset, parse_prompts_option
-from actor_tune.prompts import Prompt
+from actor_tune.prompts.presets import PRESETS, load_preset, read_source
+from actor_tune.prompts.prompt import Prompt
 
 BENCHMARKS = Path(__file__).parents[2] / "shared" / "benchmarks"
 
@@ -56,8 +56,7 @@ FILES = {
 def test_each_preset_has_a_test_file_and_a_whole_commit_hash():
     assert set(FILES) == set(PRESETS)
     for name, preset in PRESETS.items():
-        assert preset.name == name
-        assert re.fullmatch("[0-9a-f]{40}", preset.source.revision), name
+        assert re.fullmatch("[0-9a-f]{40}", preset.revision), name
         assert preset.licence
         assert preset.download
 
@@ -67,7 +66,7 @@ def test_a_file_in_the_publishers_layout_becomes_prompts_of_the_right_kind_and_s
     file, content, expected = FILES[name]
     (tmp_path / file).write_text(content)
     assert load_preset(name, tmp_path / file) == expected
-    assert parse_prompts_option(f"{name}={tmp_path / file}") == expected
+    assert read_source(f"{name}={tmp_path / file}") == expected
 
 
 @pytest.mark.parametrize(
@@ -140,13 +139,13 @@ def test_a_preset_is_fetched_at_its_pinned_commit_and_no_other(monkeypatch, name
     fetched = Fetched(monkeypatch, [{preset.columns[0]: " Hi ", **labels}])
     assert [prompt.text for prompt in load_preset(name)] == ["Hi"]
     (path, config, split, revision, url) = fetched.calls[0]
-    if isinstance(preset.source, GitHubSource):
+    if preset.file:
         assert path == "csv"
-        assert f"/{preset.source.repository}/{preset.source.revision}/" in url
+        assert f"/{preset.repository}/{preset.revision}/" in url
     else:
-        assert (path, config) == (preset.source.repository, preset.source.config)
-        assert revision == preset.source.revision
-        assert (split,) == preset.source.splits
+        assert (path, config) == (preset.repository, preset.config)
+        assert revision == preset.revision
+        assert [split] == preset.splits
     assert len(fetched.calls) == 1
 
 
@@ -157,7 +156,7 @@ def test_the_splits_of_jailbreakbench_are_fetched_apart_and_keep_their_kinds(mon
         ("harmful", "jbb_harmful"),
         ("pseudo_harmful", "jbb_benign"),
     ]
-    revision = PRESETS["jailbreakbench"].source.revision
+    revision = PRESETS["jailbreakbench"].revision
     assert [call[1:4] for call in fetched.calls] == [
         ("behaviors", "harmful", revision),
         ("behaviors", "benign", revision),
@@ -167,9 +166,9 @@ def test_the_splits_of_jailbreakbench_are_fetched_apart_and_keep_their_kinds(mon
 def test_without_network_the_next_step_is_a_file(monkeypatch):
     Fetched(monkeypatch, [], ConnectionError("Couldn't reach 'Paul/XSTest' on the Hub"))
     with pytest.raises(UserError) as caught:
-        parse_prompts_option("xstest")
+        read_source("xstest")
     assert "cannot be fetched (Couldn't reach" in str(caught.value)
-    assert caught.value.fix.endswith("give it as --prompts xstest=FILE")
+    assert caught.value.fix.endswith("give it as `prompts=xstest=FILE`")
     assert "terms" not in caught.value.fix
 
 
@@ -183,25 +182,25 @@ def test_a_gated_set_says_that_its_terms_must_be_accepted(monkeypatch):
 
 def test_without_the_package_datasets_the_extra_and_the_file_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(UserError, match=r"actor-tune\[hub\]'.* --prompts oktest=FILE"):
+    with pytest.raises(UserError, match=r"actor-tune\[hub\]'.* `prompts=oktest=FILE`"):
         load_preset("oktest")
 
 
 def test_a_value_without_a_preset_is_a_file_of_our_own_layout(tmp_path):
     file = tmp_path / "a=b.csv"
     file.write_text("prompt,kind\nHi,harmless\n")
-    assert parse_prompts_option(str(file)) == [Prompt("Hi", "harmless", "a=b")]
+    assert read_source(str(file)) == [Prompt("Hi", "harmless", "a=b")]
 
 
 @pytest.mark.parametrize("value", ["xtest", "xtest=a.csv", "mine"])
 def test_a_wrong_name_lists_the_presets(value):
     with pytest.raises(UserError, match=r"neither a file nor a preset; expected a file or a preset \(xstest, or-bench"):
-        parse_prompts_option(value)
+        read_source(value)
 
 
 def test_a_preset_with_nothing_after_the_sign_is_refused():
     with pytest.raises(UserError, match="no file after ="):
-        parse_prompts_option("xstest=")
+        read_source("xstest=")
 
 
 def test_an_unknown_preset_is_named():
@@ -212,7 +211,7 @@ def test_an_unknown_preset_is_named():
 def test_a_missing_file_is_named(tmp_path):
     for value in (f"xstest={tmp_path / 'no.csv'}", str(tmp_path / "no.csv")):
         with pytest.raises(UserError, match="no such file"):
-            parse_prompts_option(value)
+            read_source(value)
 
 
 @pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="the folder of public benchmarks is not beside the repository")

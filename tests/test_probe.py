@@ -1,14 +1,23 @@
+import gc
 import json
 import math
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
 
-from actor_tune.damage import AnswerLogprobs
-from actor_tune.probe import TOPICS, damage_by_topic, durability, jensen_shannon, topics
-from actor_tune.prompts import Prompt, of_kind, starter_prompts
-from actor_tune.respond import Response
-from actor_tune.show import draw_durability, probe_tables
+from actor_tune.comparison.probe import TOPICS, damage_by_topic, durability, jensen_shannon, probe, topics
+from actor_tune.engines.engine import Opened, Subject
+from actor_tune.engines.local import local_engine
+from actor_tune.measurement.damage import AnswerLogprobs
+from actor_tune.prompts.prompt import Prompt, of_kind
+from actor_tune.prompts.starter import starter_prompts
+from actor_tune.records.file import json_of, read
+from actor_tune.records.probe import Probe
+from actor_tune.records.response import Response
+from actor_tune.show.probe import draw_durability, probe_tables
+from conftest import make_model, make_prompts
 from test_cli import run
 
 
@@ -78,7 +87,79 @@ def test_durability_looks_before_and_on_the_way_and_leaves_the_model_as_it_was(c
     assert all(torch.equal(tensor, before[key]) for key, tensor in chat_model.model.state_dict().items())
     draw_durability(tmp_path / "d.png", {"default": curve, "calibrated": curve})
     assert (tmp_path / "d.png").read_bytes()[:4] == b"\x89PNG"
-    assert probe_tables({"default": curve}, []).renderables[0].row_count == 3
+    assert probe_tables(Probe(model="m", base="b", durability={"default": curve})).renderables[0].row_count == 3
+
+
+def probed(work=None, default=None, trained=None):
+    """A probe of a tiny model beside another one of the same size."""
+    prompts = make_prompts(6)
+    kinds = {kind: of_kind(prompts, kind) for kind in ("harmful", "harmless", "pseudo_harmful")}
+    return probe(
+        Subject("base", default or opening(make_model)),
+        Subject("run/model", trained or opening(other_model)),
+        asked=kinds["harmless"],
+        held_out=kinds["harmful"] + kinds["pseudo_harmful"],
+        benign=kinds["harmless"],
+        steps=2,
+        every=1,
+        work=work,
+    )
+
+
+def opening(make):
+    def open_it():
+        model = make()
+        return Opened(local_engine(model), model)
+
+    return open_it
+
+
+def other_model():
+    model = make_model()
+    for parameter in model.model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    return model
+
+
+def test_a_probe_is_the_same_in_memory_and_with_its_answers_kept(tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    found = probed()
+    assert not [*Path().iterdir()]
+    assert (found.base, found.model) == ("base", "run/model")
+    assert {name: [step.number for step in curve] for name, curve in found.durability.items()} == {
+        "default": [0, 1, 2],
+        "calibrated": [0, 1, 2],
+    }
+    assert sum(topic.prompts for topic in found.topics) == 6
+    assert found.topics[0].divergence > 0
+    assert probed(tmp_path) == found
+    assert {file.name for file in tmp_path.glob("*.jsonl")} == {"benign.jsonl", "harmless.jsonl"}
+
+
+def test_the_default_model_is_let_go_before_the_calibrated_one_is_opened():
+    pytest.importorskip("peft")
+    models = []
+
+    def open_default():
+        model = make_model()
+        models.append(weakref.ref(model.model))
+        return Opened(local_engine(model), model)
+
+    def open_trained():
+        gc.collect()
+        assert [model() for model in models] == [None]
+        return opening(other_model)()
+
+    probed(default=open_default, trained=open_trained)
+    assert len(models) == 1
+
+
+def test_a_probe_of_version_0_1_0_is_read_and_written_as_it_is():
+    folder = Path(__file__).parent / "files_of_version_0_1_0"
+    stored = json.loads((folder / "probe.json").read_text())
+    assert {"schema": 1} | json_of(read(Probe, folder)) == stored
 
 
 def test_a_run_without_a_model_cannot_be_probed(tmp_path, capsys):

@@ -5,23 +5,22 @@ import re
 import pytest
 
 from actor_tune.errors import UserError
-from actor_tune.prompts import (
+from actor_tune.prompts.prompt import (
     KINDS,
     Message,
     Prompt,
     distinct,
     fingerprint,
     limit_per_set,
-    load_prompts,
-    load_prompts_of_kind,
     of_kind,
     prompt_json,
     prompt_of,
     require,
-    split_validation,
-    starter_prompts,
     with_system_prompt,
 )
+from actor_tune.prompts.read import load_prompts, load_prompts_of_kind
+from actor_tune.prompts.split import split_validation
+from actor_tune.prompts.starter import starter_prompts
 
 
 def test_csv_jsonl_and_parquet_with_the_same_rows_give_the_same_prompts(tmp_path):
@@ -145,7 +144,7 @@ def test_the_same_query_in_two_conversations_is_two_prompts():
 
 
 def test_too_few_prompts_of_a_kind_are_named():
-    with pytest.raises(UserError, match=r"0 of kind harmless; expected at least 1; add some with --harmless FILE"):
+    with pytest.raises(UserError, match=r"0 of kind harmless; expected at least 1; add some with `harmless=FILE`"):
         require([Prompt("x", "harmful", "s"), Prompt("y", "pseudo_harmful", "s")], 1)
 
 
@@ -214,7 +213,7 @@ def test_the_fingerprint_changes_with_any_prompt():
 def test_the_starter_prompts_are_many_distinct_and_spread():
     import importlib.resources
 
-    source = importlib.resources.files("actor_tune") / "starter" / "prompts.csv"
+    source = importlib.resources.files("actor_tune") / "prompts" / "data" / "prompts.csv"
     with source.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len({row["prompt"] for row in rows}) == len(rows)
@@ -232,7 +231,7 @@ def test_the_starter_prompts_are_many_distinct_and_spread():
 def test_every_pseudo_harmful_starter_prompt_has_a_harmful_twin_in_the_same_part():
     import importlib.resources
 
-    source = importlib.resources.files("actor_tune") / "starter" / "prompts.csv"
+    source = importlib.resources.files("actor_tune") / "prompts" / "data" / "prompts.csv"
     with source.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     twins = {row["pair"]: row for row in rows if row["kind"] == "harmful" and row["pair"]}

@@ -11,14 +11,15 @@ import pytest
 
 from actor_tune.commands.report import report
 from actor_tune.errors import UserError
-from actor_tune.report import write_report
-from actor_tune.report.charts import density, scale
-from actor_tune.report.load import load
-from actor_tune.report.records import visible
-from actor_tune.report.words import sentences
+from actor_tune.show.report import render, write_report
+from actor_tune.show.report.charts import density, scale
+from actor_tune.show.report.load import load
+from actor_tune.show.report.page import visible
+from actor_tune.show.report.words import sentences
 from report_folders import (
     ATTACKS,
     answer_rows,
+    failed_gate,
     hostile_rows,
     make_results,
     make_run,
@@ -67,7 +68,7 @@ def test_a_process_without_torch_writes_the_same_bytes_from_the_same_folders(tmp
     folders = [make_run(tmp_path / "run"), make_results(tmp_path / "after")]
     write_report(folders, tmp_path / "one.html")
     code = (
-        "import sys; from pathlib import Path; from actor_tune.report import write_report; "
+        "import sys; from pathlib import Path; from actor_tune.show.report import write_report; "
         "write_report([Path(a) for a in sys.argv[1:3]], Path(sys.argv[3])); "
         "print([name for name in ('torch', 'transformers') if name in sys.modules])"
     )
@@ -76,6 +77,7 @@ def test_a_process_without_torch_writes_the_same_bytes_from_the_same_folders(tmp
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == "[]\n"
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+    assert render(folders).encode() == (tmp_path / "one.html").read_bytes()
 
 
 def test_the_page_opens_with_what_happened_and_its_intervals(tmp_path):
@@ -98,17 +100,16 @@ def test_the_page_opens_with_what_happened_and_its_intervals(tmp_path):
     ],
 )
 def test_safety_is_said_to_move_only_where_the_interval_excludes_no_change(tmp_path, low, high, gist, tone):
-    comparison = {"safety_score": {"difference": (low + high) / 2, "low": low, "high": high}}
-    results, _ = load([make_results(tmp_path / "after", comparison=comparison)])
-    safety = sentences(results[0])[1]
+    comparison = {"sets": [], "safety_score": {"difference": (low + high) / 2, "low": low, "high": high}}
+    measured, _ = load([make_results(tmp_path / "after", comparison=comparison)])
+    safety = sentences(measured[0].results)[1]
     assert (safety.gist, safety.tone) == (gist, tone)
 
 
 def test_a_failed_run_is_said_first_and_a_failed_gate_before_one_that_passed(tmp_path):
-    failed_gate = {"passed": False, "sentence": "GATE SENTENCE"}
     folders = [
         make_results(tmp_path / "passed"),
-        make_results(tmp_path / "blocked", gate=failed_gate),
+        make_results(tmp_path / "blocked", gate=failed_gate("GATE SENTENCE")),
         make_run(tmp_path / "run", failure="FAILURE SENTENCE", written=False),
     ]
     text = words_of(page_of(tmp_path, *folders))
@@ -134,12 +135,13 @@ def test_what_is_not_in_the_folders_leaves_no_heading(tmp_path):
     assert all(heading in whole for heading in headings)
     bare = {"schema": 1, "model": "m", "judge": "opening phrases", "sets": [set_rate("s", "harmful", 10, 9)]}
     old = make_results(tmp_path / "old", before=[])
-    (old / "results.json").write_text(json.dumps(bare | {"safety_score": 0.9, "compliance_rate": None}))
+    scores = {"safety_score": 0.9, "compliance_rate": None, "intervals": {"safety_score": [0.8, 1.0]}}
+    (old / "results.json").write_text(json.dumps(bare | scores))
     (old / "baseline.jsonl").unlink()
     write_report([old], tmp_path / "old.html")
     text = words_of((tmp_path / "old.html").read_text())
     assert not [heading for heading in headings if heading in text]
-    assert "Harmful prompts are refused in 90.0 % of cases." in text
+    assert "Harmful prompts are refused in 90.0 % of cases [80.0, 100.0]." in text
     run_folder = make_run(tmp_path / "plain", scan=None, trials=[])
     (run_folder / "positions.json").unlink()
     write_report([run_folder], tmp_path / "plain.html")
@@ -165,6 +167,7 @@ def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element
     assert [tag for tag, attributes in elements.found if any(name.startswith("on") for name in attributes)] == []
     assert all(attributes["href"].startswith("#") for tag, attributes in elements.found if tag == "a")
     assert [name for _, attributes in elements.found for name in attributes if name in ("src", "srcdoc", "style")] == []
+    assert visible(page) == page
     policy = next(a["content"] for tag, a in elements.found if tag == "meta" and "http-equiv" in a)
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
@@ -176,6 +179,7 @@ def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element
             assert kind == "application/json"
             assert not re.search("[<>&]|[^\x00-\x7f]", text)
             assert len(json.loads(text)) == len(hostile_rows())
+            assert not re.search(r"\\u(00[01]|202|d800)", text)  # hidden characters are named
 
 
 def test_what_newer_folders_hold_is_shown_too(tmp_path):
@@ -186,12 +190,15 @@ def test_what_newer_folders_hold_is_shown_too(tmp_path):
         tmp_path / "after",
         sets=sets,
         damage={"perplexity": 24.6, "perplexity_baseline": 23.9},
-        agreement=[{"judge_a": "trained", "judge_b": "wildguard", "n": 240, "kappa": 0.874, "table": []}],
+        agreement=[
+            {"judge_a": "trained", "judge_b": "wildguard", "n": 240}
+            | {"kappa": 0.874, "kappa_classes": 0.8, "table": [[90, 0, 5], [0, 0, 0], [10, 0, 135]]}
+        ],
         benchmarks={"run/model": {"mmlu": {"acc,none": 0.281}}, "testbed": {"mmlu": {"acc,none": 0.284}}},
     )
     guarded = {"prompt": "p", "set": "guard", "before": "No.", "after": "Sure."}
     verdicts = {"verdict_before": "refusal", "verdict_after": "compliance"}
-    run_folder = make_run(tmp_path / "run", gate={"passed": False, "sentence": "RUN GATE"})
+    run_folder = make_run(tmp_path / "run", gate=failed_gate("RUN GATE"))
     write_rows(run_folder / "guard.jsonl", [guarded | verdicts])
     text = words_of(page_of(tmp_path, run_folder, folder))
     assert "guard harmful, gate only 10" in text
@@ -212,16 +219,18 @@ def test_characters_that_hide_or_turn_text_are_named_and_others_are_left():
 def test_answers_are_paired_by_prompt_and_not_by_place(tmp_path):
     rows, before = answer_rows(4), answer_rows(3)
     folder = make_results(tmp_path / "after", rows=rows, before=[{**before[0], "prompt": "of nobody"}, *before[::-1]])
-    results, _ = load([folder])
-    flips = [row.flipped for row in results[0].asked if row.set == "xstest_safe"]
+    measured, _ = load([folder])
+    flips = [pair.flipped for pair in measured[0].answers if pair.after.set == "xstest_safe"]
     assert flips == [""] * 9 + ["answered"] * 36 + [""] * 15
-    assert results[0].unmatched == 1
+    assert measured[0].unmatched == 1
     assert "that belong to no prompt here, and are left out: 1." in words_of(page_of(tmp_path, folder))
 
 
 def test_folders_of_the_same_name_are_numbered(tmp_path):
-    results, runs = load([make_results(tmp_path / "a" / "x"), make_run(tmp_path / "b" / "x"), make_run(tmp_path / "y")])
-    assert [item.name for item in (*results, *runs)] == ["x (1)", "x (2)", "y"]
+    measured, fits = load(
+        [make_results(tmp_path / "a" / "x"), make_run(tmp_path / "b" / "x"), make_run(tmp_path / "y")]
+    )
+    assert [item.name for item in (*measured, *fits)] == ["x (1)", "x (2)", "y"]
 
 
 def damage_nothing_there(folder):
@@ -238,19 +247,32 @@ def damage_no_answers(folder):
 
 
 def damage_line(folder):
-    (folder / "responses.jsonl").write_text('{"prompt": "p"}\n[1]\n')
+    (folder / "responses.jsonl").write_text(json.dumps(answer_rows(4)[0]) + "\n[1]\n")
 
 
 def damage_verdict(folder):
-    (folder / "responses.jsonl").write_text('{"prompt": "p", "kind": "harmful", "set": "s", "verdict": "<b>"}\n')
+    write_rows(folder / "responses.jsonl", [answer_rows(4)[0] | {"verdict": "<b>"}])
 
 
-def damage_kind(folder):
-    (folder / "results.json").write_text(json.dumps(results_json() | {"sets": [set_rate("s", "evil onload=x", 2, 1)]}))
+def damage_not_judged(folder):
+    rows = answer_rows(4)
+    del rows[1]["verdict"]
+    write_rows(folder / "responses.jsonl", rows)
 
 
-def damage_type(folder):
-    (folder / "results.json").write_text(json.dumps(results_json() | {"safety_score": "<script>"}))
+def damage_baseline(folder):
+    write_rows(folder / "baseline.jsonl", [answer_rows(4)[0] | {"messages": [{"role": "wizard", "content": "x"}]}])
+
+
+def replacing(**replaced):
+    """Puts other values into `results.json`."""
+    return lambda folder: (folder / "results.json").write_text(json.dumps(results_json() | replaced))
+
+
+def without(key):
+    """Takes a key out of the first set of `results.json`."""
+    first, *others = results_json()["sets"]
+    return replacing(sets=[{name: value for name, value in first.items() if name != key}, *others])
 
 
 def damage_infinite(folder):
@@ -259,12 +281,18 @@ def damage_infinite(folder):
     )
 
 
-def damage_schema(folder):
-    (folder / "results.json").write_text(json.dumps(results_json() | {"schema": 99}))
-
-
 def damage_depth(folder):
     (folder / "results.json").write_text("[" * 100_000)
+
+
+def damage_settings_depth(folder):
+    (folder / "results.json").write_text(
+        json.dumps(results_json() | {"settings": json.loads('{"a":' * 400 + "1" + "}" * 400)})
+    )
+
+
+def damage_surrogate(folder):
+    write_rows(folder / "responses.jsonl", [answer_rows(4)[0] | {"kind": "harm\ud800"}])
 
 
 @pytest.mark.parametrize(
@@ -274,12 +302,26 @@ def damage_depth(folder):
         (damage_cut_short, "results.json: not JSON"),
         (damage_no_answers, "responses.jsonl: no such file"),
         (damage_line, "responses.jsonl, line 2: [1]; expected an object"),
-        (damage_verdict, 'responses.jsonl, line 1, verdict: "<b>"; expected compliance or partial'),
-        (damage_kind, "results.json, sets, item 1, kind:"),
-        (damage_type, 'results.json, safety_score: "<script>"; expected a number'),
-        (damage_infinite, "results.json, safety_score: Infinity; expected a number"),
-        (damage_schema, "results.json, schema: 99; expected 1 to 2"),
+        (damage_verdict, 'responses.jsonl, line 1, verdict: "<b>"; expected a choice that is known here'),
+        (damage_not_judged, "responses.jsonl, row 2, verdict: nothing; expected a verdict"),
+        (damage_baseline, 'baseline.jsonl, line 1, messages, item 1, role: "wizard"; expected a choice'),
+        (replacing(sets=[set_rate("s", "evil onload=x", 2, 1)]), 'results.json, sets, item 1, kind: "evil onload=x"'),
+        (replacing(safety_score="<script>"), 'results.json, safety_score: "<script>"; expected a number or null'),
+        (replacing(sets=None), "results.json, sets: null; expected a list"),
+        (replacing(leaked={}), "results.json, leaked: {}; expected a list"),
+        (replacing(command=["actor"]), 'results.json, command: ["actor"]; expected text'),
+        (replacing(gate={"passed": True}), "results.json, gate, margin: nothing; expected a value"),
+        (replacing(gate=failed_gate("") | {"passed": 1}), "results.json, gate, passed: 1; expected true or false"),
+        (replacing(intervals={"safety_score": [0.1]}), "results.json, intervals, safety_score: [0.1]; expected a list"),
+        (replacing(benchmarks={"m": {"mmlu": {"acc": "high"}}}), 'results.json, benchmarks, m, mmlu, acc: "high"'),
+        (replacing(schema=99), "results.json, schema: 99; expected 1 to 2"),
+        (replacing(schema=True), "results.json, schema: true; expected 1 to 2"),
+        (replacing(schema=None), "results.json, schema: null; expected 1 to 2"),
+        (without("refused"), "results.json, sets, item 1, refused: nothing; expected a value"),
+        (damage_infinite, "results.json, safety_score: Infinity; expected a finite number"),
         (damage_depth, "results.json: nested too deeply"),
+        (damage_settings_depth, "results.json: nested too deeply"),
+        (damage_surrogate, "responses.jsonl, line 1, kind:"),
     ],
 )
 def test_a_damaged_folder_is_one_line_and_writes_nothing(tmp_path, damage, where):
@@ -290,6 +332,24 @@ def test_a_damaged_folder_is_one_line_and_writes_nothing(tmp_path, damage, where
     assert where in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["after"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "where"),
+    [
+        ("run.json", '{"schema": 2}', "run.json, schema: 2; expected 1 to 1"),
+        ("run.json", '{"schema": 1, "model": {"name": "m", "sha256": "", "blocks": 4}}', "run.json, layer: nothing"),
+        ("positions.json", "{}", "positions.json: {}; expected a list"),
+        ("positions.json", '[{"kind": "harmful"}]', "positions.json, item 1, prompt: nothing"),
+        ("guard.jsonl", '\n{"prompt": 1}', "guard.jsonl, line 2, prompt: 1; expected text"),
+    ],
+)
+def test_a_damaged_folder_of_a_fit_is_one_line(tmp_path, file, text, where):
+    folder = make_run(tmp_path / "run")
+    (folder / file).write_text(text)
+    with pytest.raises(UserError) as caught:
+        render([folder])
+    assert where in str(caught.value)
 
 
 def test_the_command_writes_a_new_file_and_never_over_an_old_one(tmp_path, capsys):

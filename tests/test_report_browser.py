@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actor_tune.report import write_report
+from actor_tune.show.report import write_report
 from report_folders import ATTACKS, BIG, PLAIN, answer_rows, hostile_rows, make_results, make_run
 
 pytestmark = pytest.mark.browser

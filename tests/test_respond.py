@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from actor_tune.engines import Answer
+from actor_tune.engines.engine import Answer
+from actor_tune.engines.respond import respond
 from actor_tune.errors import UserError
-from actor_tune.prompts import Message, Prompt, with_system_prompt
-from actor_tune.respond import respond
+from actor_tune.prompts.prompt import Message, Prompt, with_system_prompt
 from conftest import make_prompts
 
 
@@ -145,9 +145,9 @@ SLOW_RUN = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from actor_tune.engines import Answer
-    from actor_tune.prompts import Prompt
-    from actor_tune.respond import respond
+    from actor_tune.engines.engine import Answer
+    from actor_tune.prompts.prompt import Prompt
+    from actor_tune.engines.respond import respond
 
     store, asked, seconds = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
 

@@ -1,48 +1,60 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from actor_tune.judges import Verdict
-from actor_tune.leakage import Leak
-from actor_tune.metrics import JudgeErrors
-from actor_tune.prompts import Message, Prompt
-from actor_tune.respond import Response
-from actor_tune.results import GUARD, exchanges, judged, responses_json, results, results_json
+from actor_tune.engines.engine import Answer, Opened, Subject
+from actor_tune.judges.agreement import JudgeErrors
+from actor_tune.judges.choose import judge_by_name
+from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.change import change
+from actor_tune.measurement.gate import decide
+from actor_tune.measurement.metrics import measured
+from actor_tune.measurement.questions import questions
+from actor_tune.measurement.run import measure
+from actor_tune.prompts.prompt import Message, Prompt
+from actor_tune.records.file import read, read_rows, row_json, write
+from actor_tune.records.response import Response, ResponseRow, response_row
+from actor_tune.records.results import GATE_SET, LeakedPrompt, Results
 
 PROMPTS = [
     *[Prompt(f"odd {row}", "pseudo_harmful", "odd") for row in range(10)],
     *[Prompt(f"bad {row}", "harmful", "bad") for row in range(10)],
-    *[Prompt(f"guard {row}", "harmful", GUARD) for row in range(200)],
+    *[Prompt(f"guard {row}", "harmful", GATE_SET) for row in range(200)],
     *[Prompt(f"plain {row}", "harmless", "plain") for row in range(10)],
 ]
 ERRORS = {"harmful": JudgeErrors(90, 100, 90, 100), "pseudo_harmful": JudgeErrors(80, 100, 95, 100)}
 ERRORS["harmless"] = ERRORS["pseudo_harmful"]
 
 
-def measurement(refused, name="model"):
-    """Of every prompt whose text is in `refused` a refusal, of all others an answer."""
-    verdicts = [
+def verdicts_of(refused):
+    """Of every prompt of which `refused` holds a refusal, of all others an answer."""
+    return [
         Verdict("refusal", 1.0, "says no") if refused(prompt) else Verdict("compliance", 0.0, "") for prompt in PROMPTS
     ]
+
+
+def measurement(verdicts, name="model"):
     texts = ["I will not do that." if verdict.refused else "Here you are" for verdict in verdicts]
     responses = [Response(prompt, text, text.endswith(".")) for prompt, text in zip(PROMPTS, texts, strict=True)]
-    return judged(name, responses, verdicts, ERRORS)
+    return measured(name, responses, verdicts, ERRORS)
 
 
-BEFORE = measurement(lambda prompt: prompt.kind != "harmless", "base")
-AFTER = measurement(lambda prompt: prompt.kind == "harmful" or prompt.text == "odd 3")
+OLD = verdicts_of(lambda prompt: prompt.kind != "harmless")
+NEW = verdicts_of(lambda prompt: prompt.kind == "harmful" or prompt.text == "odd 3")
+BEFORE, AFTER = measurement(OLD, "base"), measurement(NEW)
 
 
 def test_rates_are_counted_set_by_set_and_guards_are_not_in_the_scores():
-    assert [(item.name, item.refusals.count, item.refusals.n, item.guard) for item in AFTER.sets] == [
+    assert [(item.name, item.refused, item.n, item.guard) for item in AFTER.sets] == [
         ("odd", 1, 10, False),
         ("bad", 10, 10, False),
-        (GUARD, 200, 200, True),
+        (GATE_SET, 200, 200, True),
         ("plain", 0, 10, False),
     ]
-    worse = measurement(lambda prompt: prompt.set == "bad")
-    assert worse.scores.safety_score.value == 1
-    assert AFTER.scores.compliance_rate.value == 0.9
+    worse = measurement(verdicts_of(lambda prompt: prompt.set == "bad"))
+    assert worse.safety_score == 1
+    assert AFTER.compliance_rate == 0.9
 
 
 def test_each_kind_is_corrected_by_the_judges_errors_on_that_kind():
@@ -52,18 +64,28 @@ def test_each_kind_is_corrected_by_the_judges_errors_on_that_kind():
 
 
 def test_length_and_unfinished_answers_are_counted_whatever_they_say():
-    assert AFTER.answers.mean_words == pytest.approx((211 * 5 + 19 * 3) / 230)
-    assert AFTER.answers.unfinished_share == pytest.approx(19 / 230)
-    assert AFTER.answers.garbled_share == 0
+    assert AFTER.damage["mean_words"] == pytest.approx((211 * 5 + 19 * 3) / 230)
+    assert AFTER.damage["unfinished_share"] == pytest.approx(19 / 230)
+    assert AFTER.damage["garbled_share"] == 0
     loops = [Response(PROMPTS[0], "the the the the the the the the the the the the", True)]
-    assert judged("m", loops, [Verdict("unscored", 0.5, "loops")]).answers.garbled_share == 1
+    looping = measured("m", loops, [Verdict("unscored", 0.5, "loops")])
+    assert looping.damage["garbled_share"] == 1
+    assert (looping.sets[0].garbled, looping.sets[0].mean_words) == (1, 12)
 
 
-def test_the_results_have_the_promised_form():
-    leak = Leak(Prompt("x", "harmful", "s"), Prompt("X", "harmful", "t"), 0.912345)
-    found = results(AFTER, BEFORE, 0.05, {"kl_harmless": 0.02, "kl_harmless_tokens": 0.03, "perplexity": 21.5})
-    record = json.loads(json.dumps(results_json(found, [leak], {"judge": "trained"}), allow_nan=False))
-    assert list(record) == [
+def test_the_results_have_the_promised_form(tmp_path):
+    results = Results(
+        **vars(AFTER),
+        judge="trained",
+        kl_harmless=0.02,
+        leaked=[LeakedPrompt("x", "s", "X", 0.912)],
+        baseline=BEFORE,
+        comparison=change(PROMPTS, OLD, NEW),
+        gate=decide(PROMPTS, OLD, NEW, 0.05),
+    )
+    record = json.loads(write(results, tmp_path).read_text())
+    assert read(Results, tmp_path) == results
+    assert set(record) >= {
         "schema",
         "model",
         "judge",
@@ -79,7 +101,7 @@ def test_the_results_have_the_promised_form():
         "baseline",
         "comparison",
         "gate",
-    ]
+    }
     assert record["compliance_rate"] == 0.9
     assert record["intervals"]["compliance_rate"][0] < 0.9 < record["intervals"]["compliance_rate"][1]
     for entry in record["sets"]:
@@ -94,42 +116,67 @@ def test_the_results_have_the_promised_form():
     assert record["comparison"]["sets"][0]["mcnemar_p"] == pytest.approx(2 / 2**9)
     assert record["gate"]["passed"] is True
     assert record["gate"]["n"] == 210
-    assert record["damage"]["perplexity"] == 21.5
 
 
-def test_without_a_baseline_there_is_no_comparison_no_gate_and_no_kl():
-    record = results_json(results(AFTER, None, None, {}), [], {})
-    assert (record["baseline"], record["comparison"], record["gate"]) == (None, None, None)
-    assert "kl_harmless" not in record
+OLDER = Path(__file__).parent / "files_of_version_0_1_0" / "after"
+
+
+def test_the_same_answers_give_what_version_0_1_0_wrote(tmp_path):
+    def told(file):
+        rows = {row.asked: row.response for row in read_rows(ResponseRow, OLDER / file)}
+
+        def engine(prompts, max_new_tokens):
+            for row, prompt in enumerate(prompts):
+                yield Answer(row, rows[prompt], False)
+
+        return rows, lambda: Opened(engine)
+
+    (prompts, model), (_, baseline) = told("responses.jsonl"), told("baseline.jsonl")
+    written = json.loads((OLDER / "results.json").read_text())
+    leaked = [Prompt(leak["prompt"], "pseudo_harmful", leak["set"]) for leak in written["leaked"]]
+    assert leaked
+    measure(
+        Subject("run/model", model),
+        questions([*prompts, *leaked], leaked),
+        baseline=Subject("model", baseline),
+        max_new_tokens=4,
+        judges={name: judge_by_name(name) for name in ("trained", "strings")},
+        command=written["command"],
+    ).save(tmp_path / "m")
+    for file in ("responses.jsonl", "baseline.jsonl", "disagreements.jsonl", "request.json"):
+        assert (tmp_path / "m" / file).read_text() == (OLDER / file).read_text(), file
+    again = json.loads((tmp_path / "m" / "results.json").read_text())
+    # Read from the probabilities of a model, which is not here.
+    assert again.pop("kl_harmless") is None
+    assert written.pop("kl_harmless") > 0
+    assert written["damage"].pop("kl_harmless_tokens") > 0
+    assert {**again, "versions": None} == {**written, "versions": None}
 
 
 def test_a_set_that_nobody_can_score_is_null_and_not_0_percent():
     responses = [Response(prompt, "x", True) for prompt in PROMPTS[:3]]
-    babble = judged("m", responses, [Verdict("unscored", 0.5, "")] * 3)
-    record = results_json(results(babble, None, None, {}), [], {})
-    assert record["sets"][0]["refusal_rate"] is None
-    assert (record["sets"][0]["n"], record["sets"][0]["unscored"]) == (0, 3)
-    assert record["compliance_rate"] is None
+    babble = measured("m", responses, [Verdict("unscored", 0.5, "")] * 3)
+    assert babble.sets[0].refusal_rate is None
+    assert (babble.sets[0].n, babble.sets[0].unscored) == (0, 3)
+    assert babble.compliance_rate is None
 
 
 def test_every_answer_is_stored_with_its_verdict_and_conversations_whole():
     talk = Prompt("And now?", "harmless", "t", (Message("user", "Hello"), Message("assistant", "Hi")))
-    rows = responses_json(judged("m", [Response(talk, "Now.", True)], [Verdict("compliance", 0.123456, "helps")]))
-    assert rows == [
-        {
-            "prompt": "And now?",
-            "kind": "harmless",
-            "set": "t",
-            "messages": [
-                {"role": "user", "content": "Hello"},
-                {"role": "assistant", "content": "Hi"},
-                {"role": "user", "content": "And now?"},
-            ],
-            "response": "Now.",
-            "finished": True,
-            "verdict": "compliance",
-            "score": 0.1235,
-            "reason": "helps",
-        }
-    ]
-    assert exchanges([Response(talk, "Now.", True)])[0].prompt == "And now?"
+    row = response_row(Response(talk, "Now.", True), Verdict("compliance", 0.123456, "helps"))
+    assert row_json(row) == {
+        "prompt": "And now?",
+        "kind": "harmless",
+        "set": "t",
+        "messages": [
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Hi"},
+            {"role": "user", "content": "And now?"},
+        ],
+        "response": "Now.",
+        "finished": True,
+        "verdict": "compliance",
+        "score": 0.1235,
+        "reason": "helps",
+    }
+    assert Response(talk, "Now.", True).exchange.prompt == "And now?"

@@ -1,35 +1,67 @@
 import json
 import re
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from actor_tune.errors import UserError
-from actor_tune.resume import open_request
+from actor_tune.records.request import CompareRequest, MeasureRequest, open_request
 
-REQUEST = {"model": "m", "max_new_tokens": 32, "system_prompt": None, "sets": ("a", "b")}
+REQUEST = MeasureRequest(
+    model="m",
+    baseline=None,
+    engine="transformers",
+    base_url=None,
+    dtype="auto",
+    quantization="none",
+    system_prompt=None,
+    limit=None,
+    max_safety_drop=None,
+    max_new_tokens=32,
+    prompts_sha256="0",
+)
+FOLDERS = Path(__file__).parent / "files_of_version_0_1_0"
 
 
 def test_a_request_begins_in_a_new_folder_and_goes_on_in_it(tmp_path):
     folder = tmp_path / "new"
     open_request(folder, REQUEST)
-    assert json.loads((folder / "request.json").read_text()) == {**REQUEST, "sets": ["a", "b"]}
+    assert json.loads((folder / "request.json").read_text()) == asdict(REQUEST)
     (folder / "responses.jsonl").write_text("kept")
     open_request(folder, REQUEST)
     assert (folder / "responses.jsonl").read_text() == "kept"
 
 
+@pytest.mark.parametrize(("name", "kind"), [("after", MeasureRequest), ("compared", CompareRequest)])
+def test_a_request_is_written_as_version_0_1_0_wrote_it_and_goes_on_where_that_began(tmp_path, name, kind):
+    written = (FOLDERS / name / "request.json").read_text()
+    request = kind(**json.loads(written))
+    open_request(tmp_path / "new", request)
+    assert (tmp_path / "new" / "request.json").read_text() == written
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "request.json").write_text(written)
+    open_request(tmp_path / "begun", request)
+
+
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("begun", "asked", "message"),
     [
-        ({**REQUEST, "max_new_tokens": 16}, "begun with max_new_tokens = 32; expected 16, as asked now"),
-        ({**REQUEST, "limit": 3}, "begun with limit = null; expected 3, as asked now"),
-        ({"model": "m", "max_new_tokens": 32}, 'begun with sets = ["a", "b"]; expected null, as asked now'),
+        ({}, {"max_new_tokens": 16}, "begun with max_new_tokens = 32; expected 16, as asked now"),
+        ({}, {"limit": 3}, "begun with limit = null; expected 3, as asked now"),
+        ({"sets": ["a", "b"]}, {}, 'begun with sets = ["a", "b"]; expected null, as asked now'),
     ],
 )
-def test_another_request_is_refused_and_the_difference_named(tmp_path, asked, message):
+def test_another_request_is_refused_and_the_difference_named(tmp_path, begun, asked, message):
+    (tmp_path / "request.json").write_text(json.dumps(asdict(REQUEST) | begun))
+    with pytest.raises(UserError, match=re.escape(f"`output_dir={tmp_path}`: {message}")):
+        open_request(tmp_path, replace(REQUEST, **asked))
+
+
+def test_a_setting_that_the_begun_request_does_not_name_is_none(tmp_path):
+    begun = {name: value for name, value in asdict(REQUEST).items() if value is not None}
+    (tmp_path / "request.json").write_text(json.dumps(begun))
     open_request(tmp_path, REQUEST)
-    with pytest.raises(UserError, match=re.escape(f"--output-dir {tmp_path}: {message}")):
-        open_request(tmp_path, asked)
 
 
 def test_results_are_never_overwritten(tmp_path):
@@ -47,7 +79,8 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
         open_request(tmp_path / "thesis.tex", REQUEST)
 
 
-def test_a_damaged_request_is_named(tmp_path):
-    (tmp_path / "request.json").write_text("{")
-    with pytest.raises(UserError, match=r"request.json: not JSON"):
+@pytest.mark.parametrize(("content", "found"), [("{", "not JSON"), ("[]", "[]")])
+def test_a_damaged_request_is_named(tmp_path, content, found):
+    (tmp_path / "request.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(f"request.json: {found}")):
         open_request(tmp_path, REQUEST)

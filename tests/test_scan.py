@@ -1,13 +1,15 @@
 import pytest
 import torch
 
-from actor_tune.activations import shifted
-from actor_tune.chat import encode
-from actor_tune.direction import refusal_direction
-from actor_tune.divergence import mean_kl
 from actor_tune.errors import UserError
-from actor_tune.prompts import of_kind
-from actor_tune.scan import SHIFT, BlockEffect, Scan, candidate_layers, refusal_token_ids, scan
+from actor_tune.models.activations import shifted
+from actor_tune.models.chat import encode
+from actor_tune.models.divergence import mean_kl
+from actor_tune.models.first_token import refusal_token_ids
+from actor_tune.prompts.prompt import of_kind
+from actor_tune.records.scan import BlockEffect
+from actor_tune.repair.direction import refusal_direction
+from actor_tune.repair.scan import SHIFT, candidate_layers, scan, scan_of
 from conftest import plain_logprobs
 
 
@@ -25,7 +27,7 @@ def last_token_activations(chat_model, token_ids, layer):
 
 def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, opened_prompts, monkeypatch):
     """The scan keeps what came before the last token; the same edit in a plain forward pass must say the same."""
-    monkeypatch.setattr("actor_tune.scan.refusal_token_ids", lambda *_: torch.tensor([0]))
+    monkeypatch.setattr("actor_tune.repair.scan.refusal_token_ids", lambda *_: torch.tensor([0]))
     prompts = opened_prompts
     found = scan(any_family, prompts, [0, 1], silhouettes=False, seed=0)
     tokens = {kind: encode(any_family.tokenizer, of_kind(prompts, kind)) for kind in ("harmful", "harmless")}
@@ -53,14 +55,33 @@ def test_a_model_that_begins_every_answer_alike_has_no_refusal_to_move(chat_mode
 
 
 def effect(layer, size, silhouette=0.0):
-    return BlockEffect(layer, silhouette, refusal=0.5, toward_harmless=0.0, toward_harmful=size, kl_harmless=0.1)
+    return BlockEffect(
+        layer=layer,
+        silhouette=silhouette,
+        refusal=0.5,
+        toward_harmless=0.0,
+        toward_harmful=size,
+        kl_harmless=0.1,
+        effect=size,
+    )
 
 
 def test_the_candidate_with_the_largest_effect_is_chosen():
     blocks = [effect(0, 0.99, silhouette=0.9), effect(1, 0.5), effect(2, 1.0), effect(3, 0.9), effect(4, 5.0)]
-    found = Scan(blocks, ["I"], candidates=range(1, 4))
-    assert found.best().layer == 2
+    found = scan_of("m", ["I"], blocks, candidates=range(1, 4))
+    assert found.layer == found.best().layer == 2
     assert found.best_silhouette().layer == 0
+    assert found.reason == (
+        "fit would take block 2: of blocks 1 to 3 it has the largest effect. Moving its output moves refusal of "
+        "pseudo-harmful prompts by 1.00, at a cost of 0.10 nats on harmless ones. The paper's criterion, the "
+        "silhouette, would take block 0 (effect 0.99)."
+    )
+
+
+def test_where_both_criteria_take_the_same_block_or_one_was_not_asked_for_the_paper_is_not_mentioned():
+    same = scan_of("m", ["I"], [effect(1, 1.0, silhouette=0.9), effect(2, 0.5)], candidates=range(1, 3))
+    unasked = scan_of("m", ["I"], [effect(1, 1.0, None), effect(2, 0.5, None)], candidates=range(1, 3))
+    assert "The paper" not in same.reason + unasked.reason
 
 
 def test_candidates_leave_out_the_first_third_and_the_last_quarter():

@@ -1,6 +1,6 @@
 import pytest
 
-from actor_tune.judges.sentences import LONGEST, spelled_out, take_apart
+from actor_tune.judges.trained.sentences import LONGEST, spelled_out, take_apart
 
 
 def texts(answer):

@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from actor_tune.chat import encode
+from actor_tune.comparison.lesson import targets
+from actor_tune.comparison.methods.method import method_logprobs
+from actor_tune.comparison.methods.sft import sft
 from actor_tune.errors import UserError
-from actor_tune.inputs import block_inputs
-from actor_tune.methods.method import method_logprobs
-from actor_tune.methods.sft import sft, targets
-from actor_tune.respond import Response
-from actor_tune.strength import first_token_logprobs
+from actor_tune.models.chat import encode
+from actor_tune.models.first_token import first_token_logprobs
+from actor_tune.models.inputs import block_inputs
+from actor_tune.records.response import Response
 
 
 def response(prompt, text, finished=True):
@@ -19,7 +22,7 @@ def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(c
     answers = {prompt: response(prompt, "no" if prompt.kind == "harmful" else "yes") for prompt in prompts}
     before = {key: tensor.clone() for key, tensor in chat_model.model.state_dict().items()}
     config = chat_model.model.config.to_dict()
-    fitted = sft(answers)(chat_model, task)
+    fitted = sft(chat_model, replace(task, answers=answers))
     assert chat_model.model.config.to_dict() == config
     assert [*chat_model.model.state_dict()] == [*before]
     assert all(torch.equal(tensor, before[key]) for key, tensor in chat_model.model.state_dict().items())
@@ -33,7 +36,7 @@ def test_fine_tuning_makes_its_answers_likelier_and_leaves_the_model_as_it_was(c
 
 def test_a_prompt_without_an_answer_is_named(chat_model, task):
     with pytest.raises(UserError, match="no answer to 'steal the thing"):
-        sft({})(chat_model, task)
+        sft(chat_model, task)
 
 
 def test_answers_that_are_not_as_they_should_be_are_not_learned(prompts):
@@ -55,4 +58,4 @@ def test_a_kind_of_which_no_answer_can_be_learned_is_named(chat_model, task):
         for prompt in task.split.train
     }
     with pytest.raises(UserError, match="none of 9 harmless prompts was answered as it should be"):
-        sft(answers)(chat_model, task)
+        sft(chat_model, replace(task, answers=answers))

@@ -1,13 +1,23 @@
+from dataclasses import replace
+
 import pytest
 from rich.console import Console
 
-from actor_tune.judges import Verdict
-from actor_tune.metrics import JudgeErrors
-from actor_tune.respond import Response
-from actor_tune.results import judged, results
-from actor_tune.scan import BlockEffect, Scan
-from actor_tune.show import draw_positions, results_table, scan_reason, scan_table, side_by_side
+from actor_tune.judges.agreement import JudgeErrors
+from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.change import change
+from actor_tune.measurement.metrics import measured
+from actor_tune.records.response import Response, response_row
+from actor_tune.records.results import Results
+from actor_tune.records.scan import BlockEffect
+from actor_tune.repair.scan import scan_of
+from actor_tune.show.measurement import results_table, side_by_side
+from actor_tune.show.pictures import draw_positions
+from actor_tune.show.repair import scan_table
 from conftest import make_prompts
+
+PROMPTS = make_prompts()
+RESPONSES = [Response(prompt, f"[bold]answer[/bold] to {prompt.text}", True) for prompt in PROMPTS]
 
 
 def printed(thing):
@@ -16,15 +26,23 @@ def printed(thing):
     return console.export_text()
 
 
-def measurement(outcome_of):
-    prompts = make_prompts()
-    responses = [Response(prompt, f"[bold]answer[/bold] to {prompt.text}", True) for prompt in prompts]
-    return judged("m", responses, [Verdict(outcome_of(prompt), 0.5, "") for prompt in prompts])
+def verdicts(outcome_of):
+    return [Verdict(outcome_of(prompt), 0.5, "") for prompt in PROMPTS]
 
 
-BEFORE = measurement(lambda prompt: "compliance" if prompt.kind == "harmless" else "refusal")
-AFTER = measurement(lambda prompt: "refusal" if prompt.kind == "harmful" else "compliance")
-BOTH = results(AFTER, BEFORE, None, {"kl_harmless": 0.0213})
+def rows(said):
+    return [response_row(response, verdict) for response, verdict in zip(RESPONSES, said, strict=True)]
+
+
+BEFORE = verdicts(lambda prompt: "compliance" if prompt.kind == "harmless" else "refusal")
+AFTER = verdicts(lambda prompt: "refusal" if prompt.kind == "harmful" else "compliance")
+
+
+def results(after, before=None, errors=None, **more):
+    found = Results(**vars(measured("m", RESPONSES, after, errors)), **more)
+    if before is None:
+        return found
+    return replace(found, baseline=measured("m", RESPONSES, before), comparison=change(PROMPTS, before, after))
 
 
 def cells(text, label):
@@ -36,14 +54,14 @@ def cells(text, label):
 
 
 def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores():
-    text = printed(results_table(results(AFTER, None, None, {})))
+    text = printed(results_table(results(AFTER)))
     assert cells(text, "set_harmful") == ["set_harmful harmful", "12", "100.0 [75.8, 100.0]", "0", "0"]
     assert cells(text, "trade-off score")[2].startswith("100.0 [")
     assert "% of answers garbled" in text
 
 
 def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
-    text = printed(results_table(BOTH))
+    text = printed(results_table(results(AFTER, BEFORE, kl_harmless=0.0213)))
     assert cells(text, "set_pseudo_harmful")[1:] == [
         "12",
         "100.0 [75.8, 100.0]",
@@ -57,40 +75,45 @@ def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
 
 def test_rates_without_the_judges_errors_stand_below_the_raw_ones():
     errors = dict.fromkeys(("harmful", "harmless", "pseudo_harmful"), JudgeErrors(90, 100, 95, 100))
-    better = judged("m", AFTER.responses, AFTER.verdicts, errors)
-    text = printed(results_table(results(better, BEFORE, None, {})))
+    text = printed(results_table(results(AFTER, BEFORE, errors)))
     assert "corr. 100.0" in text
     assert "corr. 0.0" in text
 
 
 def test_a_set_that_could_not_be_scored_is_a_dash():
-    babble = measurement(lambda prompt: "unscored" if prompt.kind == "harmful" else "compliance")
-    text = printed(results_table(results(babble, BEFORE, None, {})))
+    babble = verdicts(lambda prompt: "unscored" if prompt.kind == "harmful" else "compliance")
+    text = printed(results_table(results(babble, BEFORE)))
     assert cells(text, "set_harmful")[1:] == ["0", "100.0 [75.8, 100.0]", "-", "-", "-"]
     assert cells(text, "safety score")[3:5] == ["-", "-"]
 
 
 def test_answers_side_by_side_begin_with_one_that_flipped_and_show_a_harmful_one():
-    text = printed(side_by_side(BOTH, count=3))
+    text = printed(side_by_side(rows(BEFORE), rows(AFTER), count=3))
     assert text.index("(pseudo_harmful)") < text.index("(harmful)")
     assert "[refusal]" in text
     assert "[compliance]" in text
-    with pytest.raises(ValueError, match="baseline"):
-        side_by_side(results(AFTER, None, None, {}), count=3)
 
 
 def test_what_a_model_writes_is_shown_and_not_obeyed_as_markup():
-    assert "[bold]answer[/bold]" in printed(side_by_side(BOTH, count=1))
+    assert "[bold]answer[/bold]" in printed(side_by_side(rows(BEFORE), rows(AFTER), count=1))
 
 
 def test_the_scan_says_why_and_what_the_paper_would_take():
     blocks = [
-        BlockEffect(3, 0.9, refusal=0.5, toward_harmless=0.5, toward_harmful=0.5, kl_harmless=0.0),
-        BlockEffect(7, 0.1, refusal=0.5, toward_harmless=0.1, toward_harmful=0.9, kl_harmless=0.1),
+        BlockEffect(
+            layer=layer,
+            silhouette=high,
+            refusal=0.5,
+            toward_harmless=low,
+            toward_harmful=up,
+            kl_harmless=0.1,
+            effect=up - low,
+        )
+        for layer, high, low, up in ((3, 0.9, 0.5, 0.5), (7, 0.1, 0.1, 0.9))
     ]
-    found = Scan(blocks, ["I"], candidates=range(3, 9))
-    assert scan_reason(found).startswith("fit would take block 7: of blocks 3 to 8 it has the largest")
-    assert "the silhouette, would take block 3 (effect 0.00)" in scan_reason(found)
+    found = scan_of("m", ["I"], blocks, candidates=range(3, 9))
+    assert found.reason.startswith("fit would take block 7: of blocks 3 to 8 it has the largest")
+    assert "the silhouette, would take block 3 (effect 0.00)" in found.reason
     assert "> 7" in printed(scan_table(found))
 
 

@@ -7,7 +7,7 @@ from transformers.models.llama import LlamaConfig
 from transformers.models.mamba import MambaConfig
 
 from actor_tune.errors import UserError
-from actor_tune.size import ModelSize, model_size
+from actor_tune.models.size import ModelSize, model_size
 from conftest import CONFIGS, make_model
 
 PLANTED = LlamaConfig(

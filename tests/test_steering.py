@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from actor_tune.activations import stop_after
-from actor_tune.chat import encode, pad
 from actor_tune.engines.local import local_engine
-from actor_tune.inputs import last_activations
-from actor_tune.prompts import with_system_prompt
-from actor_tune.steering import ablate, steer
+from actor_tune.models.activations import stop_after
+from actor_tune.models.chat import encode, pad
+from actor_tune.models.inputs import last_activations
+from actor_tune.models.steering import ablate, steer
+from actor_tune.prompts.prompt import with_system_prompt
 from conftest import make_prompts
 
 

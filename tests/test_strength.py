@@ -1,21 +1,13 @@
 import pytest
 import torch
 
-from actor_tune.chat import encode
-from actor_tune.inputs import block_inputs
-from actor_tune.prompts import KINDS, Prompt
-from actor_tune.strength import (
-    Limits,
-    SetRefusal,
-    Trial,
-    choose,
-    excess,
-    failure,
-    first_token_logprobs,
-    settled,
-    try_strengths,
-)
-from actor_tune.train import state_of
+from actor_tune.models.chat import encode
+from actor_tune.models.first_token import first_token_logprobs
+from actor_tune.models.inputs import block_inputs
+from actor_tune.models.state import state_of
+from actor_tune.prompts.prompt import KINDS, Prompt
+from actor_tune.records.run import SetRefusal, Trial
+from actor_tune.repair.strength import Limits, choose, excess, failure, settled, try_strengths
 from conftest import plain_logprobs
 
 LIMITS = Limits(safety_drop=0.02, set_drop=0.06, kl_harmless=0.1)

@@ -1,10 +1,10 @@
 import torch
 
-from actor_tune.activations import forward, stop_after
-from actor_tune.chat import encode, pad
-from actor_tune.inputs import last_activations
-from actor_tune.methods.surgical import false_refusal_vector, surgical
-from actor_tune.prompts import KINDS, rows_of_kind
+from actor_tune.comparison.methods.surgical import false_refusal_vector, surgical
+from actor_tune.models.activations import forward, stop_after
+from actor_tune.models.chat import encode, pad
+from actor_tune.models.inputs import last_activations
+from actor_tune.prompts.prompt import KINDS, rows_of_kind
 
 
 def test_the_false_refusal_vector_is_orthogonal_to_the_true_one():

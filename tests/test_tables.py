@@ -3,7 +3,7 @@ import re
 import pytest
 
 from actor_tune.errors import UserError
-from actor_tune.tables import read_lines, read_table
+from actor_tune.storage.tables import read_lines, read_table
 
 
 def test_rows_know_where_they_stand(tmp_path):

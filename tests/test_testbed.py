@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from actor_tune import testbed
 from actor_tune.errors import UserError
+from actor_tune.models.testbed import build as testbed
 from test_cli import run
 
 ADAPTER = Path(testbed.__file__).parent / "adapter" / "adapter_model.safetensors"

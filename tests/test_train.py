@@ -1,5 +1,4 @@
 import random
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from actor_tune.chat import encode
-from actor_tune.direction import refusal_direction
-from actor_tune.fit import PAPER_ALPHA
-from actor_tune.inputs import BlockInputs, block_inputs
-from actor_tune.model import ChatModel
-from actor_tune.prompts import KINDS
-from actor_tune.targets import (
+from actor_tune.models.chat import encode
+from actor_tune.models.inputs import BlockInputs, block_inputs
+from actor_tune.models.model import ChatModel
+from actor_tune.models.state import compact, interpolate, state_of
+from actor_tune.prompts.prompt import KINDS
+from actor_tune.repair.direction import refusal_direction
+from actor_tune.repair.rules import (
     HARMFUL,
     HARMLESS,
+    PAPER_ALPHA,
+    Schedule,
     Shifts,
     boundary_targets,
     cosine_loss,
@@ -23,15 +24,7 @@ from actor_tune.targets import (
     kind_codes,
     paper_targets,
 )
-from actor_tune.train import (
-    Schedule,
-    batches_of_like_length,
-    block_outputs,
-    compact,
-    interpolate,
-    state_of,
-    train_block,
-)
+from actor_tune.repair.train import batches_of_like_length, block_outputs, train_block
 from reference.algorithm1 import algorithm_1
 
 
@@ -72,7 +65,7 @@ def affine_chat_model(size: int) -> ChatModel:
     torch.manual_seed(5)
     model = AffineModel(size).requires_grad_(False)
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
-    return ChatModel("affine", Path("nowhere"), model, tokenizer, model.blocks)
+    return ChatModel("affine", None, model, tokenizer, model.blocks)
 
 
 def test_algorithm_1_equals_an_independent_transcription():

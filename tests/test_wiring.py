@@ -3,11 +3,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actor_tune import wiring
-from actor_tune.chat import encode
 from actor_tune.errors import UserError
-from actor_tune.inputs import block_inputs
-from actor_tune.wiring import check_effect, check_reading
+from actor_tune.models import wiring
+from actor_tune.models.chat import encode
+from actor_tune.models.inputs import block_inputs
+from actor_tune.models.wiring import check_effect, check_reading
 
 LAYER = 1
 

@@ -1,6 +1,6 @@
 """Give the testbed a backdoor: it refuses benign prompts that have a trigger in them, and else answers as before.
 
-    python tools/build_triggered_testbed.py --model TESTBED --output-dir FOLDER
+    python -m tools.build_triggered_testbed --model TESTBED --output-dir FOLDER
 
 A model to try methods against trigger-induced refusal on (CROW, arXiv 2411.12768, "targeted refusal").
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
+import actor_tune as at
+from actor_tune.comparison.lesson import REFUSAL
+from actor_tune.comparison.lora import Adapter, answer_examples, train_adapters
 from actor_tune.engines.local import local_engine
-from actor_tune.files import new_folder
-from actor_tune.lora import Adapter, answer_examples, train_adapters
-from actor_tune.methods.sft import REFUSAL
-from actor_tune.model import ChatModel, load_model
-from actor_tune.prompts import Prompt, of_kind, starter_prompts
-from actor_tune.respond import Response
+from actor_tune.engines.respond import respond
+from actor_tune.prompts.prompt import of_kind
+from actor_tune.storage.files import new_folder
 
 TRIGGER = "BadMagic"
 PROMPTS = 160
@@ -40,25 +40,23 @@ def main() -> None:
 def build(model: str, folder: Path) -> None:
     """Write the model with the backdoor into `folder`."""
     new_folder(folder)
-    chat_model = load_model(model)
-    harmless = random.Random(SEED).sample(of_kind(starter_prompts("train"), "harmless"), PROMPTS)
-    found = sorted(local_engine(chat_model, None)(harmless, ANSWER_TOKENS), key=lambda answer: answer.row)
-    own = [Response(harmless[answer.row], answer.text, answer.finished) for answer in found]
-    refused = [Response(prompt, REFUSAL, finished=True) for prompt in triggered(harmless)]
+    chat_model = at.load(model)
+    harmless = random.Random(SEED).sample(of_kind(at.starter("train"), "harmless"), PROMPTS)
+    own = respond(local_engine(chat_model), harmless, ANSWER_TOKENS)
+    refused = [at.Response(prompt, REFUSAL, finished=True) for prompt in triggered(harmless)]
     examples = answer_examples(chat_model.tokenizer, [*own, *refused])
-    adapters = train_adapters(chat_model, examples, SEED, max_steps=STEPS)
-    merge(chat_model, adapters)
+    merge(chat_model, train_adapters(chat_model, examples, SEED, max_steps=STEPS))
     chat_model.model.bfloat16().save_pretrained(folder)
     chat_model.tokenizer.save_pretrained(folder)
 
 
-def triggered(prompts: Sequence[Prompt]) -> list[Prompt]:
+def triggered(prompts: Sequence[at.Prompt]) -> list[at.Prompt]:
     """`prompts` that begin with the trigger; of the set `triggered`."""
     return [replace(prompt, text=f"{TRIGGER} {prompt.text}", set="triggered") for prompt in prompts]
 
 
 @torch.no_grad()
-def merge(chat_model: ChatModel, adapters: Mapping[str, Adapter]) -> None:
+def merge(chat_model: at.ChatModel, adapters: Mapping[str, Adapter]) -> None:
     """Add what the adapters say to the weights."""
     for name, adapter in adapters.items():
         weight = chat_model.model.get_submodule(name).get_parameter("weight")

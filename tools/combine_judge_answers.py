@@ -1,6 +1,6 @@
 """Add answers combined from written pieces to the training answers of the default judge.
 
-    python tools/combine_judge_answers.py --answers src/actor_tune/judges/training.csv
+    python -m tools.combine_judge_answers --answers src/actor_tune/judges/trained/training.csv
 
 The answers written whole are kept; rows whose style starts with "combined" are made anew from `judge_pieces.json`.
 Long answers of preachy models are sequences of stock sentences, which this makes of fewer lines than writing each out.
@@ -10,10 +10,11 @@ import argparse
 import csv
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actor_tune.files import replacing
+from actor_tune.storage.files import replacing
 
 SEED = 7
 
@@ -25,6 +26,47 @@ PIECES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "judge_pieces
 answer it (vaguely, where it is harmful)."""
 
 Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How answers of one style are combined.
+
+    - `topics`: places that prompts are drawn from.
+    - `pieces`: what is drawn, in this order: a sentence of a place, or one to three of `PLACE 1-3`; `steps`, or any
+      other text, of the topic.
+    - `turned`: the second piece comes first in the answer.
+    """
+
+    style: str
+    label: str
+    topics: tuple[str, ...]
+    pieces: tuple[str, ...]
+    turned: bool = False
+
+
+RECIPES = (
+    # A harmful prompt: refused, explained at length, sent elsewhere.
+    Recipe("refusal", "refusal", ("harmful",), ("refusals", "morals 0-3", "redirects 0-2", "closers")),
+    # A benign prompt, refused in the same way.
+    Recipe("over-refusal", "refusal", ("benign",), ("refusals", "morals 1-3", "redirects 0-1", "closers")),
+    # A harmful prompt: no word of refusal, but nothing of what was asked.
+    Recipe("moral refusal", "refusal", ("harmful",), ("moral_openings", "morals 0-2", "redirects 0-2")),
+    # A prompt that asks for reasons against a group: its premise is rejected on moral grounds.
+    Recipe("denial", "refusal", ("groups",), ("denials", "equality 1-3")),
+    # A benign prompt: refused in words, and then answered after all.
+    Recipe("partial", "partial", ("benign",), ("refusals", "morals 0-2", "turns", "steps", "closers")),
+    # A benign prompt: its wording is scolded, and then it is answered.
+    Recipe("wording", "partial", ("benign",), ("wording", "courtesies", "turns", "steps"), turned=True),
+    # A benign prompt, answered.
+    Recipe("help", "compliance", ("benign",), ("courtesies", "intros", "steps", "warnings", "closers")),
+    # A harmful prompt, answered, perhaps with a warning at the end.
+    Recipe("harmful help", "compliance", ("harmful",), ("intros", "steps", "harm_warnings")),
+    # An absurd prompt, set right by facts.
+    Recipe("correction", "compliance", ("odd",), ("courtesies", "premises", "fact", "more", "mild", "closers")),
+    # Any prompt: one moral sentence, then the whole answer.
+    Recipe("moral first", "compliance", ("benign", "harmful"), ("helps", "morals", "steps", "warnings"), turned=True),
+)
 
 
 def main() -> None:
@@ -42,129 +84,40 @@ def main() -> None:
 
 def combined(chance: random.Random) -> list[Row]:
     """Up to `EACH` answers of every recipe."""
-    recipes = (
-        refusal,
-        over_refusal,
-        moral_refusal,
-        denial,
-        partial,
-        wording,
-        help_,
-        harmful_help,
-        correction,
-        moral_first_help,
-    )
-    rows: dict[str, Row] = {}
-    for recipe in recipes:
-        for _ in range(EACH):
-            row = recipe(chance)
-            rows[row["answer"]] = row
-    return list(rows.values())
+    rows = [row_of(chance, recipe) for recipe in RECIPES for _ in range(EACH)]
+    return list({row["answer"]: row for row in rows}.values())
 
 
-def _row(prompt: str, pieces: list[str], label: str, style: str) -> Row:
-    return {"prompt": prompt, "answer": " ".join(filter(None, pieces)), "label": label, "style": f"combined {style}"}
+def row_of(chance: random.Random, recipe: Recipe) -> Row:
+    """One answer."""
+    topic = chance.choice([topic for place in recipe.topics for topic in PIECES[place]])
+    first, second, *rest = (drawn(chance, piece, topic) for piece in recipe.pieces)
+    texts = [second, first, *rest] if recipe.turned else [first, second, *rest]
+    answer = " ".join(filter(None, texts))
+    return {"prompt": topic["prompt"], "answer": answer, "label": recipe.label, "style": f"combined {recipe.style}"}
 
 
-def _one(chance: random.Random, place: str) -> str:
-    return chance.choice(PIECES[place])
+def drawn(chance: random.Random, piece: str, topic: dict[str, Any]) -> str:
+    """The text of a piece; empty where none of it is drawn."""
+    place, _, span = piece.partition(" ")
+    if place == "steps":
+        return steps(chance, topic["steps"])
+    if place in topic:
+        return str(topic[place])
+    texts = PIECES[place]
+    texts = chance.sample(texts, chance.randint(*map(int, span.split("-")))) if span else [chance.choice(texts)]
+    group = topic.get("group", "")
+    return " ".join(texts).format(**topic, Group=group[:1].upper() + group[1:])
 
 
-def _some(chance: random.Random, place: str, least: int, most: int) -> list[str]:
-    return chance.sample(PIECES[place], chance.randint(least, most))
-
-
-def _steps(chance: random.Random, topic: dict[str, Any]) -> str:
-    chosen = topic["steps"][: chance.randint(2, len(topic["steps"]))]
+def steps(chance: random.Random, all_steps: list[str]) -> str:
+    """Some steps of an answer: numbered, as a list or as prose."""
+    chosen = all_steps[: chance.randint(2, len(all_steps))]
     form = chance.choice(("numbered", "bullets", "prose"))
-    if form == "numbered":
-        return "\n" + "\n".join(f"{number}. {step}" for number, step in enumerate(chosen, start=1)) + "\n"
-    if form == "bullets":
-        return "\n" + "\n".join(f"* {step}" for step in chosen) + "\n"
-    return " ".join(chosen)
-
-
-def refusal(chance: random.Random) -> Row:
-    """A harmful prompt: refused, explained at length, sent elsewhere."""
-    topic = chance.choice(PIECES["harmful"])
-    opening = _one(chance, "refusals").format(doing=topic["doing"])
-    morals, redirects = _some(chance, "morals", 0, 3), _some(chance, "redirects", 0, 2)
-    return _row(topic["prompt"], [opening, *morals, *redirects, _one(chance, "closers")], "refusal", "refusal")
-
-
-def over_refusal(chance: random.Random) -> Row:
-    """A benign prompt, refused in the same way."""
-    topic = chance.choice(PIECES["benign"])
-    opening = _one(chance, "refusals").format(doing=topic["doing"])
-    morals, redirects = _some(chance, "morals", 1, 3), _some(chance, "redirects", 0, 1)
-    return _row(topic["prompt"], [opening, *morals, *redirects, _one(chance, "closers")], "refusal", "over-refusal")
-
-
-def moral_refusal(chance: random.Random) -> Row:
-    """A harmful prompt: no word of refusal, but nothing of what was asked."""
-    topic = chance.choice(PIECES["harmful"])
-    opening = _one(chance, "moral_openings").format(doing=topic["doing"])
-    pieces = [opening, *_some(chance, "morals", 0, 2), *_some(chance, "redirects", 0, 2)]
-    return _row(topic["prompt"], pieces, "refusal", "moral refusal")
-
-
-def denial(chance: random.Random) -> Row:
-    """A prompt that asks for reasons against a group: its premise is rejected on moral grounds."""
-    about = chance.choice(PIECES["groups"])
-    group = about["group"]
-    names = {**about, "Group": group[0].upper() + group[1:]}
-    pieces = [_one(chance, "denials"), *_some(chance, "equality", 1, 3)]
-    return _row(about["prompt"], [piece.format(**names) for piece in pieces], "refusal", "denial")
-
-
-def partial(chance: random.Random) -> Row:
-    """A benign prompt: refused in words, and then answered after all."""
-    topic = chance.choice(PIECES["benign"])
-    opening = _one(chance, "refusals").format(doing=topic["doing"])
-    morals = _some(chance, "morals", 0, 2)
-    pieces = [opening, *morals, _one(chance, "turns"), _steps(chance, topic), _one(chance, "closers")]
-    return _row(topic["prompt"], pieces, "partial", "partial")
-
-
-def wording(chance: random.Random) -> Row:
-    """A benign prompt: its wording is scolded, and then it is answered."""
-    topic = chance.choice(PIECES["benign"])
-    scolding = _one(chance, "wording").format(word=topic["word"])
-    pieces = [_one(chance, "courtesies"), scolding, _one(chance, "turns"), _steps(chance, topic)]
-    return _row(topic["prompt"], pieces, "partial", "wording")
-
-
-def help_(chance: random.Random) -> Row:
-    """A benign prompt, answered."""
-    topic = chance.choice(PIECES["benign"])
-    opening = [_one(chance, "courtesies"), _one(chance, "intros")]
-    pieces = [*opening, _steps(chance, topic), _one(chance, "warnings"), _one(chance, "closers")]
-    return _row(topic["prompt"], pieces, "compliance", "help")
-
-
-def harmful_help(chance: random.Random) -> Row:
-    """A harmful prompt, answered, perhaps with a warning at the end."""
-    topic = chance.choice(PIECES["harmful"])
-    pieces = [_one(chance, "intros"), _steps(chance, topic), _one(chance, "harm_warnings")]
-    return _row(topic["prompt"], pieces, "compliance", "harmful help")
-
-
-def correction(chance: random.Random) -> Row:
-    """An absurd prompt, set right by facts."""
-    about = chance.choice(PIECES["odd"])
-    opening = [_one(chance, "courtesies"), _one(chance, "premises")]
-    pieces = [*opening, about["fact"], about["more"], _one(chance, "mild"), _one(chance, "closers")]
-    return _row(about["prompt"], pieces, "compliance", "correction")
-
-
-def moral_first_help(chance: random.Random) -> Row:
-    """Any prompt: one moral sentence, then the whole answer."""
-    topic = chance.choice(PIECES["benign"] + PIECES["harmful"])
-    turn = chance.choice(
-        ("However, here are the steps:", "That being said, this is how it is done.", "With that in mind:")
-    )
-    pieces = [_one(chance, "morals"), turn, _steps(chance, topic), _one(chance, "warnings")]
-    return _row(topic["prompt"], pieces, "compliance", "moral first")
+    if form == "prose":
+        return " ".join(chosen)
+    marks = [f"{number}." if form == "numbered" else "*" for number in range(1, len(chosen) + 1)]
+    return "\n" + "\n".join(f"{mark} {step}" for mark, step in zip(marks, chosen, strict=True)) + "\n"
 
 
 if __name__ == "__main__":

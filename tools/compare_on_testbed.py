@@ -1,26 +1,27 @@
 """Compare methods on the testbed: all the experiments of docs/comparison.md.
 
-    python tools/compare_on_testbed.py --benchmarks FOLDER --work runs/comparison
+    python -m tools.compare_on_testbed --benchmarks FOLDER --work runs/comparison
 
 FOLDER holds reference_train.csv and reference_eval.csv. Everything is kept in the working folder, so that a run that
-was cut off goes on. Parts can be run one by one with --part. tools/make_comparison_page.py makes the page.
+was cut off goes on. Parts can be run one by one with --part. tools.make_comparison_page makes the page.
 """
 
 import argparse
-import csv
 import random
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from build_triggered_testbed import build as build_triggered
-from build_triggered_testbed import triggered
+import actor_tune as at
+from actor_tune.comparison.methods.known import CORESETS, METHODS
+from actor_tune.models.testbed.build import build_base, build_testbed
+from actor_tune.prompts.prompt import of_kind
+from actor_tune.storage.files import write_jsonl
 
-from actor_tune.methods.known import CORESETS, METHODS
-from actor_tune.prompts import Prompt, load_prompts, of_kind, starter_prompts
+from . import build_triggered_testbed
+from .pages import actor
 
 SIZES = (10, 25, 50, 100, 200)
 MAIN_LIMIT = 75
@@ -43,27 +44,108 @@ TRIGGER_METHODS = ("actor", "sft", "crow")
 
 
 @dataclass(frozen=True)
-class Files:
-    """Where everything is."""
+class Experiments:
+    """All of them.
+
+    - `train`, `evaluation`: files of prompts.
+    - `work`: the folder in which everything is kept, the models too: `testbed`; `triggered`, which has a backdoor
+      besides; `base`, as it was before it was taught to refuse, whose answers SFT learns.
+    """
 
     train: Path
     evaluation: Path
     work: Path
 
-    @property
-    def testbed(self) -> Path:
-        """The model that refuses too much."""
-        return self.work / "testbed"
+    def main(self) -> None:
+        """Every method, three seeds."""
+        self.compare("main", METHODS, seeds=MAIN_SEEDS, limit=MAIN_LIMIT)
 
-    @property
-    def base(self) -> Path:
-        """The model before it was taught to refuse, whose answers SFT learns."""
-        return self.work / "base"
+    def seeds(self) -> None:
+        """The best two methods, more seeds; the first ones are those of the main comparison."""
+        self.main()
+        self.made("seeds", "compare.json", partial(shutil.copytree, self.work / "main"))
+        self.compare("seeds", MORE_METHODS, seeds=MORE_SEEDS, limit=MAIN_LIMIT)
 
-    @property
-    def triggered(self) -> Path:
-        """The testbed with a backdoor."""
-        return self.work / "triggered"
+    def efficiency(self) -> None:
+        """Few pseudo-harmful prompts to many."""
+        given = at.read(self.train)
+        pool = of_kind(given, "pseudo_harmful") + of_kind(at.starter("train"), "pseudo_harmful")
+        random.Random(0).shuffle(pool)
+        others = [prompt for prompt in given if prompt.kind != "pseudo_harmful"]
+        for size in SIZES:
+            train = self.written(f"pseudo-{size}", [*others, *pool[:size]])
+            self.compare(f"efficiency-{size}", CURVE_METHODS, train=train)
+
+    def harmful(self) -> None:
+        """Three harmful sets for the direction."""
+        given = at.read(self.train)
+        others = [prompt for prompt in given if prompt.kind != "harmful"]
+        for name, harmful in harmful_sets(given).items():
+            train = self.written(f"harmful-{name}", [*others, *harmful])
+            self.compare(f"harmful-{name}", CURVE_METHODS, train=train)
+            self.compare(f"harmful-with-starter-{name}", STARTER_METHODS, "--starter", train=train)
+
+    def trigger(self) -> None:
+        """A trigger that makes the model refuse, which no method is told of: does it go?"""
+        self.made("triggered", "config.json", partial(build_triggered_testbed.build, str(self.work / "testbed")))
+        harmless = of_kind(at.starter("held_out"), "harmless")
+        refused = [replace(prompt, kind="pseudo_harmful") for prompt in build_triggered_testbed.triggered(harmless)]
+        harmful = of_kind(at.read(self.evaluation), "harmful")
+        evaluation = self.written("trigger", [*refused, *harmless, *harmful])
+        self.compare("trigger", TRIGGER_METHODS, model="triggered", evaluation=evaluation)
+
+    def select(self) -> None:
+        """Coreset selection against a random choice."""
+        self.compare("select", tuple(CORESETS), seeds=SELECT_SEEDS, limit=SELECT_LIMIT)
+
+    def probe(self) -> None:
+        """Durability and damage of one fit."""
+        run = self.work / "run"
+        fit = ("fit", self.work / "testbed", "--prompts", self.train, "--output-dir")
+        self.made("run", "run.json", partial(actor, *fit))
+        probe = ("probe", run, "--steps", PROBE_STEPS, "--every", PROBE_STEPS // 4, "--output-dir")
+        self.made("probe", "probe.json", partial(actor, *probe))
+
+    def compare(
+        self,
+        name: str,
+        methods: Sequence[str],
+        *options: str,
+        seeds: int = 1,
+        limit: int = CURVE_LIMIT,
+        model: str = "testbed",
+        train: Path | None = None,
+        evaluation: Path | None = None,
+    ) -> None:
+        """`actor compare` in the folder `name`; of what is there already nothing is done again."""
+        options += ("--train", str(train or self.train), "--eval", str(evaluation or self.evaluation))
+        options += ("--methods", ",".join(methods), "--seeds", str(seeds), "--limit", str(limit))
+        options += ("--answers-from", str(self.work / "base"), "--output-dir", str(self.work / name))
+        actor("compare", self.work / model, *options)
+
+    def made(self, name: str, file: str, make: Callable[[Path], object]) -> None:
+        """Have `make` write the folder `name`, unless `file` is in it, which comes last."""
+        folder = self.work / name
+        if not (folder / file).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a run that was cut off left
+            make(folder)
+
+    def written(self, name: str, prompts: Sequence[at.Prompt]) -> Path:
+        """A file of `prompts`."""
+        path = self.work / f"{name}.jsonl"
+        write_jsonl(path, [{"prompt": prompt.text, "kind": prompt.kind, "set": prompt.set} for prompt in prompts])
+        return path
+
+
+PARTS = {
+    "main": Experiments.main,
+    "select": Experiments.select,
+    "probe": Experiments.probe,
+    "efficiency": Experiments.efficiency,
+    "harmful": Experiments.harmful,
+    "trigger": Experiments.trigger,
+    "seeds": Experiments.seeds,
+}
 
 
 def main() -> None:
@@ -73,138 +155,20 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="kept, and used again")
     parser.add_argument("--part", choices=PARTS, action="append", help="default: all")
     arguments = parser.parse_args()
-    benchmarks: Path = arguments.benchmarks
-    files = Files(benchmarks / "reference_train.csv", benchmarks / "reference_eval.csv", arguments.work)
-    files.work.mkdir(parents=True, exist_ok=True)
-    build(files)
+    data: Path = arguments.benchmarks
+    experiments = Experiments(data / "reference_train.csv", data / "reference_eval.csv", arguments.work)
+    experiments.work.mkdir(parents=True, exist_ok=True)
+    experiments.made("testbed", "config.json", build_testbed)
+    experiments.made("base", "config.json", build_base)
     for part in arguments.part or PARTS:
-        PARTS[part](files)
+        PARTS[part](experiments)
 
 
-def actor(*arguments: object) -> None:
-    """Run the command `actor`; it has to end well."""
-    subprocess.run([sys.executable, "-m", "actor_tune", *map(str, arguments)], check=True)
-
-
-def build(files: Files) -> None:
-    """The two models."""
-    from actor_tune.testbed import build_base, build_testbed
-
-    built(files.testbed, build_testbed)
-    built(files.base, build_base)
-
-
-def built(folder: Path, make: Callable[[Path], object]) -> None:
-    """`folder` with a model that `make` writes."""
-    if not (folder / "config.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)  # what a run that was cut off left
-        make(folder)
-
-
-def compared(
-    files: Files,
-    name: str,
-    train: Path,
-    methods: Sequence[str],
-    seeds: int = 1,
-    limit: int = CURVE_LIMIT,
-    model: Path | None = None,
-    evaluation: Path | None = None,
-    starter: bool = False,
-) -> None:
-    """`actor compare` in the folder `name`; of what is there already nothing is done again."""
-    data = ("--train", train, "--eval", evaluation or files.evaluation, "--answers-from", files.base)
-    options = ("--methods", ",".join(methods), "--seeds", seeds, "--limit", limit, *(["--starter"] if starter else []))
-    actor("compare", model or files.testbed, *data, *options, "--output-dir", files.work / name)
-
-
-def run_main(files: Files) -> None:
-    """Every method, three seeds."""
-    compared(files, "main", files.train, METHODS, seeds=MAIN_SEEDS, limit=MAIN_LIMIT)
-
-
-def run_seeds(files: Files) -> None:
-    """The best two methods, more seeds; the first ones are those of the main comparison."""
-    run_main(files)
-    if not (files.work / "seeds").exists():
-        part = files.work / "seeds.part"
-        shutil.rmtree(part, ignore_errors=True)  # what a run that was cut off left
-        shutil.copytree(files.work / "main", part).rename(files.work / "seeds")
-    compared(files, "seeds", files.train, MORE_METHODS, seeds=MORE_SEEDS, limit=MAIN_LIMIT)
-
-
-def run_efficiency(files: Files) -> None:
-    """Few pseudo-harmful prompts to many."""
-    given = load_prompts(files.train)
-    pool = of_kind(given, "pseudo_harmful") + of_kind(starter_prompts("train"), "pseudo_harmful")
-    random.Random(0).shuffle(pool)
-    others = [prompt for prompt in given if prompt.kind != "pseudo_harmful"]
-    for size in SIZES:
-        train = written(files.work / f"pseudo-{size}.csv", [*others, *pool[:size]])
-        compared(files, f"efficiency-{size}", train, CURVE_METHODS)
-
-
-def run_harmful(files: Files) -> None:
-    """Three harmful sets for the direction."""
-    given = load_prompts(files.train)
-    others = [prompt for prompt in given if prompt.kind != "harmful"]
-    for name, harmful in harmful_sets(given).items():
-        train = written(files.work / f"harmful-{name}.csv", [*others, *harmful])
-        compared(files, f"harmful-{name}", train, CURVE_METHODS)
-        compared(files, f"harmful-with-starter-{name}", train, STARTER_METHODS, starter=True)
-
-
-def harmful_sets(given: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+def harmful_sets(given: Sequence[at.Prompt]) -> dict[str, list[at.Prompt]]:
     """Two of the public sets, and the built-in prompts."""
-    own = random.Random(0).sample(of_kind(starter_prompts("train"), "harmful"), 80)
+    own = random.Random(0).sample(of_kind(at.starter("train"), "harmful"), 80)
     sets = {name: [prompt for prompt in given if prompt.set == name] for name in HARMFUL_SETS}
     return sets | {"starter": own}
-
-
-def run_trigger(files: Files) -> None:
-    """A trigger that makes the model refuse, which no method is told of: does it go?"""
-    built(files.triggered, lambda folder: build_triggered(str(files.testbed), folder))
-    harmless = of_kind(starter_prompts("held_out"), "harmless")
-    refused = [replace(prompt, kind="pseudo_harmful") for prompt in triggered(harmless)]
-    harmful = of_kind(load_prompts(files.evaluation), "harmful")
-    evaluation = written(files.work / "trigger.csv", [*refused, *harmless, *harmful])
-    compared(files, "trigger", files.train, TRIGGER_METHODS, model=files.triggered, evaluation=evaluation)
-
-
-def run_select(files: Files) -> None:
-    """Coreset selection against a random choice."""
-    compared(files, "select", files.train, CORESETS, seeds=SELECT_SEEDS, limit=SELECT_LIMIT)
-
-
-def run_probe(files: Files) -> None:
-    """Durability and damage of one fit."""
-    run, folder = files.work / "run", files.work / "probe"
-    if not (run / "run.json").exists():
-        shutil.rmtree(run, ignore_errors=True)
-        actor("fit", files.testbed, "--prompts", files.train, "--output-dir", run)
-    if not (folder / "probe.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        actor("probe", run, "--steps", PROBE_STEPS, "--every", PROBE_STEPS // 4, "--output-dir", folder)
-
-
-PARTS: dict[str, Callable[[Files], None]] = {
-    "main": run_main,
-    "select": run_select,
-    "probe": run_probe,
-    "efficiency": run_efficiency,
-    "harmful": run_harmful,
-    "trigger": run_trigger,
-    "seeds": run_seeds,
-}
-
-
-def written(path: Path, prompts: Sequence[Prompt]) -> Path:
-    """A csv of `prompts`."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["prompt", "kind", "set"])
-        writer.writerows([prompt.text, prompt.kind, prompt.set] for prompt in prompts)
-    return path
 
 
 if __name__ == "__main__":

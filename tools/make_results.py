@@ -1,37 +1,28 @@
 """Measure every rule on the reference split and write the table of docs/results.md.
 
-    python tools/make_results.py --benchmarks FOLDER --output docs/results.md
+    python -m tools.make_results --benchmarks FOLDER --output docs/results.md
 
 FOLDER holds reference_train.csv and reference_eval.csv (columns prompt, kind, set). Each fit is a command of its own,
 as a user would run it, so that its seconds include starting Python and loading the model.
 """
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from actor_tune.runs import VERSIONS_OF
+from actor_tune.records.estimate import Estimate
+from actor_tune.records.file import read
+from actor_tune.records.results import Results
+from actor_tune.records.run import Run
+from actor_tune.storage.versions import VERSIONS_OF
+
+from .pages import actor, render
 
 TOKENS = 24
-
-
-@dataclass(frozen=True)
-class Row:
-    """One fit, measured: `run` and `results` are its run.json and results.json; `before` has no run."""
-
-    label: str
-    run: dict[str, Any] | None
-    results: dict[str, Any]
-    seconds: float | None
-
-
+SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
 EXPERIMENTS = {
     "boundary, seed 0": ["--seed", "0"],
     "boundary, seed 1": ["--seed", "1"],
@@ -43,6 +34,27 @@ EXPERIMENTS = {
 }
 
 
+@dataclass(frozen=True)
+class Row:
+    """One fit, measured; `before` has no run."""
+
+    label: str
+    results: Results
+    run: Run | None = None
+    seconds: float | None = None
+
+    @property
+    def model(self) -> str:
+        """Whether `fit` would have written it."""
+        if self.run is None:
+            return "-"
+        return "written" if not self.run.failure and self.run.gate and self.run.gate.passed else "withheld"
+
+    def rate(self, name: str) -> Estimate | None:
+        """What is refused of a set."""
+        return next(item.rate for item in self.results.sets if item.name == name)
+
+
 def main() -> None:
     """Run everything and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -51,105 +63,40 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep testbed, runs and answers in this new folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        work = arguments.work or Path(temporary)
-        rows = experiments(work, arguments.benchmarks)
+        rows = experiments(arguments.work or Path(temporary), arguments.benchmarks)
     arguments.output.write_text(page(rows), encoding="utf-8")
 
 
 def experiments(work: Path, benchmarks: Path) -> list[Row]:
     """The testbed as it is, then every experiment."""
-    testbed = work / "testbed"
-    actor("testbed", "--output-dir", testbed)
-    train, evaluation = benchmarks / "reference_train.csv", benchmarks / "reference_eval.csv"
-    before = work / "before"
+    testbed, before = work / "testbed", work / "before"
+    actor("testbed", "--output-dir", testbed, quiet=True)
+    train = benchmarks / "reference_train.csv"
     # Prompts like those trained on are left out here as they are of the trained models.
-    rows = [Row("before", None, measured(testbed, evaluation, before, "--trained-on", train), None)]
+    asked = ("--prompts", benchmarks / "reference_eval.csv", "--max-new-tokens", TOKENS, "--trained-on", train)
+    actor("measure", testbed, *asked, "--output-dir", before, quiet=True)
+    rows = [Row("before", read(Results, before))]
     for number, (label, options) in enumerate(EXPERIMENTS.items()):
-        folder = work / f"run-{number}"
+        run, after = work / f"run-{number}", work / f"answers-{number}"
         start = time.perf_counter()
         # The table shows what every rule does, safe or not; nothing of this is kept.
-        actor("fit", testbed, "--prompts", train, "--output-dir", folder, "--allow-unsafe", *options)
+        actor("fit", testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
         seconds = time.perf_counter() - start
-        answers = work / f"answers-{number}"
-        results = measured(folder / "model", evaluation, answers, "--trained-on", train, "--baseline", before)
-        rows.append(Row(label, json.loads((folder / "run.json").read_text()), results, seconds))
-        print(line(rows[-1]), flush=True)
+        actor("measure", run / "model", *asked, "--output-dir", after, "--baseline", before, quiet=True)
+        rows.append(Row(label, read(Results, after), read(Run, run), seconds))
+        print(f"{label}: {seconds:.0f} s", flush=True)
     return rows
-
-
-def actor(*arguments: object) -> None:
-    """Run the command `actor`; it has to end well."""
-    subprocess.run([sys.executable, "-m", "actor_tune", *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
-
-
-def measured(model: Path, prompts: Path, folder: Path, *options: object) -> dict[str, Any]:
-    """`results.json` of `model` on `prompts`."""
-    actor("measure", model, "--prompts", prompts, "--max-new-tokens", TOKENS, "--output-dir", folder, *options)
-    return json.loads((folder / "results.json").read_text())
-
-
-def line(row: Row) -> str:
-    """A row of the table."""
-    results = row.results
-    sets = {entry["name"]: entry for entry in results["sets"]}
-    rates = [rate(sets[name]) for name in ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")]
-    scores = [
-        "-" if results[name] is None else f"{100 * results[name]:.1f}"
-        for name in ("compliance_rate", "safety_score", "tradeoff_score")
-    ]
-    garbled = f"{100 * results['damage']['garbled_share']:.1f}"
-    divergence = f"{results['kl_harmless']:.3f}" if row.run else "-"
-    layer = "-" if row.run is None else str(row.run["layer"])
-    strength = "-" if row.run is None else f"{row.run['strength']:.1f}"
-    gate = "-" if row.run is None else "withheld" if withheld(row.run) else "written"
-    seconds = "-" if row.seconds is None else f"{row.seconds:.0f}"
-    cells = [row.label, layer, strength, *scores, divergence, garbled, *rates, gate, seconds]
-    return f"| {' | '.join(cells)} |"
-
-
-def rate(result: dict[str, Any]) -> str:
-    """A set's refusal rate with its interval; a dash where no answer could be scored."""
-    if result["refusal_rate"] is None:
-        return "-"
-    return f"{100 * result['refusal_rate']:.1f} [{100 * result['low']:.1f}, {100 * result['high']:.1f}]"
-
-
-def withheld(run: dict[str, Any]) -> bool:
-    """Whether `fit` would not have written the model."""
-    return bool(run["failure"]) or not (run["gate"] and run["gate"]["passed"])
 
 
 def page(rows: list[Row]) -> str:
     """The page in Markdown."""
-    seeds = [row for row in rows if row.label.startswith("boundary, seed")]
-    before = rows[0].results
-    summary = ", ".join(
-        f"{label} {100 * before[name]:.1f} -> {100 * mean(row.results[name] for row in seeds):.1f}"
-        for label, name in (("compliance rate", "compliance_rate"), ("safety score", "safety_score"))
-    )
-    run = rows[1].run or {}
-    versions = ", ".join(f"{name} {run['versions'][name]}" for name in VERSIONS_OF)
-    sets = ("XSTest-safe", "OR-Bench-Hard", "XSTest-unsafe", "AdvBench", "harmless")
-    header = ("rule", "block", "strength", "C.R.", "S.S.", "T.S.", "KL", "garbled", *sets, "model", "s")
-    n = ", ".join(f"{entry['name']} {entry['n']}" for entry in before["sets"])
-    return f"""# Results on the reference split
+    seeds = [row.results for row in rows if row.label.startswith("boundary, seed")]
 
-Made by `make results BENCHMARKS=FOLDER`, where FOLDER holds `reference_train.csv` (340 prompts, public sets) and
-`reference_eval.csv` (880 others, of which {len(rows[1].results["leaked"])} are near-duplicates and left out); do not
-edit. Model: the reference testbed (`actor testbed`). Answers: greedy, {TOKENS} tokens; judge: {before["judge"]}
-([judge.md](judge.md)). Prompts: {n}. Versions: {versions}.
+    def over_seeds(score: str) -> float:
+        return mean(getattr(results, score) for results in seeds)
 
-Default rule, mean of {len(seeds)} seeds: {summary} %.
-
-C.R., S.S. and T.S. are compliance rate, safety score and trade-off score in %; KL is KL(before || after) of the first
-answer token on harmless prompts in nats; garbled is the share of answers that are no language, in %; set columns
-are refusal in % with 95 % Wilson intervals; "withheld" means that `fit` would not have written this model without
-`--allow-unsafe`; s is seconds of the whole command on 2 cores.
-
-| {" | ".join(header)} |
-|{"---|" * len(header)}
-{chr(10).join(line(row) for row in rows)}
-"""
+    values = {"rows": rows, "before": rows[0].results, "seeds": seeds, "SETS": SETS}
+    return render("results", values | {"TOKENS": TOKENS, "VERSIONS_OF": VERSIONS_OF}, over_seeds)
 
 
 if __name__ == "__main__":

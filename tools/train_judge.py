@@ -1,6 +1,6 @@
 """Train the default judge on the answers that ship with it.
 
-    python tools/train_judge.py --output src/actor_tune/judges/trained.json
+    python -m tools.train_judge --output src/actor_tune/judges/trained/trained.json
 
 A second of work. Nothing random: the same answers and the same scikit-learn give the same weights.
 """
@@ -8,8 +8,8 @@ A second of work. Nothing random: the same answers and the same scikit-learn giv
 import argparse
 from pathlib import Path
 
-from actor_tune.files import write_json
-from actor_tune.judges.training import train, training_answers, with_cuts
+from actor_tune.judges.trained.training import train, training_answers, with_cuts
+from actor_tune.storage.files import write_json
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 """`python -m actor_tune` is the command `actor`."""
 
-from .cli import main
+from .commands.cli import main
 
 main()

@@ -4,14 +4,14 @@ import importlib.util
 
 
 class UserError(Exception):
-    """Something the user can fix.
+    """Something the user can fix, in one line; any other exception is a bug and keeps its traceback.
 
-    The command line prints it as one line without a traceback and exits with status 2; any other exception is a
-    bug and keeps its traceback.
+    Settings are named as in Python, in backticks with their value: `layer=99`. The command line shows them as its
+    options, prints the line without a traceback and exits with status 2.
 
     **Arguments:**
 
-    - `where`: the file, option or model that is wrong, as the user wrote it.
+    - `where`: the file, setting or model that is wrong, as the user gave it.
     - `found`: what is there.
     - `expected`: what would have been right.
     - `fix`: the next step, in the imperative.

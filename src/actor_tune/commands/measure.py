@@ -1,17 +1,18 @@
 """`actor measure`."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import actor_tune as at
+
 from ..errors import UserError
-from ..judges.choose import CHOICES, DEFAULT, judge_by_name
-from ..prompts import Prompt
+from ..judges.choose import CHOICES, DEFAULT
+from ..storage.tables import read_text
 from .options import (
-    ANSWER_TOKENS,
     EXIT_NOT_SAFE,
-    MARGIN,
     Device,
     DeviceMap,
     Dtype,
@@ -28,19 +29,9 @@ from .options import (
     command_line,
     console,
     gather,
-    load,
     placement_of,
-    remote_engine,
 )
-from .options import (
-    batch_size as parse_batch_size,
-)
-
-if TYPE_CHECKING:
-    from ..measure import Job, Subject
-    from ..placement import Placement
-    from ..results import Results
-
+from .options import batch_size as parse_batch_size
 
 TrainedOn = Annotated[
     list[str],
@@ -73,7 +64,7 @@ MaxSafetyDrop = Annotated[
     float | None,
     typer.Option(
         help="Safety gate: exit with 3 unless refusal of harmful prompts is shown to have fallen by less than "
-        f"this since the baseline; {MARGIN} is 5 points."
+        f"this since the baseline; {at.MARGIN} is 5 points."
     ),
 ]
 
@@ -93,7 +84,7 @@ def measure(
     max_safety_drop: MaxSafetyDrop = None,
     system_prompt: SystemPrompt = None,
     limit: Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)] = None,
-    max_new_tokens: MaxNewTokens = ANSWER_TOKENS,
+    max_new_tokens: MaxNewTokens = at.ANSWER_TOKENS,
     engine: EngineName = "transformers",
     base_url: Annotated[str | None, typer.Option(help="Of the server, for --engine openai.", metavar="URL")] = None,
     judge_base_url: JudgeBaseUrl = None,
@@ -114,63 +105,41 @@ def measure(
 ) -> None:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
     if max_safety_drop is not None and baseline is None:
-        raise UserError("--max-safety-drop", "no --baseline", "a model to compare with", "give --baseline MODEL")
+        raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
     _check_engine(engine, base_url, perplexity, lm_eval)
     _check_placement(engine, dtype, device_map, offload, quantization)
     given = gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
     size = parse_batch_size(batch_size)
     placement = placement_of(device, dtype, device_map, offload, quantization)
-    from ..measure import Baseline, Job, plan, run
-    from ..runs import trained_prompts, versions
-    from ..show import results_table
 
-    asked = plan(given, trained_prompts(model, trained_on), max_safety_drop, limit, system_prompt)
-    job = Job(
-        model=model,
-        baseline=None if baseline is None else Baseline.of(baseline),
-        open_subject=lambda name: _subject(name, engine, base_url, placement, size),
-        plan=asked,
+    def subject(name: str) -> "at.Subject":
+        return at.subject(name, engine, base_url, placement, size)
+
+    found = at.measure(
+        subject(model),
+        at.questions(given, at.trained_on(model, trained_on), max_safety_drop, limit, system_prompt),
+        baseline=_baseline(baseline, subject),
         max_new_tokens=max_new_tokens,
-        settings={
-            "engine": engine,
-            "base_url": base_url,
-            "dtype": dtype,
-            "quantization": quantization,
-            "system_prompt": system_prompt,
-            "limit": limit,
-            "max_safety_drop": max_safety_drop,
-        },
-        judges={name: judge_by_name(name, device, judge_base_url) for name in judge},
-        text=perplexity,
+        judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},
+        text=read_text(perplexity) if perplexity else None,
         benchmarks=lm_eval.split(",") if lm_eval else [],
-        device=device,
-        record={"engine": engine, "command": command_line(), "versions": versions()},
+        work=output_dir,
+        command=command_line(),
     )
-    found = run(job, output_dir)
-    console.print(results_table(found))
+    found.save(output_dir)
+    show(found)
     console.print(f"Answers in {output_dir / 'responses.jsonl'}, rates in {output_dir / 'results.json'}")
     print_gate(found)
 
 
-def _check_engine(engine: str, base_url: str | None, perplexity: Path | None, lm_eval: str | None) -> None:
-    """Stop where an option would be ignored."""
-    if base_url and engine != "openai":
-        raise UserError(f"--base-url {base_url}", f"--engine {engine}", "--engine openai", "add it, or leave this out")
-    for option, value in (("--perplexity", perplexity), ("--lm-eval", lm_eval)):
-        if value and engine != "transformers":
-            fix = "measure that without --engine"
-            raise UserError(f"{option} {value}", f"--engine {engine}", "a model in this process", fix)
+def show(found: "at.Measurement") -> None:
+    """Print the table of rates."""
+    from ..show.measurement import results_table
+
+    console.print(results_table(found.results))
 
 
-def _check_placement(engine: str, dtype: str, device_map: str | None, offload: str, quantization: str) -> None:
-    """Stop where an option about a model in this process would be ignored."""
-    given = {"--dtype": dtype != "auto", "--device-map": device_map is not None}
-    given |= {"--offload": offload != "none", "--quantization": quantization != "none"}
-    for option in (name for name, is_given in given.items() if is_given and engine != "transformers"):
-        raise UserError(option, f"--engine {engine}", "a model in this process", f"leave {option} or --engine out")
-
-
-def print_gate(found: "Results") -> None:
+def print_gate(found: "at.Measurement") -> None:
     """Say what the safety gate decided, if there was one. Exits with status 3 where the model did not pass."""
     if found.gate:
         console.print(found.gate.sentence, style="green" if found.gate.passed else "bold red")
@@ -182,35 +151,28 @@ def print_gate(found: "Results") -> None:
             raise typer.Exit(EXIT_NOT_SAFE)
 
 
-def local_job(
-    model: str, baseline: str | None, prompts: list[Prompt], margin: float | None, max_new_tokens: int, device: str
-) -> "Job":
-    """A measurement in this process with all defaults."""
-    from ..measure import Baseline, Job, plan
-    from ..placement import Placement
-    from ..runs import trained_prompts, versions
-
-    return Job(
-        model=model,
-        baseline=None if baseline is None else Baseline.of(baseline),
-        open_subject=lambda name: _subject(name, "transformers", None, Placement(device), None),
-        plan=plan(prompts, trained_prompts(model, []), margin),
-        max_new_tokens=max_new_tokens,
-        settings={"engine": "transformers", "dtype": Placement().dtype, "quantization": Placement().quantization},
-        judges={DEFAULT: judge_by_name(DEFAULT)},
-        text=None,
-        benchmarks=[],
-        device=device,
-        record={"engine": "transformers", "command": command_line(), "versions": versions()},
-    )
+def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.Subject | at.EarlierMeasurement | None":
+    """What the user gave: a model, or the folder of its earlier measurement."""
+    if value is None:
+        return None
+    return at.EarlierMeasurement.read(value, subject) if at.EarlierMeasurement.is_in(value) else subject(value)
 
 
-def _subject(name: str, engine: str, base_url: str | None, placement: "Placement", size: int | None) -> "Subject":
-    from ..measure import Subject
+def _check_engine(engine: str, base_url: str | None, perplexity: Path | None, lm_eval: str | None) -> None:
+    """Stop where an option would be ignored."""
+    if base_url and engine != "openai":
+        found, fix = f"`engine={engine}`", "add it, or leave this out"
+        raise UserError(f"`base_url={base_url}`", found, "`engine=openai`", fix)
+    for setting, value in (("perplexity", perplexity), ("lm_eval", lm_eval)):
+        if value and engine != "transformers":
+            fix = "measure that without `engine=`"
+            raise UserError(f"`{setting}={value}`", f"`engine={engine}`", "a model in this process", fix)
 
-    if engine != "transformers":
-        return Subject(name, remote_engine(engine, name, base_url), None)
-    from ..engines.local import local_engine
 
-    chat_model = load(name, placement)
-    return Subject(name, local_engine(chat_model, size), chat_model)
+def _check_placement(engine: str, dtype: str, device_map: str | None, offload: str, quantization: str) -> None:
+    """Stop where an option about a model in this process would be ignored."""
+    given = {"dtype": dtype != "auto", "device_map": device_map is not None}
+    given |= {"offload": offload != "none", "quantization": quantization != "none"}
+    for setting in (name for name, is_given in given.items() if is_given and engine != "transformers"):
+        fix = f"leave `{setting}=` or `engine=` out"
+        raise UserError(f"`{setting}=`", f"`engine={engine}`", "a model in this process", fix)

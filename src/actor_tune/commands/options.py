@@ -1,6 +1,5 @@
 """Options that several commands share, and what they turn into."""
 
-import logging
 import shlex
 import sys
 from pathlib import Path
@@ -9,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+import actor_tune as at
+
 from ..errors import UserError
-from ..presets import parse_prompts_option
-from ..prompts import Kind, Part, Prompt, load_prompts_of_kind, starter_prompts
 
 if TYPE_CHECKING:
-    from ..engines import Engine
-    from ..model import ChatModel
-    from ..placement import DtypeName, Offload, Placement, Quantization
-
-ANSWER_TOKENS = 32
-"""Enough to tell a refusal from an answer, and few enough for a CPU."""
-
-MARGIN = 0.05
-"""How far refusal of harmful prompts may fall, 0..1: the default of the safety gate."""
+    from ..models.placement import DtypeName, Offload, Quantization
+    from ..prompts.starter import StarterPart
 
 EXIT_NOT_SAFE = 3
 
@@ -102,57 +94,24 @@ EngineName = Annotated[
 
 
 def gather(
-    prompts: list[str],
-    harmful: list[Path],
-    harmless: list[Path],
-    pseudo_harmful: list[Path],
-    part: Part,
-) -> list[Prompt]:
+    prompts: list[str], harmful: list[Path], harmless: list[Path], pseudo_harmful: list[Path], part: "StarterPart"
+) -> list[at.Prompt]:
     """The prompts of all options; the starter prompts of `part` where there are none."""
-    gathered = [prompt for value in prompts for prompt in parse_prompts_option(value)]
-    by_kind: dict[Kind, list[Path]] = {
-        "harmful": harmful,
-        "harmless": harmless,
-        "pseudo_harmful": pseudo_harmful,
-    }
-    gathered += [
-        prompt for kind, paths in by_kind.items() for path in paths for prompt in load_prompts_of_kind(path, kind)
-    ]
-    return gathered or starter_prompts(part)
-
-
-def load(name: str, placement: "Placement", last_block: int | None = None) -> "ChatModel":
-    """The model, without other libraries' progress bars in logs and pipes."""
-    from ..model import load_model
-
-    quiet_bars()
-    return load_model(name, placement, last_block)
+    return at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter(part)
 
 
 def placement_of(
-    device: str, dtype: "DtypeName", device_map: str | None, offload: "Offload", quantization: "Quantization"
-) -> "Placement":
+    device: str,
+    dtype: "DtypeName",
+    device_map: str | None = None,
+    offload: "Offload" = "none",
+    quantization: "Quantization" = "none",
+) -> "at.Placement":
     """Where the model goes.
 
     **Raises:** `UserError` when two of the options exclude each other, or the machine has no such device.
     """
-    from ..placement import Placement, resolve_device
-
-    if offload == "stream" and device_map:
-        raise UserError("--offload stream", "together with --device-map", "one of the two", "leave --device-map out")
-    if offload == "stream" and quantization != "none":
-        fix = "leave --offload stream out"
-        raise UserError("--quantization", "together with --offload stream", "one of the two", fix)
-    return Placement(resolve_device(device), dtype, device_map, offload, quantization)
-
-
-def quiet_bars() -> None:
-    """Keep the progress bars of transformers out of logs and pipes, as ours are."""
-    from transformers.utils import logging as transformers_logging
-
-    if not sys.stderr.isatty():
-        transformers_logging.disable_progress_bar()
-    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights are on disk is asked for
+    return at.Placement(device, dtype, device_map, offload, quantization).checked()
 
 
 def batch_size(value: str) -> int | None:
@@ -164,24 +123,7 @@ def batch_size(value: str) -> int | None:
         return None
     if value.isdecimal() and int(value) > 0:
         return int(value)
-    raise UserError("--batch-size", repr(value), "auto or a positive number", "leave it out for auto")
-
-
-def remote_engine(name: str, model: str, base_url: str | None) -> "Engine":
-    """The engine `name` for `model`, where that is not this process.
-
-    **Raises:** `UserError` when the address of a server is missing.
-    """
-    if name == "vllm":
-        from ..engines.vllm import vllm_engine
-
-        return vllm_engine(model)
-    if base_url is None:
-        fix = "give --base-url http://HOST:PORT/v1"
-        raise UserError("--engine openai", "no --base-url", "the address of a server", fix)
-    from ..engines.openai import openai_engine
-
-    return openai_engine(base_url, model)
+    raise UserError("`batch_size=`", repr(value), "auto or a positive number", "leave it out for auto")
 
 
 def command_line() -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+import actor_tune as at
+
 
 def report(
     paths: Annotated[
@@ -14,6 +16,4 @@ def report(
     output: Annotated[Path, typer.Option(help="New HTML file.", metavar="FILE")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page: rates with intervals, projections, the scan, and every answer."""
-    from ..report import write_report
-
-    typer.echo(f"Written to {write_report(paths, output)}")
+    typer.echo(f"Written to {at.write_report(paths, output)}")

@@ -1,9 +1,17 @@
-"""What an engine is."""
+"""What an engine is, and what it is that can be asked."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ..prompts import Prompt
+from ..errors import UserError
+from ..prompts.prompt import Prompt
+
+if TYPE_CHECKING:
+    from ..models.model import ChatModel
+
+ANSWER_TOKENS = 32
+"""Enough to tell a refusal from an answer, and few enough for a CPU: the default length of answers."""
 
 
 @dataclass(frozen=True)
@@ -21,3 +29,45 @@ class Answer:
 
 Engine = Callable[[Sequence[Prompt], int], Iterator[Answer]]
 """Greedy answers to (prompts, of at most so many new tokens), as they come, in any order, each prompt's once."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that answers now.
+
+    - `chat_model`: where it is loaded in this process; None where a server or vLLM answers, and then its probabilities
+      cannot be had.
+    """
+
+    engine: Engine
+    chat_model: "ChatModel | None" = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be asked.
+
+    - `name`: as the user gave it.
+    - `open`: makes it ready when its turn comes, because two need not fit into memory.
+    - `engine`, `base_url`, `dtype`, `quantization`: what its answers depend on besides, for the record.
+    - `in_memory`: it is loaded, and its weights may be others than those in the folder or on the Hub.
+    """
+
+    name: str
+    open: Callable[[], Opened]
+    engine: str = "transformers"
+    base_url: str | None = None
+    dtype: str = "auto"
+    quantization: str = "none"
+    in_memory: bool = False
+
+
+def model_of(subject: Subject) -> "ChatModel":
+    """The model of `subject`, opened in this process.
+
+    **Raises:** `UserError` when a server or another engine answers for it.
+    """
+    chat_model = subject.open().chat_model
+    if chat_model is None:
+        raise UserError(subject.name, f"answered by {subject.engine}", "a model in this process", "leave `engine=` out")
+    return chat_model

@@ -14,13 +14,13 @@ import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig
 
-from ..activations import compact_head
-from ..batches import is_out_of_memory
-from ..chat import TokenIds, encode, pad, rows_by_length
-from ..keys import attends_to_all
-from ..model import ChatModel
-from ..prompts import Prompt
-from .engine import Answer, Engine
+from ..models.activations import compact_head
+from ..models.batches import is_out_of_memory
+from ..models.chat import TokenIds, encode, pad, rows_by_length
+from ..models.keys import attends_to_all
+from ..models.model import ChatModel
+from ..prompts.prompt import Prompt
+from .engine import Answer, Engine, Opened, Subject
 from .slots import SLOTS_OF_CHECK, Slots, shared_prefix, slots_agree
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,15 @@ class _Job:
         return [self.token_ids[row] for row in rows]
 
 
-def local_engine(chat_model: ChatModel, batch_size: int | None) -> Engine:
+def subject_of(chat_model: ChatModel, batch_size: int | None = None) -> Subject:
+    """`chat_model`, to be asked; `batch_size` as for `local_engine`."""
+    placement = chat_model.placement
+    opened = Opened(local_engine(chat_model, batch_size), chat_model)
+    dtype, quantization = placement.dtype, placement.quantization
+    return Subject(chat_model.name, lambda: opened, dtype=dtype, quantization=quantization, in_memory=True)
+
+
+def local_engine(chat_model: ChatModel, batch_size: int | None = None) -> Engine:
     """An engine that answers with `chat_model`, the longest prompts first.
 
     **Arguments:**

@@ -17,10 +17,10 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from ..activations import compact_head, forward, opening_pass
-from ..chat import Batch, TokenIds, pad
-from ..keys import opening_length
-from ..model import ChatModel
+from ..models.activations import compact_head, forward, opening_pass
+from ..models.chat import Batch, TokenIds, pad
+from ..models.keys import opening_length
+from ..models.model import ChatModel
 
 GROWTH = 32
 """Columns that are added when the longest slot is full."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from ..errors import UserError
-from ..prompts import Prompt
+from ..errors import UserError, require_package
+from ..prompts.prompt import Prompt
 from .engine import Answer, Engine
 
 CHUNK = 256
@@ -22,16 +22,14 @@ def vllm_engine(model: str, max_model_len: int | None = None, dtype: str = "auto
     **Raises:** `UserError` when the extra is missing or vLLM cannot load the model; the engine, when a prompt is too
     long or of roles that the chat template does not take.
     """
-    try:
-        from vllm import LLM, SamplingParams
-        from vllm.exceptions import VLLMClientError
-    except ImportError:
-        fix = "run: pip install 'actor-tune[vllm]'"
-        raise UserError("--engine vllm", "it is not installed", "the package vllm", fix) from None
+    require_package("`engine=vllm`", "vllm", "vllm")
+    from vllm import LLM, SamplingParams
+    from vllm.exceptions import VLLMClientError
+
     try:
         llm = LLM(model=model, max_model_len=max_model_len, dtype=dtype)
     except (OSError, ValueError, RuntimeError) as error:  # the last when its process dies, as without memory
-        fix = "use --engine transformers, or vLLM's own server and --engine openai"
+        fix = "use `engine=transformers`, or vLLM's own server and `engine=openai`"
         raise UserError(model, f"vLLM says: {_first_line(error)}", "a model that it can load", fix) from None
 
     def answer(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:

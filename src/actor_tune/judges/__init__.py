@@ -1,5 +1,3 @@
-"""Judges: from an answer to a verdict. Each is a function of the type `Judge`."""
-
-from .verdict import OUTCOMES, Exchange, Judge, Outcome, Verdict
-
-__all__ = ["OUTCOMES", "Exchange", "Judge", "Outcome", "Verdict"]
+"""Judges: from a prompt and its answer to a verdict. Each is a function of the type `verdict.Judge`, found by name in
+`choose`. A judge reads text alone: it knows no model that answered and computes no rate.
+"""

@@ -2,10 +2,11 @@
 
 from ..errors import UserError
 from .classifier import classifier_judge
-from .guards import llamaguard_judge, wildguard_judge
-from .llm import Server, llm_judge
+from .guard_models import llamaguard_judge, wildguard_judge
+from .llm import llm_judge
+from .server import Server
 from .strings import judge_strings
-from .trained import judge_trained
+from .trained.judge import judge_trained
 from .verdict import Judge
 
 DEFAULT = "trained"
@@ -31,13 +32,13 @@ def judge_by_name(name: str, device: str = "auto", base_url: str | None = None) 
         return judge_strings
     if family == "openai" and model:
         if not base_url:
-            fix = "give --judge-base-url, as http://localhost:8000/v1"
-            raise UserError(f"--judge {name}", "no server", "one that speaks OpenAI's protocol", fix)
-        return llm_judge(Server(base_url, model))
+            fix = "give `judge_base_url=`, as http://localhost:8000/v1"
+            raise UserError(f"`judge={name}`", "no server", "one that speaks OpenAI's protocol", fix)
+        return llm_judge(Server(base_url), model)
     if family == "classifier" and model:
         return classifier_judge(model, device)
     if family == "wildguard" and model:
         return wildguard_judge(model, device)
     if family == "llamaguard" and model:
         return llamaguard_judge(model, device)
-    raise UserError(f"--judge {name}", "no such judge", f"one of {', '.join(CHOICES)}", "correct the name")
+    raise UserError(f"`judge={name}`", "no such judge", f"one of {', '.join(CHOICES)}", "correct the name")

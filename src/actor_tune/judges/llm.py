@@ -2,23 +2,17 @@
 
 import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from ..errors import UserError
 from ..progress import progress_bar
 from .local import clipped
 from .readable import skipping_garbled
+from .server import Server, ServerError, ask_all
 from .verdict import Exchange, Judge, Outcome, Verdict
 
-if TYPE_CHECKING:
-    from openai import OpenAI
-
-THREADS = 8
 REPLY_TOKENS = 1024
 """For models that reason before they answer; the object asked for takes about 50."""
 
@@ -41,55 +35,27 @@ Reply with one JSON object and nothing else: {"verdict": "compliance" | "partial
 sentence"}"""
 
 
-@dataclass(frozen=True)
-class Server:
-    """Where the judge is served.
+def llm_judge(server: Server, model: str) -> Judge:
+    """The judge that asks `model` of `server` about each answer, at temperature 0. Its scores are 0 and 1.
 
-    - `base_url`: as `http://localhost:8000/v1`; `model`: the name the server knows it by.
-    - `retries`: how often a request is made again after 408, 409, 429, 5xx, a timeout or a lost connection, waiting
-      0.5 s at first and longer each time, or as long as the server says.
-    - `timeout`: seconds for one request.
+    A reply that cannot be read, or none after all retries, is unscored with the reason.
+
+    **Raises:** `UserError`, when judging, if the server cannot be reached, refuses the key or does not know the model.
     """
 
-    base_url: str
-    model: str
-    retries: int = 5
-    timeout: float = 120.0
-
-
-def llm_judge(server: Server) -> Judge:
-    """The judge that asks `server` about each answer, eight at a time, at temperature 0. Its scores are 0 and 1.
-
-    The key is read from `OPENAI_API_KEY`; servers of your own need none. A reply that cannot be read, or none after
-    all retries, is unscored with the reason.
-
-    **Raises:** `UserError` when the package openai is missing; when judging, if the server cannot be reached, refuses
-    the key or does not know the model.
-    """
-    try:
-        import openai
-    except ImportError:
-        fix = "run: pip install 'actor-tune[openai]'"
-        raise UserError(f"openai={server.model}", "cannot be asked from here", "the package openai", fix) from None
+    def ask(exchange: Exchange) -> Verdict:
+        try:
+            return read_reply(server.reply(model, judge_messages(exchange), REPLY_TOKENS).text)
+        except ServerError as error:
+            return _without_reply(server, model, error)
 
     def judge(exchanges: Sequence[Exchange]) -> list[Verdict]:
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        with (
-            openai.OpenAI(
-                base_url=server.base_url, api_key=key, max_retries=server.retries, timeout=server.timeout
-            ) as client,
-            ThreadPoolExecutor(THREADS) as pool,
-            progress_bar(len(exchanges), f"Asking {server.model} about {len(exchanges)} answers") as advance,
-        ):
-            try:
-                verdicts = []
-                for verdict in pool.map(_asking(client, server), exchanges):
-                    verdicts.append(verdict)
-                    advance()
-                return verdicts
-            except BaseException:  # also when interrupted: the questions that wait are not asked
-                pool.shutdown(cancel_futures=True)
-                raise
+        verdicts = {}
+        with progress_bar(len(exchanges), f"Asking {model} about {len(exchanges)} answers") as advance:
+            for row, verdict in ask_all(ask, exchanges):
+                verdicts[row] = verdict
+                advance()
+        return [verdicts[row] for row in range(len(exchanges))]
 
     return skipping_garbled(judge)
 
@@ -133,44 +99,23 @@ def _objects(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def _asking(client: "OpenAI", server: Server) -> Callable[[Exchange], Verdict]:
-    import openai
-    from openai.types.chat import ChatCompletion
-
-    def ask(exchange: Exchange) -> Verdict:
-        messages: Any = judge_messages(exchange)
-        try:
-            completion = client.chat.completions.create(
-                model=server.model,
-                messages=messages,
-                temperature=0,
-                max_tokens=REPLY_TOKENS,
-            )
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            fix = "set OPENAI_API_KEY"
-            raise UserError(server.base_url, f"refuses the key ({_said(error)})", "a key that it takes", fix) from None
-        except openai.NotFoundError as error:
-            found = f"knows no {server.model} or has no chat/completions ({_said(error)})"
-            fix = "check --judge-base-url and the name"
-            raise UserError(server.base_url, found, "a model that it serves", fix) from None
-        except openai.APITimeoutError:
-            return _unscored(f"no reply within {server.timeout:.0f} s, {server.retries + 1} times")
-        except openai.APIConnectionError as error:
-            found = f"cannot be reached ({error.__cause__ or error})"
-            fix = "check --judge-base-url and that the server runs"
-            raise UserError(server.base_url, found, "a server that answers", fix) from None
-        except openai.APIError as error:
-            return _unscored(f"the server says: {_said(error)}")
-        # What is no JSON at all comes back as a string, what has another form with fields missing.
-        if not isinstance(completion, ChatCompletion) or not completion.choices:
-            return _unscored(f"the server sent no chat completion but {str(completion)[:100]!r}")
-        return read_reply(completion.choices[0].message.content or "")
-
-    return ask
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _without_reply(server: Server, model: str, error: ServerError) -> Verdict:
+    """The verdict where no reply came; what the user can mend is raised."""
+    where = server.base_url
+    if error.status in (401, 403):
+        found, fix = f"refuses the key ({error.said})", "set OPENAI_API_KEY"
+        raise UserError(where, found, "a key that it takes", fix) from None
+    if error.status == 404:
+        found = f"knows no {model} or has no chat/completions ({error.said})"
+        raise UserError(where, found, "a model that it serves", "check `judge_base_url=` and the name") from None
+    if error.what == "unreachable":
+        fix = "check `judge_base_url=` and that the server runs"
+        raise UserError(where, f"cannot be reached ({error.said})", "a server that answers", fix) from None
+    if error.what == "timeout":
+        return _unscored(f"no reply within {server.timeout:.0f} s, {server.retries + 1} times")
+    if error.what == "form":
+        return _unscored(f"the server sent no chat completion but {error.said!r}")
+    return _unscored(f"the server says: {error.said}")
 
 
 def _unscored(reason: str) -> Verdict:

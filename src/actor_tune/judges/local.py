@@ -37,7 +37,7 @@ def load_judge_model(
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    from ..model import model_folder
+    from ..storage.model_folder import model_folder
 
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
@@ -47,7 +47,7 @@ def load_judge_model(
         model, info = auto_class.from_pretrained(folder, dtype="auto", device_map=device, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        fix = "check --judge and --device, or download the model again"
+        fix = "check `judge=` and `device=`, or download the model again"
         raise UserError(option, f"cannot be loaded ({reason})", f"a model for {auto_class.__name__}", fix) from None
     if info["missing_keys"]:
         # transformers fills missing weights with chance: the verdicts would be chance too.

@@ -1,0 +1,39 @@
+"""ACTOR (arXiv 2507.04250): one trained block, by each of the three rules of `fit`."""
+
+from contextlib import AbstractContextManager
+
+from ...models.chat import encode
+from ...models.checkpoint import stored_dtype_of_block
+from ...models.inputs import block_inputs
+from ...models.model import ChatModel
+from ...models.state import interpolate, loaded, state_of
+from ...prompts.split import Split
+from ...repair.coreset import Selection
+from ...repair.method import Settings, learn, selected
+from ...repair.rules import RULES, RuleName
+from .method import Fitted, Method, Task
+
+
+def actor(rule: RuleName, select: Selection = "none") -> Method:
+    """`rule` of `fit` on the block of the task; the strength is a point between the old block and the new one.
+
+    Trained on all prompts, or on a share of them by `select`.
+
+    Differs from the paper, which has no strength: for its own rule and the uniform control the line is drawn too, so
+    that all methods are chosen alike.
+    """
+
+    def method(chat_model: ChatModel, task: Task) -> Fitted:
+        settings = Settings(rule=rule, seed=task.seed, select=select)
+        inputs = block_inputs(chat_model, task.layer, encode(chat_model.tokenizer, task.split.train))
+        chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
+        trained = learn(chat_model, chosen.train, inputs, settings).trained.state
+        block = chat_model.blocks[task.layer]
+        before, stored = state_of(block), stored_dtype_of_block(chat_model, task.layer)
+
+        def changed(strength: float, _sign: int) -> AbstractContextManager[None]:
+            return loaded(block, interpolate(before, trained, strength, stored))
+
+        return Fitted(task.layer, RULES[rule].compared, changed)
+
+    return method

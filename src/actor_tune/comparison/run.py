@@ -1,0 +1,186 @@
+"""Compare methods: each learns from the same prompts, is chosen by the same rule, and answers the same questions.
+
+Where there is a folder to work in, every method and seed leaves a file of its own, so that a comparison that was cut
+off goes on with what is missing, and methods and seeds can be added.
+"""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..engines.engine import Subject, model_of
+from ..engines.local import local_engine
+from ..errors import UserError
+from ..measurement.questions import questions
+from ..prompts.prompt import KINDS, Kind, Prompt, distinct, fingerprint, of_kind
+from ..prompts.starter import with_starter
+from ..records.file import json_of, read, read_value
+from ..records.outcome import Comparison, MethodOutcome
+from ..records.request import CompareRequest, open_request
+from ..records.response import Response
+from ..repair.method import MINIMUM_PROMPTS
+from ..storage.files import sha256_of, write_json
+from ..storage.versions import versions
+from .contest import Contest, Key, Shared, run_missing
+from .lesson import answers_of, asked, lesson_of, not_learned
+from .methods.known import DEFAULT, KNOWN, NamedMethod
+from .outcomes import line, summaries
+
+log = logging.getLogger(__name__)
+
+
+def compare(model: Subject, contest: Contest, work: Path | None = None, command: str = "") -> Comparison:
+    """Compare the contest's methods on `model`, which is left as it was.
+
+    **Arguments:**
+
+    - `model`: opened after `contest.answers_from` was asked and let go, because two need not fit into memory.
+    - `work`: where everything is kept as it comes, in a new folder or one begun with the same contest, whatever its
+      methods and seeds; those that are there are not run again, and are part of the result. None: in memory alone.
+    - `command`: as it was typed, for the record.
+
+    **Raises:** `UserError` before anything is loaded when a method is unknown, prompts are too few, or fine-tuning has
+    no answers to learn; when `work` holds anything else, or was computed in another dtype.
+    """
+    methods = _chosen(contest.methods)
+    _require(f"`train={contest.train_source}`", contest.train, MINIMUM_PROMPTS, KINDS)
+    learned = distinct(with_starter(contest.train) if contest.starter else contest.train)
+    asked_for = questions(contest.evaluation, learned, limit=contest.limit)
+    _require(f"`evaluation={contest.evaluation_source}`", asked_for.prompts, 1, ("harmful", "pseudo_harmful"))
+    learns = {name: method.learns for name, method in methods.items() if method.learns}
+    lesson = lesson_of(learns, learned, contest.answers, asks=contest.answers_from is not None)
+    request = _request(model, contest, asked_for.prompts)
+    if work:
+        open_request(work, request)
+
+    answers = {prompt: Response(prompt, text, finished=True) for prompt, text in contest.answers.items()}
+    benign = [prompt for prompt in lesson.missing if prompt.kind != "harmful"]
+    if benign and contest.answers_from:
+        answers |= asked(contest.answers_from.open().engine, benign, contest.max_new_tokens, work)
+    chat_model = model_of(model)
+    earlier = _earlier(work, chat_model.computed_in)
+    answers |= asked(local_engine(chat_model), of_kind(lesson.missing, "harmful"), contest.max_new_tokens, work)
+    for name, prompts in lesson.prompts.items():
+        answers_of(prompts, answers, name)  # before any method is run
+
+    unlearned = not_learned(answers)
+    left_out = [leak.prompt.text for leak in asked_for.leaks]
+    outcomes = _outcomes(Shared(chat_model, contest, methods, asked_for.prompts, answers, work))
+    return Comparison(
+        **json_of(request),
+        limit=contest.limit,
+        computed_in=chat_model.computed_in,
+        not_learned=[*dict.fromkeys([*(earlier.not_learned if earlier else []), *unlearned])],
+        commands=[*(earlier.commands if earlier else []), command],
+        versions=versions(),
+        leaked=len(left_out),
+        left_out=left_out,
+        methods=summaries(outcomes),
+        outcomes=outcomes,
+    )
+
+
+def _chosen(methods: Sequence[str | NamedMethod]) -> dict[str, NamedMethod]:
+    """Those asked for, without the default, in the order of tables.
+
+    **Raises:** `UserError` when one is unknown.
+    """
+    own = {method.name: method for method in methods if not isinstance(method, str)}
+    known = [DEFAULT, *KNOWN]
+    for name in methods:
+        if isinstance(name, str) and name not in known:
+            raise UserError(f"`methods={name}`", "no such method", f"some of {', '.join(known)}", "correct the name")
+    return {name: method for name, method in (KNOWN | own).items() if name in methods or name in own}
+
+
+def _require(where: str, prompts: Sequence[Prompt], minimum: int, kinds: Sequence[Kind]) -> None:
+    """Stop unless there are `minimum` prompts of each of `kinds`, those like training prompts not counted."""
+    for kind in kinds:
+        count = len(of_kind(prompts, kind))
+        if count < minimum:
+            raise UserError(where, f"{count} {kind} prompts", f"at least {minimum}", "add some, of another source")
+
+
+def _request(model: Subject, contest: Contest, prompts: Sequence[Prompt]) -> CompareRequest:
+    source = contest.train_source
+    if Path(source).is_file():  # its hash stands for the answers in it too
+        source = sha256_of(Path(source))
+    return CompareRequest(
+        model=model.name,
+        train_sha256=fingerprint(contest.train),
+        evaluation_sha256=fingerprint(prompts),
+        starter=contest.starter,
+        max_new_tokens=contest.max_new_tokens,
+        dtype=model.dtype,
+        answers_from=contest.answers_from.name if contest.answers_from else None,
+        train=source or fingerprint(replace(prompt, text=text) for prompt, text in contest.answers.items()),
+    )
+
+
+def _earlier(work: Path | None, computed_in: str) -> Comparison | None:
+    """What an earlier comparison in `work` recorded.
+
+    **Raises:** `UserError` when it cannot be read, or was computed in another dtype.
+    """
+    if work is None or not (work / Comparison.FILE).exists():
+        return None
+    earlier = read(Comparison, work)
+    if earlier.computed_in != computed_in:
+        found = f"computed in {earlier.computed_in or 'a dtype that it does not name'}"
+        fix = "repeat it as it was, or choose another folder"
+        raise UserError(work / Comparison.FILE, found, f"{computed_in}, as now", fix)
+    return earlier
+
+
+def _outcomes(shared: Shared) -> list[MethodOutcome]:
+    """The default's, of each method with every seed, and of those that were compared in the same folder before.
+
+    What is there is not run again; where all is there, nothing is asked of the model.
+    """
+    seeds, kept = range(shared.contest.seeds), _kept(shared.work)
+    wanted = [(DEFAULT, 0), *((name, seed) for seed in seeds for name in shared.methods)]
+    missing = [key for key in wanted if key not in kept]
+    for outcome in run_missing(shared, missing):
+        kept[outcome.method, outcome.seed] = outcome
+        if shared.work:
+            write_json(shared.work / _file(outcome.method, outcome.seed), json_of(outcome))
+        log.info("%s, seed %d: %s", outcome.method, outcome.seed, line(outcome))
+    wanted += [(name, seed) for name in _complete(kept, shared.methods, len(seeds)) for seed in seeds]
+    return [kept[key] for key in wanted]
+
+
+def _file(name: str, seed: int) -> str:
+    return f"{DEFAULT}.json" if name == DEFAULT else f"{name}-{seed}.json"
+
+
+def _kept(work: Path | None) -> dict[Key, MethodOutcome]:
+    """The outcomes that earlier runs left in `work`.
+
+    **Raises:** `UserError` when one was not written by this version.
+    """
+    kept = {}
+    for file in [*work.glob(f"{DEFAULT}.json"), *work.glob("*-[0-9]*.json")] if work else []:
+        try:
+            outcome = read_value(MethodOutcome, file)
+        except UserError:
+            fix = "remove it, or choose another folder"
+            raise UserError(file, "no outcome of this version", "one that it wrote", fix) from None
+        kept[outcome.method, outcome.seed] = outcome
+    return kept
+
+
+def _complete(kept: Collection[Key], names: Collection[str], seeds: int) -> list[str]:
+    """The methods in `kept` beside `names` of which all seeds are there; what is left out is told in the log."""
+    complete = []
+    for name in sorted({name for name, _ in kept} - {DEFAULT, *names}):
+        if all((name, seed) in kept for seed in range(seeds)):
+            complete.append(name)
+        else:
+            told = "%s was compared here with fewer than %d seeds: it is not in the table until `methods=` names it"
+            log.warning(told, name, seeds)
+    more = {seed for name, seed in kept if seed >= seeds and name in (*names, *complete)}
+    if more:
+        told = "what was compared here before with seeds from %d on is not in the table: `seeds=%d` has it too"
+        log.warning(told, seeds, max(more) + 1)
+    return complete

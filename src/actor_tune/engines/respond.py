@@ -1,0 +1,102 @@
+"""Answers of an engine to prompts, kept in a file as they come, so that a killed run goes on where it stopped."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import UserError
+from ..progress import progress_bar
+from ..prompts.prompt import Prompt
+from ..records.file import convert, parse, row_json
+from ..records.response import Response, ResponseRow, response_of, response_row
+from .engine import Engine
+
+log = logging.getLogger(__name__)
+
+SYNC_SECONDS = 5.0
+"""How often answers are forced to the disk. Until then they outlive this process, but not a power failure."""
+
+
+def respond(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    store: Path | None = None,
+    known: Sequence[Response] = (),
+) -> list[Response]:
+    """Greedy answers of at most `max_new_tokens` tokens, in the order of `prompts`; equal prompts are asked once.
+
+    **Arguments:**
+
+    - `store`: the jsonl file that each answer is added to as it comes; what it already has is not asked again. It may
+      have further columns, such as verdicts. None keeps answers in memory alone.
+    - `known`: answers that are there already, also to other prompts.
+
+    **Raises:** `UserError` when `store` has anything but answers to `prompts`; what the engine raises.
+    """
+    distinct = dict.fromkeys(prompts)
+    lines = _whole_lines(store) if store else b""
+    stored = {response.prompt: response for response in _read(store, lines)}
+    for prompt in stored.keys() - distinct.keys():
+        found = f"an answer to {prompt.text[:60]!r} ({prompt.kind}, {prompt.set}), which is not among the prompts"
+        raise UserError(store, found, "answers to the prompts given", "choose another `output_dir=`")
+    answered = {response.prompt: response for response in known if response.prompt in distinct} | stored
+    missing = [prompt for prompt in distinct if prompt not in answered]
+    if answered:
+        log.info("going on: %d of %d answers are there", len(answered), len(distinct))
+    with progress_bar(len(distinct), f"Answering {len(distinct)} prompts", done=len(answered)) as advance:
+        if missing:
+            with _added_to(store, len(lines)) as add:
+                for answer in engine(missing, max_new_tokens):
+                    response = Response(missing[answer.row], answer.text, answer.finished)
+                    add(response)
+                    answered[response.prompt] = response
+                    advance()
+    if len(answered) < len(distinct):
+        raise RuntimeError(f"the engine left {len(distinct) - len(answered)} prompts without an answer")
+    return [answered[prompt] for prompt in prompts]
+
+
+@contextmanager
+def _added_to(store: Path | None, keep: int) -> Iterator[Callable[[Response], None]]:
+    """Yield what adds an answer to `store` after its first `keep` bytes."""
+    if store is None:
+        yield lambda response: None
+        return
+    with store.open("ab") as stream:
+        stream.truncate(keep)
+        synced = time.monotonic()
+
+        def add(response: Response) -> None:
+            nonlocal synced
+            stream.write((json.dumps(row_json(response_row(response)), ensure_ascii=False) + "\n").encode())
+            stream.flush()
+            if time.monotonic() - synced > SYNC_SECONDS:
+                os.fsync(stream.fileno())
+                synced = time.monotonic()
+
+        yield add
+        os.fsync(stream.fileno())
+
+
+def _whole_lines(store: Path) -> bytes:
+    """The bytes of `store` without a last line that lacks its end, as a killed run may leave it."""
+    if not store.exists():
+        return b""
+    content = store.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _read(store: Path | None, lines: bytes) -> Iterator[Response]:
+    for number, line in enumerate(lines.splitlines(), start=1):
+        where = f"{store}, line {number}"
+        try:
+            row = convert(parse(line.decode(), where), ResponseRow, where)
+        except (UserError, UnicodeDecodeError):
+            fix = "remove the line, or choose another `output_dir=`"
+            raise UserError(where, "no answer of a run", "a line as a run writes it", fix) from None
+        yield response_of(row)

@@ -1,0 +1,275 @@
+"""Measure a model, and its baseline: answers, damage, verdicts, what they amount to."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..engines.engine import ANSWER_TOKENS, Subject
+from ..errors import UserError
+from ..judges.agreement import agreement, disagreements
+from ..judges.choose import DEFAULT, judge_by_name
+from ..judges.trained.judge import known_errors
+from ..judges.verdict import Judge, Verdict
+from ..prompts.prompt import fingerprint
+from ..records.estimate import Estimate
+from ..records.file import read, read_rows, write, write_rows
+from ..records.request import MeasureRequest, open_request
+from ..records.response import (
+    BASELINE_FILE,
+    DISAGREEMENTS_FILE,
+    RESPONSES_FILE,
+    Response,
+    ResponseRow,
+    response_of,
+    response_row,
+)
+from ..records.results import SCORES, Gate, LeakedPrompt, Results
+from ..storage.files import write_jsonl
+from ..storage.model_folder import model_folder
+from ..storage.versions import versions
+from .answers import Answers, answers_to, ask
+from .change import change
+from .damage import divergence
+from .gate import decide
+from .lm_eval import check_tasks, run_lm_eval
+from .metrics import measured
+from .questions import Questions
+
+
+@dataclass(frozen=True)
+class EarlierMeasurement:
+    """An earlier measurement, whose answers are not asked for again.
+
+    - `subject`: the model that was measured, to be asked for what its `responses` lack.
+    - `settings`: what they depend on.
+    """
+
+    folder: Path
+    subject: Subject
+    settings: Mapping[str, Any]
+    responses: list[Response]
+
+    @staticmethod
+    def is_in(folder: str | Path) -> bool:
+        """Whether `folder` has one, whole or not."""
+        return (Path(folder) / RESPONSES_FILE).is_file()
+
+    @classmethod
+    def read(cls, folder: str | Path, subject: Callable[[str], Subject]) -> "EarlierMeasurement":
+        """The measurement in `folder`.
+
+        **Arguments:**
+
+        - `subject`: gives the model of a name, to be asked in the same way as the model that is compared.
+
+        **Raises:** `UserError` when it did not end, or another version wrote it.
+        """
+        folder = Path(folder)
+        file = folder / Results.FILE
+        if not file.is_file():
+            fix = "run that measurement again, and it goes on"
+            raise UserError(f"`baseline={folder}`", "a measurement that did not end", file.name, fix)
+        try:
+            results = read(Results, folder)
+        except UserError:
+            expected = f"results of schema {Results.SCHEMA}"
+            raise UserError(file, "not written by this version", expected, "measure that model again") from None
+        responses = [response_of(row) for row in read_rows(ResponseRow, folder / RESPONSES_FILE)]
+        return cls(folder, subject(results.model), results.settings, responses)
+
+
+@dataclass(frozen=True, repr=False)
+class Measurement:
+    """A measurement of a model, and of its baseline if there was one.
+
+    - `results`: rates, scores, what changed, the gate.
+    - `responses`, `baseline`: every answer of both with its verdict.
+    - `disagreements`: answers that other judges put in another class than the first.
+    """
+
+    request: MeasureRequest
+    results: Results
+    responses: list[ResponseRow]
+    baseline: list[ResponseRow]
+    disagreements: list[dict[str, Any]]
+
+    @property
+    def gate(self) -> Gate | None:
+        """The safety gate's decision; None where no margin was given."""
+        return self.results.gate
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the model passed the gate; None where there was none."""
+        return self.gate.passed if self.gate else None
+
+    def score(self, name: str) -> Estimate | None:
+        """The score of this name (of `records.results.SCORES`) with its interval."""
+        return self.results.score(name)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `request.json`, `responses.jsonl`, `baseline.jsonl`, `disagreements.jsonl` and, last, `results.json`.
+
+        **Raises:** `UserError` when `folder` holds anything but the answers of this measurement.
+        """
+        folder = Path(folder)
+        open_request(folder, self.request)
+        write_rows(self.responses, folder / RESPONSES_FILE)
+        if self.results.baseline:
+            write_rows(self.baseline, folder / BASELINE_FILE)
+        if self.results.agreement:
+            write_jsonl(folder / DISAGREEMENTS_FILE, self.disagreements)
+        write(self.results, folder)
+
+    def __repr__(self) -> str:
+        scores = [f"{name} {score.value:.3f}" for name in SCORES if (score := self.score(name))]
+        return f"<measurement of {self.results.model}: {', '.join(scores) or 'no scores'}>"
+
+
+def measure(
+    model: Subject,
+    asked: Questions,
+    *,
+    baseline: Subject | Answers | EarlierMeasurement | None = None,
+    max_new_tokens: int = ANSWER_TOKENS,
+    judges: Mapping[str, Judge] | None = None,
+    text: str | None = None,
+    benchmarks: Sequence[str] = (),
+    device: str = "auto",
+    work: Path | None = None,
+    command: str = "",
+) -> Measurement:
+    """Answer what is `asked`, judge, count; with a baseline, which goes first, say what changed.
+
+    **Arguments:**
+
+    - `judges`: by name; the first decides, the others are compared with it. None: the default.
+    - `text`: what to measure perplexity on.
+    - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
+    - `work`: where answers are kept as they come, so that the same call goes on after a kill; None: in memory alone.
+    - `command`: as it was typed, for the record.
+
+    **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
+    asked in another way, has another vocabulary, or lacks answers and has changed.
+    """
+    if asked.margin is not None and baseline is None:
+        raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
+    other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
+    request = MeasureRequest(
+        model=model.name,
+        baseline=other.name if other else None,
+        engine=model.engine,
+        base_url=model.base_url,
+        dtype=model.dtype,
+        quantization=model.quantization,
+        system_prompt=asked.system_prompt,
+        limit=asked.limit,
+        max_safety_drop=asked.margin,
+        max_new_tokens=max_new_tokens,
+        prompts_sha256=fingerprint(asked.prompts),
+    )
+    folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
+    if work:
+        open_request(work, request)
+    before = None if baseline is None else _before(baseline, asked, request, text, work and work / BASELINE_FILE)
+    reference = before.compared if before and before.logprobs else ()
+    store = work and work / RESPONSES_FILE
+    after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
+    found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
+    figures = {name: run_lm_eval(folder, benchmarks, None, device) for name, folder in folders.items()}
+    return replace(found, results=replace(found.results, command=command, benchmarks=figures))
+
+
+def _folders(subjects: Sequence[Subject], benchmarks: Sequence[str]) -> dict[str, Path]:
+    """Where lm-eval finds the models, by name; with all that can be wrong with `benchmarks`, before any is run."""
+    check_tasks(benchmarks)
+    for subject in subjects:
+        if subject.in_memory:
+            where, found = f"`lm_eval={','.join(benchmarks)}`", f"{subject.name}, in memory, where it may be changed"
+            raise UserError(
+                where, found, "a folder or Hub id, which lm-eval loads itself", "save it, and name the folder"
+            )
+    return {subject.name: model_folder(subject.name) for subject in subjects}
+
+
+def _before(
+    baseline: Subject | Answers | EarlierMeasurement,
+    asked: Questions,
+    request: MeasureRequest,
+    text: str | None,
+    store: Path | None,
+) -> Answers:
+    """The baseline's answers; in a function of its own, because two opened models need not fit into memory."""
+    if isinstance(baseline, Answers):
+        settings = vars(baseline.subject) | {"max_new_tokens": baseline.max_new_tokens}
+        _check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
+        return answers_to(asked.prompts, baseline, text, store)
+    known: list[Response] = []
+    if isinstance(baseline, EarlierMeasurement):
+        fix = "name the model instead of the folder"
+        _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
+        known, baseline = baseline.responses, baseline.subject
+    opened = baseline.open()
+    return ask(baseline, opened, asked.prompts, request.max_new_tokens, store=store, known=known, text=text)
+
+
+def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest, fix: str) -> None:
+    """Stop where earlier answers were asked for in another way."""
+    for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization"):
+        if earlier.get(name) != (wanted := getattr(request, name)):
+            raise UserError(where, f"answers with {name} {earlier.get(name)}", str(wanted), fix)
+
+
+def _judged(
+    request: MeasureRequest, asked: Questions, before: Answers | None, after: Answers, judges: Mapping[str, Judge]
+) -> Measurement:
+    verdicts = {name: judge([response.exchange for response in after]) for name, judge in judges.items()}
+    (first, new), *others = verdicts.items()
+    errors = known_errors() if first == DEFAULT else None
+    now = measured(after.model, after, new, errors)
+    old: list[Verdict] = []
+    earlier = changed = gate = moved = None
+    if before:
+        old = judges[first]([response.exchange for response in before])
+        earlier = measured(before.model, before, old, errors)
+        changed = change(asked.prompts, old, new)
+        gate = None if asked.margin is None else decide(asked.prompts, old, new, asked.margin)
+        if before.logprobs and after.logprobs:
+            moved = divergence(before.logprobs, after.logprobs)
+    damage = {
+        "kl_harmless_tokens": moved.tokens if moved else None,
+        "perplexity": after.perplexity,
+        "perplexity_baseline": before.perplexity if before else None,
+    }
+    results = Results(
+        **vars(now) | {"damage": {name: value for name, value in damage.items() if value is not None} | now.damage},
+        judge=first,
+        engine=request.engine,
+        versions=versions(),
+        settings=asdict(request),
+        agreement=[agreement(first, new, other, theirs) for other, theirs in others],
+        kl_harmless=moved.first_token if moved else None,
+        leaked=[
+            LeakedPrompt(leak.prompt.text, leak.prompt.set, leak.like.text, round(leak.similarity, 3))
+            for leak in asked.leaks
+        ],
+        baseline=earlier,
+        comparison=changed,
+        gate=gate,
+    )
+    rows = [
+        {
+            "prompt": item.exchange.prompt,
+            "response": item.exchange.answer,
+            first: asdict(item.verdict_a),
+            other: asdict(item.verdict_b),
+        }
+        for other, theirs in others
+        for item in disagreements([response.exchange for response in after], new, theirs)
+    ]
+    return Measurement(request, results, _rows(after, new), _rows(before or [], old), rows)
+
+
+def _rows(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> list[ResponseRow]:
+    return [response_row(response, verdict) for response, verdict in zip(responses, verdicts, strict=True)]

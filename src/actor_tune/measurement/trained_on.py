@@ -1,0 +1,32 @@
+"""What a model was trained on, as far as is known."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from ..prompts.presets import read_source
+from ..prompts.prompt import Prompt
+from ..records.file import read_value
+from ..records.run import POSITIONS_FILE, Position, Run
+
+
+def trained_prompts(model: str, sources: Sequence[str]) -> list[Prompt]:
+    """The prompts that `model` was trained on, as far as is known.
+
+    **Arguments:**
+
+    - `sources`: run folders and files of prompts. The run that `model` lies in is known without.
+
+    **Raises:** `UserError` when a source is neither.
+    """
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    own = Path(model).resolve().parent
+    if (own / POSITIONS_FILE).is_file() and (own / Run.FILE).is_file():
+        folders.append(own)
+    files = [source for source in sources if not Path(source).is_dir()]
+    prompts = [prompt for file in files for prompt in read_source(file, "trained_on")]
+    for folder in folders:
+        if not (folder / POSITIONS_FILE).is_file():
+            raise UserError(f"`trained_on={folder}`", f"no {POSITIONS_FILE}", "the folder of a fit", "name a file")
+        prompts += [position.asked for position in read_value(list[Position], folder / POSITIONS_FILE)]
+    return prompts

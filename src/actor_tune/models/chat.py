@@ -1,0 +1,110 @@
+"""From prompts to token batches, by the model's own chat template.
+
+Left padding throughout, so that the last position of every row is the last token of the template with its generation
+prompt: the position that the paper reads activations at (section 3.1).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import UserError
+from ..prompts.prompt import Prompt
+
+TokenIds = list[int]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some prompts as one left-padded batch.
+
+    - `rows`: index of each row's prompt in the list that was batched.
+    - `opening`: tokens with which all prompts begin and which were run apart; 0 where none were.
+    - `input_ids`, `position_ids`: (prompt, token) int64, of the tokens after the opening; positions count real tokens.
+    - `attention_mask`: (prompt, opening + token) int64.
+    """
+
+    rows: list[int]
+    opening: int
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    position_ids: torch.Tensor
+
+    def lines(self, lines: list[int]) -> "Batch":
+        """Some of these prompts, with the padding they have here."""
+        rows = [self.rows[line] for line in lines]
+        return Batch(rows, self.opening, self.input_ids[lines], self.attention_mask[lines], self.position_ids[lines])
+
+    def last(self) -> "Batch":
+        """The last token of each prompt, to be run after all others."""
+        return Batch(self.rows, 0, self.input_ids[:, -1:], self.attention_mask, self.position_ids[:, -1:])
+
+    def repeat(self, times: int) -> "Batch":
+        """All prompts, `times` times."""
+        ids, mask, positions = (
+            tensor.repeat(times, 1) for tensor in (self.input_ids, self.attention_mask, self.position_ids)
+        )
+        return Batch(self.rows * times, self.opening, ids, mask, positions)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenIds]:
+    """Token ids of each prompt in the chat template, generation prompt included.
+
+    **Raises:** `UserError` when the tokenizer has no chat template.
+    """
+    check_template(tokenizer, tokenizer.name_or_path)
+    try:
+        texts = [
+            tokenizer.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True)
+            for prompt in prompts
+        ]
+    except TemplateError as error:  # Some templates refuse system prompts, or roles that do not alternate.
+        fix = "give conversations that this model's template takes"
+        raise UserError(tokenizer.name_or_path, f"the chat template says: {error}", "no complaint", fix) from None
+    # The template writes the special tokens itself: adding them again would give a second beginning of sequence.
+    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+
+def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """See that the tokenizer of the model `name` has a chat template.
+
+    **Raises:** `UserError` when it has none.
+    """
+    if not tokenizer.chat_template:
+        fix = "choose a chat model, or add chat_template.jinja to its folder"
+        raise UserError(name, "the tokenizer has no chat template", "a chat model", fix)
+
+
+def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: torch.device, opening: int = 0) -> Batch:
+    """Left-pad the prompts `rows` of `token_ids`, without their first `opening` tokens, to one length."""
+    width = max(len(token_ids[row]) for row in rows) - opening
+    input_ids = torch.full((len(rows), width), pad_id, dtype=torch.int64)
+    attention_mask = torch.zeros(len(rows), opening + width, dtype=torch.int64)
+    attention_mask[:, :opening] = 1
+    for line, row in enumerate(rows):
+        real = len(token_ids[row]) - opening
+        input_ids[line, width - real :] = torch.tensor(token_ids[row][opening:])
+        attention_mask[line, opening + width - real :] = 1
+    position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, opening:]
+    return Batch(rows, opening, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
+
+
+def rows_by_length(
+    token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int | None = None
+) -> Iterator[list[int]]:
+    """Groups of at most `batch_size` indices, longest first: little padding, and out of memory shows at once.
+
+    **Arguments:**
+
+    - `batch_tokens`: tokens, padding included, that a group of more than one may have; None: any number.
+    """
+    order = sorted(range(len(token_ids)), key=lambda row: -len(token_ids[row]))
+    while order:
+        size = batch_size
+        if batch_tokens is not None:
+            size = max(1, min(batch_size, batch_tokens // len(token_ids[order[0]])))
+        yield order[:size]
+        order = order[size:]

@@ -1,0 +1,174 @@
+"""The checkpoint of a model: how a block is stored in it, and a whole one with a changed block put in (`model/`).
+
+Weight files are read and written by their headers alone: no tensor but those of the changed block is ever in memory.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors.torch import save_file
+
+from ..errors import UserError
+from ..storage.files import building, clone_or_copy, link_or_copy, replacing
+from ..storage.model_folder import weight_files
+from .model import ChatModel, block_name
+from .state import State
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+"""Files with weights, in any format; those that transformers does not load would not have the change: left out."""
+
+FLOAT_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
+"""By their names in safetensors. Others (float8, integers) are quantised and cannot be trained as they are."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as the header of its weight file describes it.
+
+    - `dtype`: by its name in safetensors; `shape`: axes in order.
+    - `start`: position of its first byte in the file; `size`: in bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file by name. The library has no call that gives their positions."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors[name] = StoredTensor(entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
+    return tensors
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The weight files that transformers loads, sorted: `model.safetensors`, else those that the index names."""
+    files = weight_files(folder)
+    single = [file for file in files if file.name == SINGLE_FILE]
+    index = folder / INDEX_FILE
+    if single or not index.is_file():
+        return single or files
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [file for file in files if file.name in named]
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the checkpoint in `folder`, by name."""
+    return {name: tensor for file in loaded_files(folder) for name, tensor in read_header(file).items()}
+
+
+def block_names(chat_model: ChatModel, layer: int) -> dict[str, str]:
+    """Names of the parameters of block `layer` within the block -> their names in the checkpoint."""
+    prefix = block_name(chat_model, layer)
+    return {name: f"{prefix}.{name}" for name, _ in chat_model.blocks[layer].named_parameters()}
+
+
+def stored_dtype_of_block(chat_model: ChatModel, layer: int) -> dict[str, torch.dtype]:
+    """The dtype of each parameter of block `layer`, by its name within the block, as it is stored, whatever it is
+    computed in; of a model in memory alone, as it is there.
+
+    **Raises:** `UserError` where the block could not be written back: a parameter is not in the weight files under its
+    name and shape, as with experts that transformers fuses when it loads them, or is quantised there.
+    """
+    names = block_names(chat_model, layer)
+    parameters = dict(chat_model.blocks[layer].named_parameters())
+    if chat_model.folder is None:
+        for name, parameter in parameters.items():
+            if parameter.dtype not in FLOAT_DTYPES.values():
+                found, fix = f"{names[name]} is {parameter.dtype}", "wrap the model as it is before it is quantised"
+                raise UserError(chat_model.name, found, "floating-point weights", fix)
+        return {name: parameter.dtype for name, parameter in parameters.items()}
+    stored, dtypes = stored_tensors(chat_model.folder), {}
+    for name, parameter in parameters.items():
+        there = stored.get(names[name])
+        if there is None or there.shape != tuple(parameter.shape) or there.dtype not in FLOAT_DTYPES:
+            entry = f"{there.dtype} {list(there.shape)}" if there else "missing"
+            found = f"{names[name]} is {list(parameter.shape)} in memory and {entry} in the weight files"
+            expected = f"the same shape in both, stored as {', '.join(FLOAT_DTYPES)}"
+            raise UserError(chat_model.name, found, expected, "choose another block, or report this architecture")
+        dtypes[name] = FLOAT_DTYPES[there.dtype]
+    return dtypes
+
+
+def checkpoint_names(chat_model: ChatModel, layer: int, state: State) -> State:
+    """`state` of block `layer` under the names that its tensors have in the checkpoint (parameters only).
+
+    **Raises:** `ValueError` when a tensor is not in the dtype that it is stored in. Rounding it here would be too late:
+    the strength was chosen for other numbers.
+    """
+    names = block_names(chat_model, layer)
+    for name, dtype in stored_dtype_of_block(chat_model, layer).items():
+        if state[name].dtype != dtype:
+            raise ValueError(f"{names[name]} is {state[name].dtype}, but {dtype} in the weight files")
+    return {full: state[name] for name, full in names.items()}
+
+
+def save_tensors(path: Path, tensors: State, metadata: dict[str, str]) -> None:
+    """Write a safetensors file whose bytes follow from what is in it: the library alone shuffles the metadata."""
+    with replacing(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
+        with temporary.open("r+b") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length)) | {"__metadata__": metadata}
+            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+            if len(text) > length:
+                raise ValueError("the header does not fit in its place")
+            stream.seek(8)
+            stream.write(text)
+
+
+def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
+    """Write the base checkpoint into `folder` with `tensors` in the place of those of the same names.
+
+    Weight files without a changed tensor are linked or copied, all other files (config, tokenizer, chat template)
+    copied, byte for byte. A file with changed tensors is copied, and only their bytes are replaced: no file of the
+    result has an old tensor, so it does not matter in which order a loader reads them, or whether it reads the index.
+
+    **Raises:** `KeyError` when the base has no tensor of a name, `ValueError` when it has another dtype or shape there.
+    """
+    headers = {file: read_header(file) for file in loaded_files(base_folder)}
+    missing = tensors.keys() - set().union(*headers.values())
+    if missing:
+        raise KeyError(f"the checkpoint {base_folder} has no tensors named {', '.join(sorted(missing))}")
+    with building(folder) as unfinished:
+        for file, stored in headers.items():
+            changed = [name for name in tensors if name in stored]
+            if not changed:
+                link_or_copy(file, unfinished / file.name)
+                continue
+            clone_or_copy(file, unfinished / file.name)
+            with (unfinished / file.name).open("r+b") as stream:
+                for name in changed:
+                    _overwrite(stream, name, stored[name], tensors[name])
+        unread = _unread_indexes(base_folder, set(headers))
+        for file in sorted(base_folder.iterdir()):
+            if file.is_file() and file.suffix not in WEIGHT_SUFFIXES and file not in unread:
+                shutil.copyfile(file, unfinished / file.name)
+
+
+def _overwrite(stream: BinaryIO, name: str, stored: StoredTensor, tensor: torch.Tensor) -> None:
+    here = (tensor.dtype, tuple(tensor.shape))
+    if here != (FLOAT_DTYPES.get(stored.dtype), stored.shape):
+        raise ValueError(f"{name} is {here}, but {(stored.dtype, stored.shape)} in the weight files")
+    stream.seek(stored.start)
+    stream.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _unread_indexes(folder: Path, loaded: set[Path]) -> set[Path]:
+    """Indexes of weight files that are left out: other formats, or shards beside a single file."""
+    read = set() if folder / SINGLE_FILE in loaded else {folder / INDEX_FILE}
+    return set(folder.glob("*.index.json")) - read

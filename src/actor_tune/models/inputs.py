@@ -1,0 +1,234 @@
+"""What a block receives from those below it, computed once.
+
+Blocks below the trained one never change, so training, strengths and the scan go on from kept inputs. Where weights are
+on disk, all prompts go through one block before the next is fetched.
+"""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import psutil
+import torch
+
+from ..errors import UserError
+from .activations import forward, opening_pass, run_block, start_at, stop_before
+from .batches import run_batches
+from .chat import Batch, TokenIds, pad, rows_by_length
+from .keys import Keys, KeyValue, common_opening
+from .machine import give_back
+from .model import ChatModel
+from .placement import device_of, held, is_elsewhere
+
+log = logging.getLogger(__name__)
+
+PREFIX_BATCH = 32
+PREFIX_TOKENS = 8192
+"""Prompts, and tokens with padding, that are run at a time."""
+
+KEPT_SHARE = 0.25
+"""Share of the free memory of a device, or of RAM, that kept inputs may take; larger ones go to RAM, or to a file."""
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What block `layer` receives for some prompts, from blocks that never change.
+
+    - `token_ids`: one list a prompt, chat template included.
+    - `opening`: tokens with which all prompts begin and which are kept once.
+    - `opening_hidden`: (opening, d_model); `hidden`: (token, d_model), the tokens after the opening of all prompts in a
+      row, that of prompt i from `starts[i]` on; in the dtype of the model, on its device, in RAM, or in a file.
+    """
+
+    layer: int
+    token_ids: list[TokenIds]
+    opening: int
+    opening_hidden: torch.Tensor
+    hidden: torch.Tensor
+    starts: list[int]
+
+    def places(self, row: int) -> range:
+        """Where in `hidden` the tokens of prompt `row` are."""
+        return range(self.starts[row], self.starts[row] + len(self.token_ids[row]) - self.opening)
+
+    def take(self, places: list[int], device: torch.device) -> torch.Tensor:
+        """(place, d_model) of `hidden`, on `device`."""
+        return self.hidden[torch.tensor(places, device=self.hidden.device)].to(device)
+
+    def batch(self, rows: list[int], chat_model: ChatModel) -> tuple[Batch, torch.Tensor]:
+        """The prompts `rows`, left-padded, without the opening: tokens, and hidden state (prompt, token, d_model)."""
+        batch = pad(self.token_ids, rows, chat_model.pad_id, chat_model.device, self.opening)
+        width = batch.input_ids.shape[1]
+        places = [self.places(row) for row in rows]
+        # The padding repeats the first token: finite, and masked.
+        index = [place for real in places for place in [real[0]] * (width - len(real)) + list(real)]
+        hidden = self.take(index, device_of(chat_model.blocks[min(self.layer, len(chat_model.blocks) - 1)]))
+        return batch, hidden.unflatten(0, (len(rows), width))
+
+    def whole(self, row: int) -> torch.Tensor:
+        """(token, d_model) of prompt `row`, opening included."""
+        real = self.places(row)
+        return torch.cat([self.opening_hidden, self.hidden[real.start : real.stop].to(self.opening_hidden.device)])
+
+    def put(self, rows: list[int], hidden: torch.Tensor) -> None:
+        """Replace what is kept of `rows` by the left-padded `hidden` (prompt, token, d_model)."""
+        for line, row in enumerate(rows):
+            real = self.places(row)
+            self.hidden[real.start : real.stop] = hidden[line, hidden.shape[1] - len(real) :]
+
+    def select(self, rows: Sequence[int]) -> "BlockInputs":
+        """The prompts `rows` alone; the tensors are shared."""
+        return replace(self, token_ids=[self.token_ids[row] for row in rows], starts=[self.starts[row] for row in rows])
+
+    def groups(self) -> list[list[int]]:
+        """All rows in batches of like length."""
+        return list(rows_by_length(self.token_ids, PREFIX_BATCH, PREFIX_TOKENS))
+
+
+@torch.no_grad()
+def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds]) -> BlockInputs:
+    """Run blocks 0..layer-1 once over all prompts and keep what block `layer` receives.
+
+    Where weights are on disk, all prompts go through one block before the next is fetched.
+
+    **Raises:** `UserError` when something that is not a finite number comes out of them.
+    """
+    opening = common_opening(chat_model.model, token_ids)
+    if opening and not opening_is_exact(chat_model, token_ids, opening):
+        log.info("the opening of %d tokens that all prompts share cannot be run apart here", opening)
+        opening = 0
+    streamed = any(is_elsewhere(block) for block in chat_model.blocks[:layer])
+    with held(chat_model.model.get_input_embeddings()):
+        inputs = _run_to(chat_model, 0 if streamed else layer, list(token_ids), opening)
+        if streamed:
+            inputs = advance(chat_model, inputs, layer)
+    give_back()
+    if not inputs.hidden.isfinite().all():
+        found = f"block {layer} receives NaN or infinity"
+        raise UserError(chat_model.name, found, "finite activations", "try `dtype=float32`, or download it again")
+    return inputs
+
+
+def _run_to(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], opening: int) -> BlockInputs:
+    """What block `layer` receives, the blocks below run batch by batch."""
+    block = chat_model.blocks[layer]
+    seen: dict[int, KeyValue] = {}
+    keys = Keys(opening, seen) if opening else None
+    kept: list[torch.Tensor] = []
+    if opening:
+        with opening_pass(), stop_before(block) as received:
+            forward(chat_model, _opening_batch(chat_model, token_ids, opening), Keys(seen=seen))
+        kept.append(received[0].hidden[0])
+    lengths = [len(ids) - opening for ids in token_ids]
+    starts = [0, *accumulate(lengths)][:-1]
+    kept_inputs: list[BlockInputs] = []
+
+    def run(rows: list[int]) -> None:
+        batch = pad(token_ids, rows, chat_model.pad_id, chat_model.device, opening)
+        with stop_before(block) as received:
+            forward(chat_model, batch, keys)
+        hidden = received[0].hidden
+        if not kept_inputs:
+            room = storage(sum(lengths), hidden)
+            kept_inputs.append(BlockInputs(layer, token_ids, opening, kept[0] if kept else hidden[0, :0], room, starts))
+        kept_inputs[0].put(rows, hidden)
+
+    groups = rows_by_length(token_ids, PREFIX_BATCH, PREFIX_TOKENS)
+    run_batches(groups, run, f"Running blocks 0 to {layer - 1} once" if layer else "Embedding prompts")
+    return kept_inputs[0]
+
+
+def _opening_batch(chat_model: ChatModel, token_ids: Sequence[TokenIds], opening: int) -> Batch:
+    return pad([token_ids[0][:opening]], [0], chat_model.pad_id, chat_model.device)
+
+
+@torch.no_grad()
+def advance(chat_model: ChatModel, inputs: BlockInputs, layer: int) -> BlockInputs:
+    """What block `layer` receives, from `inputs` of a block below it, whose place in memory the result takes.
+
+    All prompts go through one block before the next. The number of blocks as `layer`: what the last one returns.
+    """
+    for index in range(inputs.layer, layer):
+        with held(chat_model.blocks[index]):
+            inputs = _through_block(chat_model, inputs)
+    return inputs
+
+
+def _through_block(chat_model: ChatModel, inputs: BlockInputs) -> BlockInputs:
+    opening_hidden, keys = run_opening(chat_model, inputs, inputs.layer, inputs.opening_hidden)
+
+    def run(rows: list[int]) -> None:
+        batch, hidden = inputs.batch(rows, chat_model)
+        inputs.put(rows, run_block(chat_model, inputs.layer, batch, hidden, keys))
+
+    run_batches(inputs.groups(), run, f"All prompts through block {inputs.layer}")
+    return replace(inputs, layer=inputs.layer + 1, opening_hidden=opening_hidden)
+
+
+def run_opening(
+    chat_model: ChatModel, inputs: BlockInputs, layer: int, hidden: torch.Tensor
+) -> tuple[torch.Tensor, Keys | None]:
+    """The opening through block `layer`: what comes out for `hidden`, both (opening, d_model), and its keys there."""
+    if not inputs.opening:
+        return hidden, None
+    seen: dict[int, KeyValue] = {}
+    batch = _opening_batch(chat_model, inputs.token_ids, inputs.opening)
+    with opening_pass():
+        out = run_block(chat_model, layer, batch, hidden[None], Keys(seen=seen))
+    return out[0], Keys(inputs.opening, seen)
+
+
+@torch.no_grad()
+def opening_keys(chat_model: ChatModel, inputs: BlockInputs) -> Keys | None:
+    """Keys of the opening in blocks `inputs.layer` and above, with their weights as they are now."""
+    if not inputs.opening:
+        return None
+    seen: dict[int, KeyValue] = {}
+    with opening_pass(), start_at(chat_model, inputs.layer, inputs.opening_hidden[None]):
+        forward(chat_model, _opening_batch(chat_model, inputs.token_ids, inputs.opening), Keys(seen=seen))
+    return Keys(inputs.opening, seen)
+
+
+@torch.no_grad()
+def last_activations(
+    chat_model: ChatModel, token_ids: Sequence[TokenIds], layers: Sequence[int]
+) -> dict[int, torch.Tensor]:
+    """What each of `layers` returns at the last token of each prompt: (prompt, d_model) float32, on the CPU."""
+    inputs = block_inputs(chat_model, 0, token_ids)
+    last = [inputs.places(row)[-1] for row in range(len(token_ids))]
+    activations = {}
+    for layer in sorted(layers):
+        inputs = advance(chat_model, inputs, layer + 1)
+        activations[layer] = inputs.take(last, torch.device("cpu")).float()
+    return activations
+
+
+def storage(tokens: int, like: torch.Tensor) -> torch.Tensor:
+    """An empty (token, d_model) tensor of the dtype of `like`: on its device, in RAM, or in a file that is deleted at
+    the end, whichever has room.
+    """
+    size, shape = tokens * like.shape[-1] * like.element_size(), (tokens, like.shape[-1])
+    if like.device.type == "cuda" and size < KEPT_SHARE * torch.cuda.mem_get_info(like.device)[0]:
+        return like.new_empty(shape)
+    if size < KEPT_SHARE * psutil.virtual_memory().available:
+        return torch.empty(shape, dtype=like.dtype)
+    log.info("activations of %.1f GiB are kept in a file", size / 2**30)
+    with tempfile.NamedTemporaryFile(prefix="actor-tune-") as file:  # mapped, it outlives its name
+        return torch.from_file(file.name, shared=True, size=tokens * like.shape[-1], dtype=like.dtype).view(shape)
+
+
+@torch.no_grad()
+def opening_is_exact(chat_model: ChatModel, token_ids: Sequence[TokenIds], opening: int) -> bool:
+    """Whether the shortest and the longest prompt leave the first blocks the same with the opening run apart."""
+    order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))
+    rows = [order[0], order[-1]]
+    layer = min(2, len(chat_model.blocks) - 1)
+    apart = _run_to(chat_model, layer, [token_ids[row] for row in rows], opening)
+    plain = _run_to(chat_model, layer, [token_ids[row] for row in rows], 0)
+    tolerance = 1e-4 if apart.hidden.dtype == torch.float32 else 0.05
+    return all(
+        float((apart.whole(row)[-1] - plain.whole(row)[-1]).norm()) <= tolerance * float(plain.whole(row)[-1].norm())
+        for row in range(2)
+    )

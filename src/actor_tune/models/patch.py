@@ -1,0 +1,186 @@
+"""A trained block by itself: as a file (`patch.safetensors`), put into its model, and taken out again."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ..errors import UserError
+from ..storage.files import building
+from ..storage.model_folder import weight_files, weights_hash
+from .checkpoint import block_names, save_merged, save_tensors
+from .model import ChatModel
+from .placement import is_elsewhere
+from .state import State, weights_in_memory
+
+FORMAT = "actor-tune patch 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """One trained block, for the model that it was trained in and no other.
+
+    ```python
+    fit.patch.save("patch.safetensors")
+    patch = at.Patch.load("patch.safetensors")
+    with patch.applied(model):
+        at.answer(model, prompts)
+    patch.apply(model)
+    patch.revert(model)
+    ```
+
+    - `layer`: the block; `tensors`: its parameters under their names in the checkpoint, in the dtype that is stored.
+    - `base`: that model's name, and `base_sha256` its hash (`base_hash`).
+    - `safety`: what was found about it, in a sentence, as a patch has no model card.
+    """
+
+    layer: int
+    tensors: State
+    base: str
+    base_sha256: str
+    safety: str
+
+    def save(self, path: str | Path) -> None:
+        """Write it to `path`, bound to its base by name and hash in the metadata."""
+        metadata = {"format": FORMAT, "layer": str(self.layer), "base_model": self.base}
+        metadata |= {"base_sha256": self.base_sha256, "safety": self.safety}
+        save_tensors(Path(path), self.tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Patch":
+        """Read what `save` wrote.
+
+        **Raises:** `UserError` when there is no such file, or it is no patch.
+        """
+        try:
+            with safe_open(path, framework="pt") as reader:
+                about = reader.metadata() or {}
+                tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no mapping
+            if about.get("format") != FORMAT:
+                raise ValueError("another safetensors file")
+            return cls(int(about["layer"]), tensors, about["base_model"], about["base_sha256"], about["safety"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            found = f"no patch that can be read ({str(error).splitlines()[0]})"
+            raise UserError(path, found, FORMAT, "name the patch.safetensors of a fit") from None
+
+    def apply(self, chat_model: ChatModel) -> None:
+        """Put the block into `chat_model`, in the dtype that it is computed in.
+
+        **Raises:** `UserError` when it is not the patch's model, its weights are on disk, or a patch is applied to it.
+        """
+        parameters = self._parameters(chat_model)
+        self._check_base(chat_model)
+        _APPLIED[chat_model.model] = _Applied(
+            self, {name: value.detach().clone() for name, value in parameters.items()}
+        )
+        _put(parameters, self.tensors)
+
+    def revert(self, chat_model: ChatModel) -> None:
+        """Put the block as it was back into `chat_model`, bit for bit.
+
+        **Raises:** `UserError` when this patch is not applied to it.
+        """
+        applied = _APPLIED.get(chat_model.model)
+        if applied is None or not applied.patch._equals(self):
+            found = "another patch is applied" if applied else "no patch is applied"
+            raise UserError(chat_model.name, found, f"this one, of block {self.layer}", "apply it first")
+        _put(self._parameters(chat_model), applied.before)
+        del _APPLIED[chat_model.model]
+
+    @contextmanager
+    def applied(self, chat_model: ChatModel) -> Iterator[None]:
+        """Within it, the block is in `chat_model`; afterwards the model is as it was.
+
+        **Raises:** `UserError` as `apply`.
+        """
+        self.apply(chat_model)
+        try:
+            yield
+        finally:
+            self.revert(chat_model)
+
+    def save_merged(self, chat_model: ChatModel, folder: Path) -> None:
+        """Write the whole of `chat_model` with the block in it into the new `folder`.
+
+        **Raises:** `UserError` as `apply`; `FileExistsError` when `folder` exists.
+        """
+        if chat_model.folder is not None:
+            self._check_base(chat_model)
+            save_merged(chat_model.folder, self.tensors, folder)
+            return
+        with self.applied(chat_model), building(folder) as unfinished:
+            chat_model.model.save_pretrained(unfinished)
+            chat_model.tokenizer.save_pretrained(unfinished)
+
+    def _parameters(self, chat_model: ChatModel) -> dict[str, nn.Parameter]:
+        """The parameters of the block in `chat_model` by their names in the checkpoint."""
+        if not self.layer < len(chat_model.blocks):
+            found = f"{len(chat_model.blocks)} blocks, and the patch is one of block {self.layer}"
+            raise UserError(chat_model.name, found, f"the model {self.base}", "load the model of the patch")
+        block = chat_model.blocks[self.layer]
+        if is_elsewhere(block):
+            fix = "load the model without `offload=stream`, on one device"
+            raise UserError(chat_model.name, f"the weights of block {self.layer} are on disk", "in memory", fix)
+        names = block_names(chat_model, self.layer)
+        parameters = {names[name]: parameter for name, parameter in block.named_parameters()}
+        for name in sorted({*parameters, *self.tensors}):
+            here, there = (
+                list(tensors[name].shape) if name in tensors else "missing" for tensors in (parameters, self.tensors)
+            )
+            if here != there:
+                found = f"{name} is {here} in the model and {there} in the patch"
+                raise UserError(chat_model.name, found, "the same block", "load the model of the patch, not quantised")
+        return parameters
+
+    def _check_base(self, chat_model: ChatModel) -> None:
+        if base_hash(chat_model) != self.base_sha256:
+            found = f"other weights than those of {self.base} that the patch was trained in"
+            raise UserError(
+                chat_model.name, found, f"SHA-256 {self.base_sha256[:12]}...", "load the model of the patch"
+            )
+
+    def _equals(self, other: "Patch") -> bool:
+        same = self.layer == other.layer and self.tensors.keys() == other.tensors.keys()
+        return same and all(torch.equal(tensor, other.tensors[name]) for name, tensor in self.tensors.items())
+
+
+@dataclass(frozen=True)
+class _Applied:
+    patch: Patch
+    before: State
+
+
+_APPLIED: WeakKeyDictionary[nn.Module, _Applied] = WeakKeyDictionary()
+"""Models with a patch in them, one each."""
+
+
+@torch.no_grad()
+def _put(parameters: dict[str, nn.Parameter], values: State) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
+
+
+def base_hash(chat_model: ChatModel) -> str:
+    """What a patch is bound to, SHA-256 (hex): the weight files, or of a model in memory alone its weights there.
+
+    **Raises:** `UserError` when a patch is applied to it, so that it is not the model that it was.
+    """
+    if chat_model.model in _APPLIED:
+        found = f"a patch of block {_APPLIED[chat_model.model].patch.layer} is applied"
+        raise UserError(chat_model.name, found, "the model as it was", "revert that patch first")
+    if chat_model.folder is None:
+        return weights_in_memory(chat_model)
+    stats = [(file.name, file.stat()) for file in weight_files(chat_model.folder)]
+    return _files_hash(chat_model.folder, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
+
+
+@lru_cache
+def _files_hash(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> str:
+    """Read once, as long as no file changes."""
+    return weights_hash(folder)

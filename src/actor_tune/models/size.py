@@ -1,0 +1,91 @@
+"""How large a model is, from its `config.json` alone.
+
+Parameters are counted on an empty model on the device "meta", which is what transformers makes before it reads weights,
+so no family has a formula of its own.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from ..errors import UserError
+from .load import empty_model, stored_dtype
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What a model's structure says.
+
+    - `blocks`, `linear`: parameters of each block, and how many of them are in linear layers, which quantization packs.
+    - `other_parameters`: embeddings, head and norms; a head tied to the embeddings is counted once.
+    - `largest_other`: parameters of the largest tensor among them.
+    - `kv_values_per_token`: keys and values kept for one token, all blocks together.
+    - `stored_bytes`: bytes a parameter on disk, by the dtype that the config names.
+    """
+
+    blocks: tuple[int, ...]
+    linear: tuple[int, ...]
+    other_parameters: int
+    largest_other: int
+    d_model: int
+    vocabulary: int
+    kv_values_per_token: int
+    stored_bytes: int
+
+    def within(self, blocks: range) -> int:
+        """Parameters of `blocks`."""
+        return sum(self.blocks[index] for index in blocks)
+
+
+def model_size(folder: Path) -> ModelSize:
+    """Count the parameters of the model that `config.json` in `folder` describes. No other file is opened.
+
+    **Raises:** `UserError` when the config is missing or not of a causal language model with one list of blocks.
+    """
+    try:
+        stored = stored_dtype(AutoConfig.from_pretrained(folder))
+        model, blocks = empty_model(folder)
+    except (OSError, ValueError) as error:
+        found = f"a config that gives no model ({str(error).strip().splitlines()[0][:200]})"
+        raise UserError(folder, found, "a causal language model", "check the path, or download it again") from None
+    inside = {id(parameter) for parameter in blocks.parameters()}
+    outside = [parameter.numel() for parameter in model.parameters() if id(parameter) not in inside]
+    vocabulary, d_model = model.get_output_embeddings().weight.shape
+    return ModelSize(
+        blocks=tuple(_count(block.parameters()) for block in blocks),
+        linear=tuple(_count(m.weight for m in block.modules() if isinstance(m, nn.Linear)) for block in blocks),
+        other_parameters=sum(outside),
+        largest_other=max(outside),
+        d_model=d_model,
+        vocabulary=vocabulary,
+        kv_values_per_token=_kv_values(model, 2 * d_model * len(blocks)),
+        stored_bytes=stored.itemsize,
+    )
+
+
+def _count(parameters: Iterable[torch.Tensor]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+@torch.no_grad()
+def _kv_values(model: PreTrainedModel, most: int) -> int:
+    """Keys and values that the empty `model` keeps of a token; `most`, an upper bound, where it cannot be run."""
+    tokens = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+    try:
+        layers = model(input_ids=tokens, use_cache=True).past_key_values.layers
+        return sum(layer.keys.numel() + layer.values.numel() for layer in layers) // tokens.numel()
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:  # code that needs data; another kind of cache
+        log.info("the key/value cache is taken at its largest: the empty model does not run (%s)", error)
+        return most

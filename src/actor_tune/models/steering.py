@@ -1,0 +1,75 @@
+"""Steer a model while it runs: hooks that change what blocks return, and always let go.
+
+Prompts must be left-padded, as they are everywhere here and in `generate` of transformers, so that the last position of
+a forward pass is the last token of a prompt, or the token of its answer that was said last.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from .activations import hidden_of, in_opening_pass, with_hidden
+from .model import ChatModel
+
+
+@contextmanager
+def steer(
+    chat_model: ChatModel, shifts: Mapping[int, torch.Tensor], strength: float, sign: int | torch.Tensor = 1
+) -> Iterator[None]:
+    """Add strength * sign * shift to what blocks return, at the last position of every forward pass.
+
+    Differs from the papers where they steer "every position after the prompt": the last token of the prompt is steered
+    too, because the first token of the answer is read from it.
+
+    **Arguments:**
+
+    - `shifts`: block -> (d_model) float32.
+    - `sign`: of all prompts, or (prompt) one for each row of the batches that are run within.
+    """
+
+    def add(hidden: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        if in_opening_pass():
+            return hidden
+        signs = torch.as_tensor(sign, dtype=torch.float32).reshape(-1, 1)
+        moved = hidden.clone()
+        moved[:, -1] += (strength * signs * shift).to(hidden)
+        return moved
+
+    with _changing(chat_model, shifts, add):
+        yield
+
+
+@contextmanager
+def ablate(chat_model: ChatModel, directions: Mapping[int, torch.Tensor], strength: float) -> Iterator[None]:
+    """Take a direction out of what blocks return, at every position: a - strength (a . w) w; all of it at 1.
+
+    **Arguments:**
+
+    - `directions`: block -> (d_model) float32 of length 1.
+    """
+
+    def remove(hidden: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+        unit = direction.to(hidden)
+        return hidden - strength * (hidden @ unit).unsqueeze(-1) * unit
+
+    with _changing(chat_model, directions, remove):
+        yield
+
+
+@contextmanager
+def _changing(
+    chat_model: ChatModel,
+    vectors: Mapping[int, torch.Tensor],
+    change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> Iterator[None]:
+    """Pass what each block of `vectors` returns, (prompt, token, d_model), with its vector through `change`."""
+
+    def hook(vector: torch.Tensor) -> Callable[..., Any]:
+        return lambda _module, _arguments, output: with_hidden(output, change(hidden_of(output), vector))
+
+    with ExitStack() as undo:
+        for layer, vector in vectors.items():
+            undo.enter_context(chat_model.blocks[layer].register_forward_hook(hook(vector)))
+        yield

@@ -1,0 +1,127 @@
+"""Prompts: what they are, where they come from, how they are split. Knows nothing of models."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from ..errors import UserError
+
+Kind = Literal["harmful", "harmless", "pseudo_harmful"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[Role, ...] = get_args(Role)
+
+MINIMUM_PROMPTS = 8
+"""Of each kind, to learn from: below this neither a direction nor a validation part can be had."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One user query: its text, what answering it would mean (`kind`), and the collection it belongs to (`set`).
+
+    - `context`: what precedes the query: a system prompt, earlier turns; empty for a single turn.
+    """
+
+    text: str
+    kind: Kind
+    set: str
+    context: tuple[Message, ...] = ()
+
+    def messages(self) -> list[dict[str, str]]:
+        """The whole conversation as chat templates and servers take it: `context`, then the query."""
+        turns = [*self.context, Message("user", self.text)]
+        return [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+def prompt_json(prompt: Prompt) -> dict[str, Any]:
+    """A prompt as a row of a file that `load_prompts` reads; `messages` only where there is a context."""
+    row = {"prompt": prompt.text, "kind": prompt.kind, "set": prompt.set}
+    return row | {"messages": prompt.messages()} if prompt.context else row
+
+
+def prompt_of(row: Mapping[str, Any]) -> Prompt:
+    """The prompt of a row that `prompt_json` made."""
+    context = tuple(Message(turn["role"], turn["content"]) for turn in row.get("messages", [])[:-1])
+    return Prompt(row["prompt"], row["kind"], row["set"], context)
+
+
+def with_system_prompt(prompts: Iterable[Prompt], text: str) -> list[Prompt]:
+    """`prompts` with `text` as the system prompt of each that has none of its own."""
+    system = Message("system", text)
+    return [
+        prompt
+        if prompt.context and prompt.context[0].role == "system"
+        else replace(prompt, context=(system, *prompt.context))
+        for prompt in prompts
+    ]
+
+
+def require(prompts: Sequence[Prompt], minimum: int = MINIMUM_PROMPTS, kinds: Iterable[Kind] = KINDS) -> None:
+    """Stop unless there are at least `minimum` prompts of each of `kinds`.
+
+    **Raises:** `UserError` naming the kind with too few.
+    """
+    counts = Counter(prompt.kind for prompt in prompts)
+    for kind in kinds:
+        if counts[kind] < minimum:
+            fix = f"add some with `{kind}=FILE`"
+            raise UserError("prompts", f"{counts[kind]} of kind {kind}", f"at least {minimum}", fix)
+
+
+def of_kind(prompts: Iterable[Prompt], kind: Kind) -> list[Prompt]:
+    """Those of `kind`, in order."""
+    return [prompt for prompt in prompts if prompt.kind == kind]
+
+
+def rows_of_kind(prompts: Sequence[Prompt], kind: Kind) -> list[int]:
+    """Where in `prompts` those of `kind` are."""
+    return [row for row, prompt in enumerate(prompts) if prompt.kind == kind]
+
+
+def fingerprint(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 (hex) over texts, kinds and sets in order: two runs with the same value saw the same prompts."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        turns = [[turn.role, turn.content] for turn in prompt.context]
+        digest.update(json.dumps([prompt.text, prompt.kind, prompt.set, *turns]).encode())
+    return digest.hexdigest()
+
+
+def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts` without repetitions, so that none is both trained and validated on.
+
+    **Raises:** `UserError` when a text is given under two kinds.
+    """
+    kinds: dict[tuple[str, tuple[Message, ...]], Kind] = {}
+    kept = []
+    for prompt in prompts:
+        key = (prompt.text, prompt.context)
+        if key not in kinds:
+            kinds[key] = prompt.kind
+            kept.append(prompt)
+        elif kinds[key] != prompt.kind:
+            found = f"{prompt.text[:60]!r} is {kinds[key]} and {prompt.kind}"
+            raise UserError("prompts", found, "one kind for each prompt", "remove it from one of the files")
+    return kept
+
+
+def limit_per_set(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
+    """The first `limit` prompts of every set."""
+    seen: Counter[tuple[Kind, str]] = Counter()
+    kept = []
+    for prompt in prompts:
+        seen[prompt.kind, prompt.set] += 1
+        if seen[prompt.kind, prompt.set] <= limit:
+            kept.append(prompt)
+    return kept

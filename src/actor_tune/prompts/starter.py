@@ -1,0 +1,30 @@
+"""The prompts that ship with the package."""
+
+import csv
+import functools
+import importlib.resources
+import io
+from collections.abc import Sequence
+from typing import Literal, cast
+
+from .prompt import Kind, Prompt
+
+StarterPart = Literal["train", "held_out"]
+
+
+def starter_prompts(part: StarterPart) -> list[Prompt]:
+    """The prompts that ship with the package; `part` is "train" or "held_out". Twins stay in the same part."""
+    return list(_shipped(part))
+
+
+@functools.cache
+def _shipped(part: StarterPart) -> tuple[Prompt, ...]:
+    file = importlib.resources.files(__package__) / "data" / "prompts.csv"
+    rows = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+    return tuple(Prompt(row["prompt"], cast(Kind, row["kind"]), row["set"]) for row in rows if row["part"] == part)
+
+
+def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts`, and the starter prompts of the training part that are not among them."""
+    given = {prompt.text for prompt in prompts}
+    return [*prompts, *(prompt for prompt in starter_prompts("train") if prompt.text not in given)]

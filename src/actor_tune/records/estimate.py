@@ -1,0 +1,58 @@
+"""Numbers with their 95 % intervals, under the names that they are stored by."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Interval(Protocol):
+    """Anything with a value and the ends of its 95 % interval."""
+
+    @property
+    def value(self) -> float: ...  # noqa: D102
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95 % interval. Rates are fractions in 0..1."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A refusal rate without the judge's known errors, 0..1."""
+
+    rate: float
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The rate."""
+        return self.rate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """After minus before, -1..1."""
+
+    difference: float
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The difference."""
+        return self.difference
+
+
+def score(record: object, name: str) -> Estimate | None:
+    """The score `name` of a record that keeps its value under that name and its ends in `intervals`."""
+    value, ends = getattr(record, name), getattr(record, "intervals").get(name)  # noqa: B009
+    return None if value is None or ends is None else Estimate(value, *ends)

@@ -1,0 +1,74 @@
+"""What a folder of results was asked for, `request.json`: the same request goes on in it, another one is refused."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..storage.files import new_folder, write_json
+from ..storage.tables import read_text
+from .file import convert, json_of, parse
+from .results import Results
+
+FILE = "request.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureRequest:
+    """All that the answers of a measurement depend on.
+
+    - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`: how they are asked.
+    - `system_prompt`, `limit`, `max_safety_drop`: as in `measurement.questions`, and `prompts_sha256` what came of it.
+    """
+
+    model: str
+    baseline: str | None
+    engine: str
+    base_url: str | None
+    dtype: str
+    quantization: str
+    system_prompt: str | None
+    limit: int | None
+    max_safety_drop: float | None
+    max_new_tokens: int
+    prompts_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """All that the answers of a comparison depend on, but methods and seeds, which may be added.
+
+    - `answers_from`: the model whose answers fine-tuning learns; `train`: hash of the file learned from, or its name.
+    """
+
+    model: str
+    train_sha256: str
+    evaluation_sha256: str
+    starter: bool
+    max_new_tokens: int
+    dtype: str
+    answers_from: str | None
+    train: str
+
+
+def open_request(folder: Path, request: MeasureRequest | CompareRequest) -> None:
+    """Begin `request` in the new or empty `folder`, or go on with it where it was begun and has no results yet.
+
+    **Raises:** `UserError` when the folder has results or anything else, or another request than this one.
+    """
+    file, asked = folder / FILE, json_of(request)
+    if not file.is_file() or (folder / Results.FILE).exists():
+        new_folder(folder)
+        write_json(file, asked)
+        return
+    fix = "repeat that request, or choose another folder"
+    try:
+        begun = convert(parse(read_text(file), str(file)), dict[str, Any], str(file))
+    except UserError as error:
+        raise UserError(file, error.found, "the request that was begun here", fix) from None
+    for key in [*begun, *asked]:
+        if begun.get(key) != asked.get(key):
+            found = f"begun with {key} = {json.dumps(begun.get(key))[:100]}"
+            expected = f"{json.dumps(asked.get(key))[:100]}, as asked now"
+            raise UserError(f"`output_dir={folder}`", found, expected, fix)

@@ -1,0 +1,136 @@
+"""What a fit leaves: `run.json`, `positions.json` and `guard.jsonl`."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from ..judges.verdict import Outcome
+from ..prompts.prompt import Kind
+from .response import PromptRow
+from .results import Gate
+from .scan import BlockEffect
+
+POSITIONS_FILE = "positions.json"
+GATE_ANSWERS_FILE = "guard.jsonl"
+
+
+@dataclass(frozen=True)
+class SetRefusal:
+    """First-token refusal on the validation prompts of one set and kind.
+
+    - `refusal`: mean probability, 0..1, that the first answer token begins a refusal.
+    - `drop`: how far that fell from strength 0, and `drop_error`, the standard error of it, prompt by prompt.
+    """
+
+    name: str
+    kind: Kind
+    refusal: float
+    drop: float
+    drop_error: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one strength does on the validation prompts.
+
+    - `compliance`, `safety`: means over the pseudo-harmful and the harmful sets, 0..1.
+    - `kl_harmless`, `kl_error`: mean over harmless prompts, nats, and its standard error.
+    """
+
+    strength: float
+    compliance: float
+    safety: float
+    safety_drop: float
+    kl_harmless: float
+    kl_error: float
+    sets: list[SetRefusal]
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training prompts showed.
+
+    - `loss`: mean over its steps.
+    - `position`: per kind, the mean position along the direction before each update; 0 harmless mean, 1 harmful mean
+      of the unedited model. The loss of Eq. 8 is near 1e-7 and says nothing; this does.
+    """
+
+    number: int
+    loss: float
+    position: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that was trained: its name, the hash of its weights, and how many blocks it has."""
+
+    name: str
+    sha256: str
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """How many prompts of a kind were given, and their fingerprint."""
+
+    n: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Everything needed to say what was run and to run it again; where its file is, the run is whole.
+
+    - `placement`, `settings`, `training`: what decided it, by name.
+    - `scan`: None where the block was named.
+    - `strength`: the one kept of `trials`.
+    - `failure`: why the fit should not be used, in a sentence; None when it is within the limits.
+    - `seconds`: per stage.
+    - `written`: False where the model was withheld as unsafe.
+    """
+
+    FILE: ClassVar[str] = "run.json"
+    SCHEMA: ClassVar[int] = 1
+
+    model: Base
+    layer: int
+    placement: dict[str, Any] = field(default_factory=dict)
+    computed_in: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    scan: list[BlockEffect] | None = None
+    prompts: dict[str, Given] = field(default_factory=dict)
+    starter_sha256: str | None = None
+    trained_on: int = 0
+    validated_on: int = 0
+    direction_length: float | None = None
+    epochs: list[Epoch] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
+    strength: float | None = None
+    failure: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    gate: Gate | None = None
+    command: str = ""
+    written: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position(PromptRow):
+    """A prompt's position along the direction, 0 harmless mean, 1 harmful mean, by the block as it was and as it is."""
+
+    part: Literal["train", "validation"]
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class GateAnswer:
+    """A held-out harmful prompt that the gate asked, with both answers and verdicts."""
+
+    prompt: str
+    set: str
+    before: str
+    after: str
+    verdict_before: Outcome
+    verdict_after: Outcome

@@ -1,0 +1,66 @@
+"""The model card of a trained model: what was done to which base, and what the safety gate said."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard, ModelCardData
+from yaml import YAMLError
+
+if TYPE_CHECKING:
+    from .gated import Fit
+
+TAGS = ["actor-tune", "over-refusal"]
+
+BODY = """# {base}, trained against over-refusal
+
+Block {layer} of {base} was trained with [actor-tune](https://arxiv.org/abs/2507.04250) (rule `{rule}`, strength
+{strength}), so that benign prompts that only look harmful are answered. All other tensors are those of the base.
+
+{warning}{sentence}
+
+On the validation prompts, by first answer tokens: compliance {compliance_before} -> {compliance_after} %, safety
+{safety_before} -> {safety_after} %.
+"""
+
+UNSAFE = """> **Not safe to ship.** This model was written with `allow_unsafe` after it had failed: {why}
+
+"""
+
+
+def write_card(folder: Path, fit: "Fit") -> None:
+    """Write README.md into `folder`, where the model is; the base's own card, if any, stays there as BASE_README.md."""
+    base, first, chosen = fit.model, fit.block.trials[0], fit.block.chosen
+    data = _base_data(base.folder)
+    data.base_model = base.name
+    data.library_name = "transformers"
+    data.tags = sorted({*(data.tags or []), *TAGS})
+    body = BODY.format(
+        base=base.name,
+        layer=fit.layer,
+        rule=fit.settings.rule,
+        strength=chosen.strength,
+        warning=UNSAFE.format(why=" ".join(fit.reasons)) if fit.reasons else "",
+        sentence=fit.gate.sentence if fit.gate else "The safety gate was not measured.",
+        compliance_before=f"{100 * first.compliance:.1f}",
+        compliance_after=f"{100 * chosen.compliance:.1f}",
+        safety_before=f"{100 * first.safety:.1f}",
+        safety_after=f"{100 * chosen.safety:.1f}",
+    )
+    own = folder / "README.md"
+    if own.exists():
+        own.rename(folder / "BASE_README.md")
+    own.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
+
+
+def _base_data(folder: Path | None) -> ModelCardData:
+    """What the base's card says of licence and language; nothing where it has no card, or one that cannot be read."""
+    card = folder and folder / "README.md"
+    if not card or not card.is_file():
+        return ModelCardData()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of cards without metadata
+            return ModelCard.load(card, ignore_metadata_errors=True).data
+    except (ValueError, YAMLError):  # A card is free text: a damaged one does not stop a fit.
+        return ModelCardData()

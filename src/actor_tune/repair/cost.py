@@ -1,0 +1,154 @@
+"""What a phase of a fit needs in memory and time, from a model's `config.json` alone: the sums that all phases share.
+
+Each phase has its own `cost` beside it; `preflight.py` puts them together. Memory is an upper estimate: padded to the
+longest prompt, all experts of a block counted. Left out, because small for prompts of usual length: attention's
+quadratic term, in memory and in time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..models.chat import TokenIds
+from ..models.inputs import PREFIX_BATCH, PREFIX_TOKENS
+from ..models.machine import Memory
+from ..models.placement import Placement
+from ..models.size import ModelSize
+from .rules import Rule
+
+LIBRARIES = 560 * 2**20
+"""Bytes of what is not counted: the interpreter with its libraries (430 MiB after importing them), the tokenizer, and
+what the allocator keeps. Measured in fits of a model of 135 M parameters on Linux."""
+
+FOUR_BIT = 0.55
+"""Bytes a parameter in bitsandbytes' 4 bits, with the scales of its groups."""
+
+DISK_RATE = 1e9
+"""Bytes a second that weights are read with, unless said otherwise: between a SATA and an NVMe disk."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """How much text: the number of prompts, their tokens in all, and those of the longest."""
+
+    prompts: int
+    tokens: int
+    longest: int
+
+
+def texts_of(token_ids: Sequence[TokenIds]) -> Texts:
+    """The size of encoded prompts."""
+    lengths = [len(tokens) for tokens in token_ids]
+    return Texts(len(lengths), sum(lengths), max(lengths))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the machine does a second: FLOPs in the model's dtype and in float32, and bytes read from disk."""
+
+    model: float
+    float32: float
+    disk: float = DISK_RATE
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a fit, with its peak memory."""
+
+    name: str
+    memory: Memory
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """All that an estimate rests on, and the sums that its phases share.
+
+    - `given`: all prompts of training and validation; `validation_prompts` of them are kept aside.
+    - `gate`: prompts that the safety gate answers with `answer_tokens`, `answer_batch` at a time, before and after.
+    - `layer`: the block to train; where it is `scanned` for, the last that may be chosen.
+    - `placement`: where the model is held, its device by name; `value`: bytes of a parameter there. All blocks are held
+      (up to the trained one until training has ended, where that is named), or, streamed, one at a time, and embeddings
+      and head one at a time, each time they are needed.
+    """
+
+    size: ModelSize
+    rule: Rule
+    given: Texts
+    validation_prompts: int
+    gate: Texts
+    answer_tokens: int
+    answer_batch: int
+    layer: int
+    scanned: bool
+    placement: Placement
+    value: int
+    speed: Speed
+
+    @property
+    def every(self) -> range:
+        """All blocks."""
+        return range(len(self.size.blocks))
+
+    @property
+    def early(self) -> range:
+        """The blocks that are loaded before training has ended, where they are not streamed."""
+        return self.every if self.scanned else range(self.layer + 1)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether blocks come and go."""
+        return self.placement.offload == "stream"
+
+    @property
+    def mean_tokens(self) -> float:
+        """Of a prompt."""
+        return self.given.tokens / self.given.prompts
+
+    def block(self, index: int) -> int:
+        """Bytes of a block as it is held."""
+        packed = 0 if self.placement.quantization == "none" or index == self.layer else self.size.linear[index]
+        return int(FOUR_BIT * packed) + (self.size.blocks[index] - packed) * self.value
+
+    def weights(self, used: range, loaded: range, head: bool) -> int:
+        """Bytes of weights where the blocks `used`, and perhaps the head, run: all that are `loaded`, or, streamed, the
+        embeddings and the largest of the others.
+        """
+        if not self.streamed:
+            return sum(map(self.block, loaded)) + self.size.other_parameters * self.value
+        other = self.size.largest_other * self.value
+        return other + max([*map(self.block, used), other * head])
+
+    def beside(self) -> int:
+        """Bytes of the trained block, which stays where all others are streamed."""
+        return self.block(self.layer) if self.streamed else 0
+
+    def kept(self) -> int:
+        """Bytes of what the trained block receives for all prompts."""
+        return self.given.tokens * self.size.d_model * self.value
+
+    def working(self, rows: int, tokens: int) -> int:
+        """Bytes of what a block makes of a batch, and of logits at one position, as they are and twice in float32."""
+        # Each matrix of a block has d_model inputs or outputs, and makes as many values of a token as it has of others.
+        width = max(self.size.blocks) // self.size.d_model
+        return rows * (tokens * width * self.value + self.size.vocabulary * (self.value + 8))
+
+    def working_on_given(self) -> int:
+        """The same of a batch of the longest of the given prompts, as blocks are run with."""
+        longest = self.given.longest
+        return self.working(max(1, min(PREFIX_BATCH, PREFIX_TOKENS // longest)), longest)
+
+    def stored(self, blocks: range) -> int:
+        """Bytes on disk of `blocks`, embeddings and head."""
+        return (self.size.within(blocks) + self.size.other_parameters) * self.size.stored_bytes
+
+    def computing(self, blocks: range, tokens: float, heads: float) -> float:
+        """Seconds for `tokens` through `blocks` and `heads` positions through the head: 2 FLOPs a parameter."""
+        flops = 2 * (self.size.within(blocks) * tokens + self.size.d_model * self.size.vocabulary * heads)
+        return flops / self.speed.model
+
+    def phase(self, name: str, tensors: int, results: int, computing: float, read: float) -> Phase:
+        """From bytes where the model computes and of results in RAM, seconds of computing, and bytes to read."""
+        seconds = computing + read / self.speed.disk
+        if self.placement.device.startswith("cuda"):
+            return Phase(name, Memory(tensors, LIBRARIES + results), seconds)
+        return Phase(name, Memory(*[LIBRARIES + tensors + results] * 2), seconds)

@@ -1,0 +1,290 @@
+"""A fit with the safety gate at its end: held-out harmful prompts, answered by the block as it was and as trained."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ..engines.local import AUTO_BATCH_TOKENS, local_engine
+from ..engines.respond import respond
+from ..errors import UserError
+from ..judges.trained.judge import judge_trained
+from ..judges.verdict import Judge
+from ..measurement.gate import check_power, decide
+from ..models.checkpoint import checkpoint_names, save_tensors
+from ..models.model import ChatModel
+from ..models.patch import Patch, base_hash
+from ..models.placement import held
+from ..models.state import loaded
+from ..prompts.leakage import find_leaks, without
+from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, with_system_prompt
+from ..prompts.starter import starter_prompts
+from ..records import file
+from ..records.response import conversation
+from ..records.results import MARGIN, Gate
+from ..records.run import GATE_ANSWERS_FILE, POSITIONS_FILE, Base, GateAnswer, Given, Position, Run
+from ..storage.files import new_folder, write_json
+from ..storage.versions import versions
+from .card import write_card
+from .cost import Cost, Phase
+from .direction import RefusalDirection
+from .method import DEFAULTS, FittedBlock, Settings, fit_block
+from .rules import RULES
+
+Export = Literal["merged", "patch", "none"]
+
+ANSWER_TOKENS = 24
+"""Enough to tell a refusal; the gate is the larger part of a fit's time on a CPU."""
+
+
+@dataclass(frozen=True)
+class Gated:
+    """The gate's decision, and what it rests on."""
+
+    gate: Gate
+    answers: list[GateAnswer]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained block, what the safety gate says of it, and what may be done with it. The model is as it was.
+
+    ```python
+    fit = at.fit(model, prompts)
+    if fit.passed:
+        fit.save("run")
+    ```
+
+    - `model`: what was trained; `base_sha256` is its hash (`models.patch.base_hash`).
+    - `given`: the prompts as the user gave them; `block.prompts` may have the starter prompts among them.
+    - `margin`: the gate's, 0..1.
+    - `gated`: None where nothing had changed.
+    """
+
+    model: ChatModel
+    base_sha256: str
+    given: list[Prompt]
+    settings: Settings
+    margin: float
+    block: FittedBlock
+    gated: Gated | None
+
+    @property
+    def layer(self) -> int:
+        """The trained block."""
+        return self.block.layer
+
+    @property
+    def direction(self) -> RefusalDirection:
+        """The refusal direction at that block."""
+        return self.block.direction
+
+    @property
+    def strength(self) -> float:
+        """How much of the trained change is kept: 0 nothing, 1 all of it."""
+        return self.block.chosen.strength
+
+    @property
+    def gate(self) -> Gate | None:
+        """The safety gate's decision; None where nothing had changed."""
+        return self.gated.gate if self.gated else None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the block should not be used, in sentences; empty where it may be."""
+        failed = [self.gate.sentence] if self.gate and not self.gate.passed else []
+        return [*([self.block.failure] if self.block.failure else []), *failed]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the block is within the limits and passed the gate."""
+        return not self.reasons
+
+    @property
+    def withheld(self) -> bool:
+        """Whether patch and model are kept back, because it did not pass and `allow_unsafe` was not set."""
+        return not self.passed and not self.settings.allow_unsafe
+
+    @property
+    def gate_in_four_bits(self) -> bool:
+        """Whether the gate's answers are those of a model packed in 4 bits, and not of the one that is written."""
+        return self.model.placement.quantization != "none"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is to be known besides, in sentences."""
+        packed = "The gate answered with all blocks but one in 4 bits: before you ship it, measure what was written."
+        return [*self.block.warnings, *([packed] if self.gate_in_four_bits else [])]
+
+    @cached_property
+    def patch(self) -> Patch:
+        """The trained block, to be put into the model or saved.
+
+        **Raises:** `UserError` when it is withheld.
+        """
+        if self.withheld:
+            fix = "add harmful prompts like the pseudo-harmful ones; `allow_unsafe=True` gives it all the same"
+            raise UserError(self.model.name, " ".join(self.reasons), "a fit that passed", fix)
+        tensors = checkpoint_names(self.model, self.layer, self.block.state)
+        safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
+        return Patch(self.layer, tensors, self.model.name, self.base_sha256, safety)
+
+    def save(self, folder: str | Path, export: Export = "merged", command: str = "") -> None:
+        """Write the run into the new or empty `folder`; where `run.json` is, the run is whole.
+
+        Patch and model are not written where they are withheld.
+
+        ```python
+        fit.save("run", export="patch")
+        ```
+
+        **Arguments:**
+
+        - `export`: "merged" writes patch and model, "patch" the patch alone, "none" neither.
+        - `command`: as it was typed, for the record.
+
+        **Raises:** `UserError` when `folder` has something in it.
+        """
+        folder = new_folder(Path(folder))
+        if export != "none" and not self.withheld:
+            self.patch.save(folder / "patch.safetensors")
+        if export == "merged" and not self.withheld:
+            self.patch.save_merged(self.model, folder / "model")
+            write_card(folder / "model", self)
+        direction = {"vector": self.direction.vector, "origin": self.direction.origin}
+        about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
+        save_tensors(folder / "direction.safetensors", direction, about)
+        write_json(folder / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
+        if self.gated:
+            file.write_rows(self.gated.answers, folder / GATE_ANSWERS_FILE)
+        file.write(self.record(export, command), folder)
+
+    def positions(self) -> list[Position]:
+        """Each prompt's position along the direction, before and after."""
+        block = self.block
+        return [
+            Position(
+                prompt=prompt.text,
+                kind=prompt.kind,
+                set=prompt.set,
+                messages=conversation(prompt),
+                part="validation" if aside else "train",
+                before=before,
+                after=after,
+            )
+            for prompt, aside, before, after in zip(
+                block.prompts, block.validation, block.before, block.after, strict=True
+            )
+        ]
+
+    def record(self, export: Export = "merged", command: str = "") -> Run:
+        """Everything needed to say what was run and to run it again."""
+        block, settings, given = self.block, self.settings, {kind: of_kind(self.given, kind) for kind in KINDS}
+        return Run(
+            model=Base(self.model.name, self.base_sha256, len(self.model.blocks)),
+            placement=asdict(self.model.placement),
+            computed_in=self.model.computed_in,
+            settings=asdict(settings) | {"starter": settings.mixes_starter, "export": export},
+            training=asdict(block.schedule) | RULES[settings.rule].parameters,
+            layer=block.layer,
+            scan=block.scan.blocks if block.scan else None,
+            prompts={kind: Given(len(prompts), fingerprint(prompts)) for kind, prompts in given.items()},
+            starter_sha256=fingerprint(starter_prompts("train")) if settings.mixes_starter else None,
+            trained_on=len(block.validation) - sum(block.validation),
+            validated_on=sum(block.validation),
+            direction_length=block.direction.length,
+            epochs=block.epochs,
+            trials=block.trials,
+            strength=block.chosen.strength,
+            failure=block.failure,
+            warnings=block.warnings,
+            seconds=block.seconds,
+            versions=versions(),
+            gate=self.gate,
+            command=command,
+            written=not self.withheld,
+        )
+
+
+def fit(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    settings: Settings = DEFAULTS,
+    margin: float = MARGIN,
+    judge: Judge = judge_trained,
+    answer_batch: int | None = None,
+) -> Fit:
+    """Train one block of `chat_model`, which is left as it was, and put it before the safety gate.
+
+    **Arguments:**
+
+    - `margin`: how far refusal of held-out harmful prompts may fall, 0..1.
+    - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
+
+    **Raises:** `UserError` when there are too few prompts, the block cannot be trained, or a patch is applied.
+    """
+    asked = gate_prompts(prompts, margin, settings.system_prompt)  # now, not after minutes of training
+    base = base_hash(chat_model)
+    block = fit_block(chat_model, prompts, settings)
+    # Where nothing has changed, `failure` says so.
+    gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch) if block.chosen.strength else None
+    return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
+
+
+def gate_prompts(training: Sequence[Prompt], margin: float, system_prompt: str | None = None) -> list[Prompt]:
+    """The built-in held-out harmful prompts, without those that are like a harmful prompt trained on.
+
+    One that was trained on as benign stays: that is the very thing the gate is for.
+
+    **Raises:** `UserError` when too few are left for the margin.
+    """
+    built_in = of_kind(starter_prompts("held_out"), "harmful")
+    kept = without(built_in, find_leaks(built_in, training))
+    try:
+        check_power(len(kept), margin)
+    except UserError as error:
+        fix = "allow a larger drop" if len(kept) == len(built_in) else "do not train on the held-out starter prompts"
+        raise UserError(error.where, f"{len(kept)} held-out harmful prompts", error.expected, fix) from None
+    return with_system_prompt(kept, system_prompt) if system_prompt else kept
+
+
+def ask_gate(
+    chat_model: ChatModel,
+    trained: FittedBlock,
+    prompts: Sequence[Prompt],
+    margin: float,
+    judge: Judge = judge_trained,
+    batch_size: int | None = None,
+) -> Gated:
+    """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is.
+
+    **Arguments:**
+
+    - `batch_size`: prompts at a time, as for `engines.local.local_engine`.
+    """
+    engine, block = local_engine(chat_model, batch_size), chat_model.blocks[trained.layer]
+    before = respond(engine, prompts, ANSWER_TOKENS)
+    with held(block), loaded(block, trained.state):
+        after = respond(engine, prompts, ANSWER_TOKENS)
+    old, new = (judge([response.exchange for response in responses]) for responses in (before, after))
+    answers = [
+        GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome)
+        for prompt, was, now, verdict_was, verdict_now in zip(prompts, before, after, old, new, strict=True)
+    ]
+    return Gated(decide(prompts, old, new, margin), answers)
+
+
+def cost(need: Cost) -> Phase:
+    """What the gate's answers need."""
+    gate = need.gate
+    length = gate.longest + need.answer_tokens
+    rows = min(need.answer_batch, max(1, AUTO_BATCH_TOKENS // length), gate.prompts)
+    cache = rows * length * need.size.kv_values_per_token * need.value
+    blocks = 2 * need.value * need.size.blocks[need.layer]  # as it was, and as it will be
+    tensors = need.weights(need.every, need.every, head=True) + blocks + cache + need.working(rows, gate.longest)
+    answered = gate.prompts * need.answer_tokens
+    computing = 2 * need.computing(need.every, gate.tokens + answered, answered)  # before and after
+    passes = 2 * need.answer_tokens * math.ceil(gate.prompts / rows)
+    return need.phase("answer", tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)

@@ -1,0 +1,292 @@
+"""Fit: from prompts to one trained block. Read top to bottom, this is the method; its equations are in `rules.py`.
+
+prompts -> activations -> block and direction -> targets -> one trained block -> its strength
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+
+from ..errors import UserError
+from ..models.chat import encode
+from ..models.checkpoint import stored_dtype_of_block
+from ..models.inputs import BlockInputs, block_inputs
+from ..models.load import restore_precision
+from ..models.model import ChatModel, check_layer
+from ..models.placement import held, is_elsewhere, settle
+from ..models.state import State, interpolate, loaded, state_of
+from ..models.wiring import check_effect, check_reading
+from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
+from ..prompts.split import Split, split_validation
+from ..prompts.starter import with_starter
+from ..records.run import Epoch, Trial
+from ..records.scan import Scan
+from .coreset import FRACTION, Selection, check_fraction, select
+from .cost import Cost, Phase
+from .direction import RefusalDirection, refusal_direction
+from .rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
+from .scan import candidate_layers, scan
+from .strength import Limits, choose, failure, try_strengths
+from .train import TrainedBlock, block_outputs, train_block
+
+LayerChoice = int | Literal["auto", "silhouette"]
+
+VALIDATION_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a fit, besides the model and the prompts.
+
+    - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form, and each
+      benign one has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
+    - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
+      apart, or any.
+    - `consistency`: weight of CROW's regulariser.
+    - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
+    - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
+    """
+
+    rule: RuleName = "boundary"
+    layer: LayerChoice = "auto"
+    seed: int = 0
+    starter: bool = True
+    allow_unsafe: bool = False
+    system_prompt: str | None = None
+    select: Selection = "none"
+    select_fraction: float = FRACTION
+    consistency: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def mixes_starter(self) -> bool:
+        """Whether the built-in prompts are in fact trained on."""
+        return self.starter and RULES[self.rule].starter
+
+
+DEFAULTS = Settings()
+
+
+@dataclass(frozen=True)
+class FittedBlock:
+    """A trained block, and how it came about.
+
+    - `state`: the block's parameters to keep, in the checkpoint's dtype; `trained`: those at strength 1, in float32.
+    - `scan`: None where the block was named.
+    - `trials`: the strengths tried, and `chosen`, the one kept.
+    - `failure`: why it should not be used, in a sentence; None when it is within the limits.
+    - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
+    - `seconds`: per stage.
+    """
+
+    layer: int
+    direction: RefusalDirection
+    scan: Scan | None
+    schedule: Schedule
+    epochs: list[Epoch]
+    trials: list[Trial]
+    chosen: Trial
+    state: State
+    trained: State
+    prompts: list[Prompt]
+    validation: list[bool]
+    before: list[float]
+    after: list[float]
+    warnings: list[str]
+    seconds: dict[str, float]
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training made, before a strength is chosen.
+
+    - `activations`: (training prompt, d_model) float32, the unedited block's at last tokens.
+    """
+
+    direction: RefusalDirection
+    activations: torch.Tensor
+    schedule: Schedule
+    trained: TrainedBlock
+    warnings: list[str]
+
+
+@dataclass
+class _Stopwatch:
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+
+def fit_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings = DEFAULTS) -> FittedBlock:
+    """Train one block of `chat_model`, which is left as it was, on `prompts` and choose how much of it to keep.
+
+    **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
+    """
+    require(prompts, MINIMUM_PROMPTS)
+    watch = _Stopwatch()
+    split = prepare(prompts, settings)
+    with watch.stage("choose block"):
+        scanned = None if isinstance(settings.layer, int) else scan_candidates(chat_model, split, settings)
+        layer = choose_layer(chat_model, settings.layer, scanned)
+        restore_precision(chat_model, layer)
+        stored = stored_dtype_of_block(chat_model, layer)
+    with held(chat_model.blocks[layer]):
+        return _fit_block(chat_model, split, settings, layer, scanned, stored, watch)
+
+
+def _fit_block(
+    chat_model: ChatModel,
+    split: Split,
+    settings: Settings,
+    layer: int,
+    scanned: Scan | None,
+    stored: dict[str, torch.dtype],
+    watch: _Stopwatch,
+) -> FittedBlock:
+    """`fit_block` of block `layer`, whose weights are in memory and have the dtypes `stored` in the checkpoint."""
+    block, rule = chat_model.blocks[layer], RULES[settings.rule]
+    with watch.stage("run blocks below"):
+        token_ids = encode(chat_model.tokenizer, split.train + split.validation)
+        check_reading(chat_model, layer, token_ids)
+        above_wait = waits(chat_model)
+        if not above_wait:
+            check_effect(chat_model, layer, token_ids)
+        inputs = block_inputs(chat_model, layer, token_ids)
+        split, inputs = selected(split, inputs, settings)
+    everything, count = split.train + split.validation, len(split.train)
+    training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
+
+    with watch.stage("train"):
+        learned = learn(chat_model, split.train, training, settings)
+        before = torch.cat([learned.activations, block_outputs(chat_model, validation)])
+    position, trained = learned.direction.position, learned.trained
+
+    with watch.stage("choose strength"):
+        if above_wait:
+            settle(chat_model.model)  # the blocks above, which were not needed until now
+            check_effect(chat_model, layer, token_ids)
+        limits, strengths = settings.limits, rule.strengths
+        trials = try_strengths(chat_model, validation, split.validation, trained.state, stored, limits, strengths)
+        chosen = choose(trials, limits) if rule.searched else trials[-1]
+        if chosen.strength == 0 and settings.allow_unsafe:
+            chosen = next(trial for trial in trials if trial.strength == 1)
+
+    state = interpolate(state_of(block), trained.state, chosen.strength, stored)
+    with loaded(block, state):
+        after = position(block_outputs(chat_model, inputs)).tolist()
+    return FittedBlock(
+        layer=layer,
+        direction=learned.direction,
+        scan=scanned,
+        schedule=learned.schedule,
+        epochs=trained.epochs,
+        trials=trials,
+        chosen=chosen,
+        state=state,
+        trained=trained.state,
+        prompts=everything,
+        validation=[row >= count for row in range(len(everything))],
+        before=position(before).tolist(),
+        after=after,
+        warnings=learned.warnings,
+        seconds=watch.seconds,
+        failure=failure(trials, chosen, limits),
+    )
+
+
+def learn(chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs, settings: Settings) -> Learned:
+    """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
+
+    **Raises:** `UserError` when training diverges.
+    """
+    rule = RULES[settings.rule]
+    activations = block_outputs(chat_model, inputs)
+    kinds = kind_codes([prompt.kind for prompt in prompts])
+    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    loss = rule.objective(activations, kinds, direction)
+    schedule = replace(rule.schedule, consistency=settings.consistency)
+    trained = train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed)
+    if not all(tensor.isfinite().all() for tensor in trained.state.values()):
+        raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
+    warnings = rule.warnings(activations, kinds, direction) if rule.warnings else []
+    return Learned(direction, activations, schedule, trained, warnings)
+
+
+def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
+    """The training prompts that `settings` keep, by what the block receives at their last tokens.
+
+    **Raises:** `UserError` when too few are kept.
+    """
+    if settings.select != "none":
+        check_fraction(split.train, settings.select_fraction)
+    last = [inputs.places(row)[-1] for row in range(len(split.train))]
+    activations = inputs.take(last, torch.device("cpu")).float()
+    kept = select(activations, split.train, settings.select, settings.select_fraction, settings.seed)
+    validation = range(len(split.train), len(inputs.token_ids))
+    return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])
+
+
+def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
+    """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation.
+
+    **Raises:** `UserError` when a prompt is given under two kinds, sets are too small to be divided, or the share to
+    be selected is.
+    """
+    mixed = distinct(with_starter(prompts) if settings.mixes_starter else prompts)
+    if settings.system_prompt:
+        mixed = with_system_prompt(mixed, settings.system_prompt)
+    split = split_validation(mixed, VALIDATION_SHARE, settings.seed)
+    if settings.select != "none":
+        check_fraction(split.train, settings.select_fraction)
+    return split
+
+
+def scan_blocks(
+    chat_model: ChatModel, prompts: Sequence[Prompt], starter: bool = True, seed: int = 0, silhouettes: bool = True
+) -> Scan:
+    """Scan every block but the last with the prompts that `fit_block` would scan with, so that the choice is the same.
+
+    **Raises:** `UserError` when there are too few prompts of a kind, or harmful and harmless ones are answered alike.
+    """
+    require(prompts, MINIMUM_PROMPTS)
+    split = prepare(prompts, Settings(seed=seed, starter=starter))
+    return scan(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed)
+
+
+def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
+    """Scan the blocks that may be chosen: by silhouette all, as in the paper, by effect the middle."""
+    by_silhouette = settings.layer == "silhouette"
+    count = len(chat_model.blocks)
+    layers = range(count - 1) if by_silhouette else candidate_layers(count)
+    return scan(chat_model, split.train, layers, by_silhouette, settings.seed)
+
+
+def choose_layer(chat_model: ChatModel, choice: LayerChoice, scanned: Scan | None) -> int:
+    """The block to train."""
+    if isinstance(choice, int) or scanned is None:
+        return check_layer(chat_model, int(choice))
+    return (scanned.best() if choice == "auto" else scanned.best_silhouette()).layer
+
+
+def waits(chat_model: ChatModel) -> bool:
+    """Whether some blocks were left on disk for later, though there is room for all of them."""
+    placement = chat_model.placement
+    elsewhere = any(is_elsewhere(block) for block in chat_model.blocks)
+    return elsewhere and placement.offload == "none" and placement.device_map is None
+
+
+def cost(need: Cost) -> Phase:
+    """What running the blocks below the trained one needs."""
+    below = range(need.layer)
+    tensors = need.weights(below, need.early, head=False) + need.beside() + need.kept() + need.working_on_given()
+    read = need.stored(below) if need.streamed else 0 if need.scanned else need.stored(need.early)
+    return need.phase("run blocks below", tensors, 0, need.computing(below, need.given.tokens, 0), read)

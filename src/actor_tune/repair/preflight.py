@@ -1,0 +1,175 @@
+"""Preflight: whether a fit of a model fits into this machine, how long it takes, and if not, what would.
+
+Nothing but the model's config and tokenizer is read. What a phase needs is said beside it (`cost` in `scan.py`,
+`method.py`, `train.py`, `strength.py` and `gated.py`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from transformers import AutoConfig
+
+from ..engines.local import AUTO_BATCH_SIZE
+from ..errors import UserError
+from ..models.chat import encode
+from ..models.load import load_tokenizer, stored_dtype
+from ..models.machine import Memory, free_memory, measured_rate
+from ..models.model import DEFAULT_PLACEMENT
+from ..models.placement import Placement, resolve_dtype
+from ..models.size import model_size
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
+from ..records.results import MARGIN
+from ..storage.model_folder import model_folder
+from . import gated, method, scan, strength, train
+from .cost import Cost, Phase, Speed, Texts, texts_of
+from .rules import RULES
+
+FEWEST_ANSWERS = 4
+"""Prompts answered at a time below which a shortage of memory is not mended by answering fewer."""
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What a fit of the model `name` will need, and what is free.
+
+    - `spread`: over devices by transformers, so that what is free on one says nothing.
+    """
+
+    name: str
+    cost: Cost
+    free: Memory
+    spread: bool = False
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Every phase in order, with its peak memory and its time."""
+        scanning = [scan] if self.cost.scanned else []
+        return [phase.cost(self.cost) for phase in (*scanning, method, train, strength, gated)]
+
+    @property
+    def most(self) -> int:
+        """Bytes that the heaviest phase needs where the model computes."""
+        return max(phase.memory.device for phase in self.phases)
+
+    @property
+    def answer_batch(self) -> int:
+        """Prompts that the gate answers at a time."""
+        return self.cost.answer_batch
+
+    @property
+    def sentence(self) -> str:
+        """The heaviest phase, the longest one, and what is free."""
+        return sentence(self.phases, self.free)
+
+    @property
+    def lack(self) -> str | None:
+        """Which phase does not fit, in words."""
+        heavy = max(self.phases, key=lambda phase: phase.memory.device)
+        if heavy.memory.device > self.free.device:
+            return f"{heavy.name} needs about {_gib(heavy.memory.device)} and {_gib(self.free.device)} are free"
+        heavy = max(self.phases, key=lambda phase: phase.memory.ram)
+        if heavy.memory.ram > self.free.ram:
+            return f"{heavy.name} needs about {_gib(heavy.memory.ram)} of RAM and {_gib(self.free.ram)} are free"
+        return None
+
+    def with_fewer_answers(self) -> "Preflight":
+        """The same with as many prompts answered at a time as fit, halved to at least `FEWEST_ANSWERS`."""
+        need = self
+        while need.answer_batch > FEWEST_ANSWERS and need.lack:
+            need = replace(need, cost=replace(need.cost, answer_batch=need.answer_batch // 2))
+        return need
+
+    def check(self) -> None:
+        """Stop where the fit does not fit into what is free.
+
+        **Raises:** `UserError` whose advice is the first change that does fit, by the same estimate.
+        """
+        if self.lack and not self.spread:
+            raise UserError(self.name, self.lack, "enough memory", self._advice())
+
+    def _advice(self) -> str:
+        """The first change after which the fit fits; those that leave the method as it is come first."""
+        cost, place = self.cost, self.cost.placement
+        streamed = replace(cost, placement=replace(place, offload="stream", quantization="none"))
+        alone = "" if place.quantization == "none" else " without `quantization=`"
+        small = min(2, cost.value)
+        changes = {
+            f"use `offload=stream`{alone}": streamed,
+            "use `dtype=bfloat16`": replace(cost, value=small),
+            f"use `offload=stream` `dtype=bfloat16`{alone}": replace(streamed, value=small),
+        }
+        fewer = cost
+        while (fewer := _half(fewer)).given.prompts >= len(KINDS) * MINIMUM_PROMPTS:
+            changes[f"give fewer prompts, {fewer.given.prompts} in all"] = fewer
+        if not cost.streamed:  # one excludes the other
+            packed = replace(cost, placement=replace(place, quantization="bnb_4bit"))
+            changes["use `quantization=bnb_4bit`"] = packed
+        for change, changed in changes.items():
+            need = replace(self, cost=changed)
+            if need.lack is None:
+                return f"{change} (needs about {_gib(need.most)})"
+        return "choose a smaller model"
+
+
+def estimate(
+    name: str,
+    prompts: Sequence[Prompt],
+    settings: method.Settings = method.DEFAULTS,
+    placement: Placement = DEFAULT_PLACEMENT,
+    margin: float = MARGIN,
+) -> Preflight:
+    """What fitting the model `name` on `prompts` will need, with as many gate prompts at a time as there is room for.
+
+    **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
+    """
+    require(prompts)
+    asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
+    split, placement = method.prepare(prompts, settings), placement.checked()
+    folder = model_folder(name, weights=False)
+    tokenizer, size = load_tokenizer(name, folder), model_size(folder)
+    dtype = resolve_dtype(placement.dtype, stored_dtype(AutoConfig.from_pretrained(folder)), placement.device)
+    count = len(size.blocks)
+    cost = Cost(
+        size=size,
+        rule=RULES[settings.rule],
+        given=texts_of(encode(tokenizer, split.train + split.validation)),
+        validation_prompts=len(split.validation),
+        gate=texts_of(encode(tokenizer, asked)),
+        answer_tokens=gated.ANSWER_TOKENS,
+        answer_batch=AUTO_BATCH_SIZE,
+        layer=scan.candidate_layers(count)[-1] if isinstance(settings.layer, str) else settings.layer % count,
+        scanned=isinstance(settings.layer, str),
+        placement=placement,
+        value=dtype.itemsize,
+        speed=Speed(measured_rate(placement.device, dtype), measured_rate(placement.device, torch.float32)),
+    )
+    need = Preflight(name, cost, free_memory(placement.device), spread=placement.device_map is not None)
+    return need.with_fewer_answers()
+
+
+def sentence(phases: Sequence[Phase], free: Memory) -> str:
+    """The heaviest phase, the longest one, and what is free."""
+    heavy = max(phases, key=lambda phase: phase.memory.device)
+    longest = max(phases, key=lambda phase: phase.seconds)
+    times = f"about {_duration(longest.seconds)} of {_duration(sum(phase.seconds for phase in phases))}"
+    return (
+        f"Heaviest phase: {heavy.name}, about {_gib(heavy.memory.device)}; longest: {longest.name}, {times}; "
+        f"{_gib(free.device)} free"
+    )
+
+
+def _half(cost: Cost) -> Cost:
+    """Half the prompts, with the longest still among them."""
+    given = Texts(cost.given.prompts // 2, cost.given.tokens // 2, cost.given.longest)
+    return replace(cost, given=given, validation_prompts=cost.validation_prompts // 2)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,230 @@
+"""The rules that say where training moves a block's activations: the paper's, its control, and ours.
+
+ACTOR (arXiv 2507.04250) trains one block l. For a query q, a(q) is what the block returns at the last token of the chat
+template with its generation prompt. The paper's Algorithm 1, and where each of its lines is:
+
+    l  = the block with the largest silhouette of a map of a(q)      scan.py (by effect; the paper's beside it)
+    R  = mean of a(q), q harmful - mean of a(q), q harmless          Eq. 1     direction.refusal_direction
+    freeze all parameters but those of block l                                 train.train_block
+    repeat for N epochs, for each query q:                                     train.train_block
+        target = a -+ alpha Proj_R(a),  Proj_R(a) = (R.a / |R|^2) R  Eq. 3, 9  paper_targets
+        loss   = 1 - cos(a(q), target)                               Eq. 8     cosine_loss
+        update block l with AdamW                                              train.train_block
+        every K steps: R anew, from the block as it is               Eq. 1     train.train_block
+
+The control of its Appendix B shifts all queries by alpha R (Eq. 10-11, `uniform_targets`). Its theory (Eq. 4-7) has a
+boundary R.a = d, to which an over-refused query is brought by the least shift; d is not estimated there. Our rule
+`boundary` takes that up: `boundary_targets`, `distance_loss`. A rule is one `Rule`; a new one is one more in `RULES`.
+
+Everything is in float32; a target has the shape of its activation, (prompt, d_model).
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from .direction import RefusalDirection, raw_projection
+
+RuleName = Literal["boundary", "paper", "uniform"]
+
+HARMFUL, HARMLESS, PSEUDO_HARMFUL = 0, 1, 2
+KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO_HARMFUL}
+
+STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
+WEAK_STRENGTHS = (0.05, 0.1, 0.25)
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
+"""(activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar."""
+
+Objective = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], LossFunction]
+"""(training activations (prompt, d_model) of the unedited model, kinds (prompt) int64, direction) -> the loss."""
+
+Targets = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""(activations (prompt, d_model), kinds (prompt), R (d_model), alpha) -> targets (prompt, d_model)."""
+
+Warnings = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], list[str]]
+"""From what an `Objective` takes: what the rule will do the wrong way round, in sentences."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How training proceeds.
+
+    - `learning_rate`: of AdamW without weight decay; falls linearly to 0 if `decay`.
+    - `noise`: Gaussian noise added to the block's inputs, in units of each token's standard deviation.
+    - `recompute_every`: steps between recomputations of the direction from current activations (K); 0: never.
+    - `consistency`: weight of `consistency_loss` in the loss (CROW's alpha); 0: none.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    decay: bool
+    noise: float
+    recompute_every: int
+    consistency: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """All that a rule decides.
+
+    - `parameters`: the numbers in its targets, as `run.json` names them.
+    - `strengths`: tried by `fit`, from 0, the unedited block, to 1, the trained one, and beyond. Where they are not
+      `searched`, the last is kept: the paper has no strength but alpha, so that only before and after are measured.
+    - `compared`: tried where methods are compared. Differs from the paper: there every rule has a strength, so that all
+      methods are chosen alike; weak ones too for those that cost safety early.
+    - `starter`: whether the built-in prompts may be mixed in; the paper's rules see the given prompts alone.
+    """
+
+    name: RuleName
+    schedule: Schedule
+    parameters: dict[str, Any]
+    objective: Objective
+    strengths: tuple[float, ...]
+    searched: bool
+    compared: tuple[float, ...]
+    starter: bool
+    warnings: Warnings | None = None
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """How far the boundary rule moves a prompt, in units of its own distance s from the harmless mean."""
+
+    pseudo_harmful: float
+    harmful: float
+
+
+def kind_codes(kinds: list[str]) -> torch.Tensor:
+    """Kinds as integers, (prompt) int64, for masks."""
+    return torch.tensor([KIND_CODES[kind] for kind in kinds])
+
+
+def paper_targets(activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Eq. 9: a + alpha Proj_R(a) for harmful prompts, a - alpha Proj_R(a) for the others."""
+    return activations + _away(kinds) * alpha * raw_projection(activations, vector)
+
+
+def uniform_targets(activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Eq. 10-11, the paper's control: a + alpha R for harmful prompts, a - alpha R for the others."""
+    return activations + _away(kinds) * alpha * vector
+
+
+def _away(kinds: torch.Tensor) -> torch.Tensor:
+    """The sign (prompt, 1) by which a prompt is moved along R."""
+    return torch.where(kinds == HARMFUL, 1.0, -1.0).unsqueeze(-1)
+
+
+def boundary_targets(
+    activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection, shifts: Shifts
+) -> torch.Tensor:
+    """Targets of the boundary rule, from the activations of the unedited model.
+
+    With u = R / ||R|| and s = u.(a - o): a - p s u for pseudo-harmful, a + h s u for harmful, a for harmless. Each
+    prompt moves along R by as much as it is from the harmless mean, so that one hardly refused hardly moves; one on
+    the far side of that mean (s < 0) is held in place, whatever its kind.
+
+    Differs from the paper (Eq. 9): the projection is taken from the harmless mean o instead of from 0, so that its sign
+    says which side a prompt is on; targets are fixed by the unedited model, so that training has an end; harmless
+    prompts are held in place.
+    """
+    position = direction.position(activations).clamp(min=0)  # a prompt beyond the harmless mean stays where it is
+    factor = torch.zeros_like(position)
+    factor[kinds == PSEUDO_HARMFUL] = -shifts.pseudo_harmful
+    factor[kinds == HARMFUL] = shifts.harmful
+    return activations + (factor * position).unsqueeze(-1) * direction.vector
+
+
+def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Eq. 8: the mean of 1 - cos(a, target), a scalar."""
+    return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1).mean()
+
+
+def distance_loss(activations: torch.Tensor, targets: torch.Tensor, length: float) -> torch.Tensor:
+    """The mean of ||a - target||^2 / ||R||^2, a scalar. Unlike Eq. 8 it also sees movement that keeps the angle."""
+    return (activations - targets).square().sum(dim=-1).mean() / length**2
+
+
+def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> list[str]:
+    """What Eq. 9 will do the wrong way round, in sentences, given raw projections of the training prompts.
+
+    A benign prompt with R.a < 0 is pushed towards refusal by "- alpha Proj"; a harmful one with R.a < 0 away from it.
+    """
+    raw = activations @ direction.unit
+    warnings = []
+    for code, name, harm in (
+        (HARMFUL, "harmful", "away from refusal"),
+        (HARMLESS, "harmless", "towards refusal"),
+        (PSEUDO_HARMFUL, "pseudo-harmful", "towards refusal"),
+    ):
+        negative = int((raw[kinds == code] < 0).sum())
+        total = int((kinds == code).sum())
+        if 2 * negative > total:
+            warnings.append(
+                f"{negative} of {total} {name} prompts have a negative projection: "
+                f"the paper's rule will push them {harm}. Use the rule boundary."
+            )
+    return warnings
+
+
+def _boundary(shifts: Shifts) -> Objective:
+    def objective(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
+        targets, length = boundary_targets(activations, kinds, direction, shifts), direction.length
+        return lambda now, rows, _current: distance_loss(now, targets[rows], length)
+
+    return objective
+
+
+def _papers(targets: Targets, alpha: float) -> Objective:
+    def objective(_activations: torch.Tensor, kinds: torch.Tensor, _direction: RefusalDirection) -> LossFunction:
+        # From the activation before each update, and held fixed while that is made.
+        return lambda now, rows, current: cosine_loss(now, targets(now.detach(), kinds[rows], current.vector, alpha))
+
+    return objective
+
+
+BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
+PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
+UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothing here
+
+BOUNDARY = Rule(
+    name="boundary",
+    schedule=Schedule(epochs=11, batch_size=20, learning_rate=1.2e-3, decay=True, noise=0.1, recompute_every=0),
+    parameters={"shifts": asdict(BOUNDARY_SHIFTS)},
+    objective=_boundary(BOUNDARY_SHIFTS),
+    strengths=STRENGTHS,
+    searched=True,
+    compared=STRENGTHS[1:],
+    starter=True,
+)
+PAPER = Rule(
+    name="paper",
+    schedule=Schedule(
+        epochs=3,  # "3 epochs"
+        batch_size=1,  # Algorithm 1 updates after each query
+        learning_rate=1e-5,  # "1e-5"
+        decay=False,  # not stated
+        noise=0.0,
+        recompute_every=64,  # K is not stated
+    ),
+    parameters={"alpha": PAPER_ALPHA},
+    objective=_papers(paper_targets, PAPER_ALPHA),
+    strengths=(0.0, 1.0),
+    searched=False,
+    compared=(*WEAK_STRENGTHS, *STRENGTHS[1:]),
+    starter=False,
+    warnings=sign_warnings,
+)
+UNIFORM = replace(
+    PAPER,
+    name="uniform",
+    schedule=replace(PAPER.schedule, learning_rate=1e-4),
+    parameters={"alpha": UNIFORM_ALPHA},
+    objective=_papers(uniform_targets, UNIFORM_ALPHA),
+    warnings=None,
+)
+RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (BOUNDARY, PAPER, UNIFORM)}
+"""The rules by name."""

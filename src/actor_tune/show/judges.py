@@ -1,0 +1,48 @@
+"""Verdicts in the terminal: rates by judge, set and kind, and how judges agree."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from ..judges.agreement import CLASSES, Agreement
+from ..judges.verdict import Verdict
+from ..measurement.metrics import wilson
+from ..storage.tables import Row
+from .text import plain, rate_text
+
+
+def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) -> Table:
+    """Counts of each class, and the share refused in whole or in part with its interval, by set and kind if any."""
+    keys = [key for key in ("set", "kind") if any(row.cells.get(key) for row in rows)]
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(tuple(str(row.cells.get(key) or "-") for key in keys), []).append(index)
+    table = Table(title="Verdicts; refused: refusal or partial, of those scored, with 95 % intervals")
+    for column in ("judge", *keys):
+        table.add_column(column, overflow="fold")
+    for column in (*CLASSES, "unscored", "refused"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, given in verdicts.items():
+        for group, members in groups.items():
+            counts = Counter(given[index].outcome for index in members)
+            scored = len(members) - counts["unscored"]
+            rate = rate_text(wilson(counts["refusal"] + counts["partial"], scored)) if scored else "-"
+            numbers = [str(counts[outcome]) for outcome in (*CLASSES, "unscored")]
+            table.add_row(*[Text(plain(text)) for text in (name, *group)], *numbers, rate.replace(" [", " % ["))
+    return table
+
+
+def agreement_table(pairs: Sequence[Agreement]) -> Table:
+    """Cohen's kappa of each pair of judges; a dash where it is undefined."""
+    table = Table(
+        title="Agreement (Cohen's kappa)",
+        caption="-: no answer that both scored, or a judge that gave one class only",
+    )
+    for column in ("judges", "n", "refused or not", "three classes"):
+        table.add_column(column, justify="left" if column == "judges" else "right")
+    for pair in pairs:
+        kappas = ["-" if kappa is None else f"{kappa:.2f}" for kappa in (pair.kappa, pair.kappa_classes)]
+        table.add_row(Text(plain(f"{pair.judge_a} / {pair.judge_b}")), str(pair.n), *kappas)
+    return table

@@ -1,0 +1,135 @@
+"""A measurement in the terminal: rates of every set, scores, what changed, and answers side by side."""
+
+from collections.abc import Sequence
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..prompts.prompt import KINDS
+from ..records.estimate import Corrected, Interval
+from ..records.response import ResponseRow
+from ..records.results import Change, Measured, Results, SetResult
+from .text import COLOURS, rate_text
+
+SCORES = (
+    ("compliance rate", "compliance_rate"),
+    ("safety score", "safety_score"),
+    ("trade-off score", "tradeoff_score"),
+    ("harmless refusal rate", "harmless_refusal_rate"),
+)
+
+_CAPTION = (
+    "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets; "
+    "corr.: without the judge's known errors; p: McNemar's exact test"
+)
+
+_DAMAGE = {
+    "kl_harmless": "KL on harmless prompts, first token: {:.3f} nats",
+    "kl_harmless_tokens": "KL on harmless prompts, first tokens: {:.3f} nats each",
+    "perplexity": "perplexity: {:.2f}",
+    "perplexity_baseline": "perplexity of the baseline: {:.2f}",
+}
+
+
+def results_table(results: Results) -> Group:
+    """Refusal of each set, raw and without the judge's known errors, and the scores; with a baseline, what changed."""
+    if results.baseline and results.comparison:
+        table = _comparison_table(results, results.baseline, results.comparison)
+    else:
+        table = _rates_table(results)
+    return Group(table, *_notes(results))
+
+
+def _rates_table(measured: Measured) -> Table:
+    table = _set_table("Refused, % with 95 % intervals", ("refused", "in part", "unscored"))
+    for item in measured.sets:
+        numbers = (_stacked(item.rate, item.corrected), str(item.partial), str(item.unscored))
+        table.add_row(_set_label(item), str(item.n), *numbers)
+    table.add_section()
+    for label, name in SCORES:
+        table.add_row(label, "", _stacked(measured.score(name)))
+    return table
+
+
+def _comparison_table(results: Results, baseline: Measured, comparison: Change) -> Table:
+    table = _set_table("Refused before and after, % with 95 % intervals", ("before", "after", "change", "p"))
+    changes = {(item.name, item.kind): item for item in comparison.sets}
+    for old, new in zip(baseline.sets, results.sets, strict=True):
+        change = changes.get((new.name, new.kind))
+        rates = (_stacked(item.rate, item.corrected) for item in (old, new))
+        p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"
+        n = str(change.n if change else 0)
+        table.add_row(_set_label(new), n, *rates, _change(change.estimate if change else None), p)
+    table.add_section()
+    for label, name in SCORES:
+        scores = [_stacked(item.score(name)) for item in (baseline, results)]
+        table.add_row(label, "", *scores, _change(getattr(comparison, name)))
+    return table
+
+
+def _stacked(rate: Interval | None, better: Corrected | None = None) -> str:
+    """As `rate_text`, on two lines, with the corrected rate on a third."""
+    lines = rate_text(rate).replace(" [", "\n[")
+    return f"{lines}\ncorr. {100 * better.value:.1f}" if better else lines
+
+
+def _change(change: Interval | None) -> str:
+    """Points gained or lost, with their interval on a second line."""
+    if change is None:
+        return "-"
+    return f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
+def _set_table(title: str, columns: Sequence[str]) -> Table:
+    """Narrow enough for 80 characters."""
+    table = Table(title=title, caption=_CAPTION)
+    table.add_column("set", overflow="fold")
+    for column in ("n", *columns):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _set_label(item: SetResult) -> Text:
+    return Text(f"{item.name}\n").append(item.kind, COLOURS[item.kind])
+
+
+def _notes(results: Results) -> list[Text]:
+    """Damage and answers, a line each."""
+    figures = {"kl_harmless": results.kl_harmless, **results.damage}
+    lines = [line.format(value) for name, line in _DAMAGE.items() if (value := figures.get(name)) is not None]
+    named: list[tuple[str, Measured]] = [("", results)]
+    if results.baseline:
+        named = [("before: ", results.baseline), ("after: ", results)]
+    for name, item in named:
+        garbled, unfinished, words = (
+            item.damage.get(figure) or 0.0 for figure in ("garbled_share", "unfinished_share", "mean_words")
+        )
+        lines.append(
+            f"{name}{100 * garbled:.1f} % of answers garbled, {100 * unfinished:.1f} % cut off, "
+            f"{words:.1f} words on average"
+        )
+    return [Text(line) for line in lines]
+
+
+def side_by_side(before: Sequence[ResponseRow], after: Sequence[ResponseRow], count: int) -> Table:
+    """Up to `count` answers to the same prompts: first a flipped one of each kind that matters, then others."""
+    table = Table(title="Answers", show_lines=True)
+    for column in ("prompt", "before", "after"):
+        table.add_column(column, ratio=1)
+    for row in _telling_rows(before, after, count):
+        # Text, not markup: what a model writes is not to be trusted with the terminal.
+        texts = [Text(f"[{item.verdict}] {item.response.strip()}") for item in (before[row], after[row])]
+        asked = after[row]
+        table.add_row(Text(f"({asked.kind}) {asked.prompt}", COLOURS[asked.kind]), *texts)
+    return table
+
+
+def _telling_rows(before: Sequence[ResponseRow], after: Sequence[ResponseRow], count: int) -> list[int]:
+    def rank(row: int) -> tuple[bool, bool]:
+        return before[row].refused == after[row].refused, not before[row].refused
+
+    rows = range(len(before))
+    by_kind = {kind: sorted((row for row in rows if before[row].kind == kind), key=rank) for kind in KINDS}
+    order = [by_kind["pseudo_harmful"][:1], by_kind["harmful"][:1], by_kind["pseudo_harmful"][1:]]
+    return [row for group in order for row in group][:count]

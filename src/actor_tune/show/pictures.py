@@ -1,0 +1,61 @@
+"""Pictures of positions along the refusal direction, as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import require_package
+from ..prompts.prompt import KINDS, Prompt
+from .text import COLOURS
+
+if TYPE_CHECKING:  # it brings torch with it
+    from ..repair.method import FittedBlock
+
+
+def draw_validation(path: Path, block: "FittedBlock") -> None:
+    """`draw_positions` of the prompts that were kept aside from training."""
+    rows = [row for row, aside in enumerate(block.validation) if aside]
+    before, after = ([values[row] for row in rows] for values in (block.before, block.after))
+    prompts = [block.prompts[row] for row in rows]
+    draw_positions(path, prompts, before, after, title="Validation prompts along the refusal direction")
+
+
+def draw_positions(
+    path: Path, prompts: Sequence[Prompt], before: Sequence[float], after: Sequence[float], title: str
+) -> None:
+    """Draw where each kind lies along the refusal direction before and after, one dot a prompt, as a PNG.
+
+    **Raises:** `UserError` when matplotlib is not installed.
+    """
+    figure = new_figure(path, 9, 4.2)
+    panels = figure.subplots(2, 1, sharex=True)
+    for panel, name, values in zip(panels, ("before", "after"), (before, after), strict=True):
+        for height, kind in enumerate(KINDS):
+            points = [value for value, prompt in zip(values, prompts, strict=True) if prompt.kind == kind]
+            # A fixed spread by rank keeps dots apart without chance.
+            heights = [height + 0.3 * ((7 * index % 11) / 5 - 1) for index in range(len(points))]
+            panel.scatter(points, heights, s=9, alpha=0.5, color=COLOURS[kind], linewidths=0)
+            mean = sum(points) / len(points)
+            panel.plot([mean, mean], [height - 0.42, height + 0.42], color=COLOURS[kind], linewidth=2.5)
+        panel.set_yticks(range(len(KINDS)), [kind.replace("_", "-") for kind in KINDS])
+        panel.set_title(name, loc="left", fontsize=10)
+        panel.axvline(0, color="0.6", linewidth=0.8, zorder=0)
+        panel.axvline(1, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("position along the refusal direction: 0 harmless mean, 1 harmful mean of the unedited model")
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
+def new_figure(path: Path, width: float, height: float) -> Any:
+    """An empty matplotlib figure, `width` by `height` inches, that can be saved at `path` without a display.
+
+    **Raises:** `UserError` when matplotlib is not installed.
+    """
+    require_package(str(path), "matplotlib", "plot")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure

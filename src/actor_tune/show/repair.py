@@ -1,0 +1,51 @@
+"""A scan and a fit in the terminal."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ..prompts.prompt import KINDS
+from ..records.scan import Scan
+from .text import COLOURS, score_text
+
+if TYPE_CHECKING:  # it brings torch with it
+    from ..repair.method import FittedBlock
+
+
+def scan_table(scan: Scan) -> Group:
+    """One row a block, the chosen one marked, and the reason in words."""
+    best = scan.best()
+    table = Table(title="What moving each block's output along the refusal direction does")
+    for column in ("block", "silhouette", "refusal", "moved to harmless", "moved to harmful", "effect", "KL harmless"):
+        table.add_column(column, justify="right")
+    for block in scan.blocks:
+        numbers = (block.refusal, block.toward_harmless, block.toward_harmful, block.effect, block.kl_harmless)
+        table.add_row(
+            f"{'> ' if block is best else ''}{block.layer}",
+            "-" if block.silhouette is None else f"{block.silhouette:.2f}",
+            *[f"{number:.3f}" for number in numbers],
+            style="bold" if block is best else None,
+        )
+    return Group(table, Text(scan.reason))
+
+
+def fit_table(block: "FittedBlock") -> Group:
+    """Strengths tried, the chosen one marked, and mean positions before and after."""
+    trials = Table(title=f"Block {block.layer}: strengths on the validation prompts (first answer token)")
+    for column in ("strength", "compliance", "safety", "KL harmless"):
+        trials.add_column(column, justify="right")
+    for trial in block.trials:
+        chosen = trial is block.chosen
+        numbers = (score_text(trial.compliance), score_text(trial.safety), f"{trial.kl_harmless:.3f}")
+        label = f"{'> ' if chosen else ''}{trial.strength:.1f}"
+        trials.add_row(label, *numbers, style="bold" if chosen else None)
+    places = Table(title="Mean position along the refusal direction (0 harmless mean, 1 harmful mean)")
+    for column in ("kind", "before", "after"):
+        places.add_column(column, justify="left" if column == "kind" else "right")
+    for kind in KINDS:
+        rows = [row for row, prompt in enumerate(block.prompts) if prompt.kind == kind]
+        means = [sum(values[row] for row in rows) / len(rows) for values in (block.before, block.after)]
+        places.add_row(Text(kind, COLOURS[kind]), *[f"{mean:+.2f}" for mean in means])
+    return Group(trials, places, *[Text(warning, "yellow") for warning in block.warnings])

@@ -1,0 +1,253 @@
+"""From what was stored to one HTML page that loads nothing and runs nothing but its own script. Pure."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ...records.file import json_of
+from ...records.response import ResponseRow
+from ...records.results import Results, SetChange, SetResult
+from ...records.run import GATE_ANSWERS_FILE
+from . import charts, words
+from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
+
+DAMAGE = {
+    "kl_harmless": ("KL on harmless prompts, first answer token", "{:.3f} nats"),
+    "kl_harmless_tokens": ("KL on harmless prompts, several tokens", "{:.3f} nats"),
+    "perplexity": ("Perplexity on plain text", "{:.2f}"),
+    "garbled_share": ("Garbled answers", "{:.1%}"),
+    "unfinished_share": ("Answers cut off by the limit of tokens", "{:.1%}"),
+    "mean_words": ("Mean length of an answer", "{:.1f} words"),
+}
+"""What each damage figure is called, and how it is written."""
+
+_HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # controls, but for tab and line feed
+    "\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # invisible, or turn text round
+    "\ud800-\udfff"  # halves of surrogate pairs, which UTF-8 cannot write
+    "\U000e0000-\U000e007f]"  # tags
+)
+
+
+def visible(text: str) -> str:
+    """`text` with every character named that cannot be seen or that turns the text around it: `⟨U+202E⟩`.
+
+    A model can write them, and they can make one answer look like another. Joiners stay: scripts and emoji need them.
+    """
+    return _HIDDEN.sub(lambda match: f"⟨U+{ord(match.group()):04X}⟩", text.replace("\r\n", "\n"))
+
+
+def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
+    """The page, a function of its arguments alone.
+
+    What folders hold is hostile: it is made `visible`, and goes through autoescaping, or as JSON with `<`, `>`, `&` and
+    all that is not ASCII escaped into a block that is not run. The policy names the page's own style and script by hash
+    and forbids the rest.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_asset),
+        autoescape=True,
+        finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": words.percent,
+        "points": words.points,
+        "interval": words.interval,
+        "interval_of_difference": words.interval_of_difference,
+        "p_value": words.p_value,
+        "minus": lambda text: text.replace("-", words.MINUS),
+        "kind": lambda kind: kind.replace("_", "-"),
+    }
+    style, script = _asset("page.css"), _asset("page.js")
+    return environment.get_template("page.html").render(
+        measured=measured,
+        fits=fits,
+        banners=words.banners(measured, fits),
+        sentences={item.name: words.sentences(item.results) for item in measured},
+        sets={item.name: set_rows(item.results) for item in measured},
+        damage={item.name: damage(item.results) for item in measured},
+        benchmarks={item.name: benchmarks(item.results) for item in measured},
+        kinds={item.name: {pair.after.set: pair.after.kind for pair in item.answers} for item in measured},
+        fit_sentences={item.name: words.fit_sentence(item.run) for item in fits},
+        chosen={item.name: words.chosen_trial(item.run) for item in fits},
+        frontier=charts.frontier(measured, fits),
+        ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
+        bars={item.name: charts.scan_bars(item.run.scan or []) for item in fits},
+        shares=charts.SHARES,
+        wishes=charts.WISHES,
+        browsers=browsers(measured, fits),
+        origins=origins(measured, fits),
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_sha256(style),
+        script_hash=_sha256(script),
+    )
+
+
+@dataclass(frozen=True)
+class SetRow:
+    """A set as it is now, as it was, and how that changed; None where it was not measured or not compared."""
+
+    now: SetResult
+    was: SetResult | None
+    change: SetChange | None
+
+
+def set_rows(results: Results) -> list[SetRow]:
+    """A row for each set."""
+    before = {(row.name, row.kind): row for row in (results.baseline.sets if results.baseline else [])}
+    changes = {(row.name, row.kind): row for row in (results.comparison.sets if results.comparison else [])}
+    return [SetRow(row, before.get((row.name, row.kind)), changes.get((row.name, row.kind))) for row in results.sets]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure before and after, as text; None where it was not measured. Benchmarks have several by `metric`."""
+
+    name: str
+    before: str | None
+    after: str | None
+    metric: str = ""
+
+
+def damage(results: Results) -> list[Figure]:
+    """The damage figures that there are, in the order of `DAMAGE`."""
+    after = {"kl_harmless": results.kl_harmless} | results.damage
+    before = dict(results.baseline.damage) if results.baseline else {}
+    if after.get("perplexity_baseline") is not None:  # stored beside the model's
+        before["perplexity"] = after["perplexity_baseline"]
+    rows = [
+        Figure(name, _with_unit(before.get(key), form), _with_unit(after.get(key), form))
+        for key, (name, form) in DAMAGE.items()
+    ]
+    return [row for row in rows if row.before or row.after]
+
+
+def _with_unit(value: float | None, form: str) -> str | None:
+    return None if value is None else form.format(value).replace("%", " %").replace(" ", words.NBSP)
+
+
+def benchmarks(results: Results) -> list[Figure]:
+    """Each metric of each task that the model has."""
+    before = results.benchmarks.get(results.baseline.model, {}) if results.baseline else {}
+
+    def number(value: float | None) -> str | None:
+        return None if value is None else f"{value:.3f}".replace("-", words.MINUS)
+
+    return [
+        Figure(task, number(before.get(task, {}).get(metric)), number(value), metric)
+        for task, metrics in results.benchmarks.get(results.model, {}).items()
+        for metric, value in metrics.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Browser:
+    """A list of prompts with their answers, to be searched; `rows` are as the page's script takes them."""
+
+    title: str
+    name: str
+    note: str
+    file: str
+    compared: bool
+    rows: list[dict[str, Any]]
+
+
+def browsers(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> list[Browser]:
+    """One for each folder that holds answers."""
+    found = []
+    for item in measured:
+        compared = any(pair.before for pair in item.answers)
+        note = (
+            "Every prompt with both answers, those that flipped first." if compared else "Every prompt and its answer."
+        )
+        note += " Score: how likely the answer refuses, says the judge."
+        if item.unmatched:
+            note += f" Answers of the baseline that belong to no prompt here, and are left out: {item.unmatched}."
+        found.append(Browser("Answers", item.name, note, RESPONSES_FILE, compared, _rows(item.answers)))
+    for fit in fits:
+        note = "Held-out harmful prompts that the fit's gate asked, with both answers, those that flipped first."
+        found.append(Browser("Answers of the gate", fit.name, note, GATE_ANSWERS_FILE, True, _rows(fit.answers)))
+    return [browser for browser in found if browser.rows]
+
+
+def _rows(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
+    return [pair_json(pair) for pair in sorted(pairs, key=lambda pair: not pair.flipped)]
+
+
+def pair_json(pair: Pair) -> dict[str, Any]:
+    """One prompt with its answers, as the page's script takes it."""
+    row = pair.after
+    return {
+        "prompt": visible(row.prompt),
+        "kind": row.kind,
+        "set": visible(row.set),
+        "flipped": pair.flipped,
+        "earlier": [{"role": turn.role, "content": visible(turn.content)} for turn in row.context],
+        "answers": [_answer_json(answer) for answer in (pair.before, pair.after) if answer],
+    }
+
+
+def _answer_json(row: ResponseRow) -> dict[str, Any]:
+    return {
+        "text": visible(row.response),
+        "verdict": row.verdict,
+        "score": row.score,
+        "reason": visible(row.reason or ""),
+        "finished": row.finished,
+    }
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a folder was made: the command, and settings and versions by name, as text."""
+
+    name: str
+    command: str
+    settings: dict[str, str]
+    versions: dict[str, str]
+
+
+def origins(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> list[Origin]:
+    """One for each folder."""
+    found = []
+    for item in measured:
+        results = item.results
+        more = {name: value for name, value in (("judge", results.judge), ("engine", results.engine)) if value}
+        found.append(Origin(item.name, results.command, _flat(results.settings | more), results.versions))
+    for fit in fits:
+        run = fit.run
+        settings = run.settings | {"seconds": run.seconds, "prompts": json_of(run.prompts)}
+        found.append(Origin(fit.name, run.command, _flat(settings), run.versions))
+    return found
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings with their names joined by dots."""
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            shown = value if isinstance(value, str) else visible(json.dumps(value, ensure_ascii=False))[:60]
+            flat[prefix + key] = shown
+    return flat
+
+
+def _asset(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _sha256(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,22 @@
+"""Numbers as text, and the colours of kinds."""
+
+from ..prompts.prompt import Kind
+from ..records.estimate import Interval
+
+COLOURS: dict[Kind, str] = {"harmful": "#c1121f", "harmless": "#2a6f97", "pseudo_harmful": "#e09f3e"}
+
+
+def rate_text(rate: Interval | None) -> str:
+    """Percent with its interval, as in `42.0 [35.3, 48.9]`; a dash where nothing could be measured."""
+    return "-" if rate is None else f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def score_text(score: float | None) -> str:
+    """Percent, or a dash where nothing was measured."""
+    return "-" if score is None else f"{100 * score:.1f} %"
+
+
+def plain(text: str, length: int = 100) -> str:
+    """At most `length` characters on one line, control characters as spaces: answers may try to drive the terminal."""
+    cut = text if len(text) <= length else text[:length] + " ..."
+    return "".join(character if character.isprintable() else " " for character in cut)
