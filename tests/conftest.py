@@ -14,7 +14,7 @@ from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3_moe import Qwen3MoeConfig
 
 from actor_tune.comparison.methods.method import Task
-from actor_tune.models.load import load_model
+from actor_tune.models.load import load
 from actor_tune.models.model import ChatModel, wrap
 from actor_tune.prompts.prompt import Prompt, with_system_prompt
 from actor_tune.prompts.split import split_validation
@@ -134,7 +134,7 @@ def task(prompts) -> Task:
 @pytest.fixture
 def saved_model(model_folder) -> ChatModel:
     """A model loaded from disk, for what reads its checkpoint too."""
-    return load_model(str(model_folder))
+    return load(str(model_folder))
 
 
 @pytest.fixture(params=sorted(CONFIGS))

@@ -19,7 +19,7 @@ from actor_tune.models.checkpoint import (
     save_tensors,
     stored_dtype_of_block,
 )
-from actor_tune.models.load import load_model as load_placed
+from actor_tune.models.load import load as load_placed
 from actor_tune.models.model import ChatModel
 from actor_tune.models.placement import Placement
 from actor_tune.models.state import state_of
@@ -28,7 +28,7 @@ from conftest import CONFIGS, make_model, make_tokenizer, save_model
 LAYER = 2
 
 
-def load_model(folder: str) -> ChatModel:
+def load(folder: str) -> ChatModel:
     """In the stored dtype, whatever this processor would choose."""
     return load_placed(folder, Placement(dtype="bfloat16"))
 
@@ -66,7 +66,7 @@ def test_nothing_outside_the_block_changes_and_the_block_does(tmp_path, family, 
     stored = {name for file in weights(base) for name in tensors_of(file)}
     assert ("lm_head.weight" in stored) != tied
     assert (len(weights(base)) > 1) == (shard_size == "20KB")
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     save_merged(base, tensors, tmp_path / "merged")
 
     before = AutoModelForCausalLM.from_pretrained(base, dtype="auto").state_dict()
@@ -86,7 +86,7 @@ def test_nothing_outside_the_block_changes_and_the_block_does(tmp_path, family, 
 @pytest.mark.parametrize("shard_size", ["5GB", "20KB"])
 def test_a_loader_that_reads_all_files_in_any_order_sees_no_old_tensor(tmp_path, reverse, shard_size):
     base = save_tiny(tmp_path / "base", shard_size=shard_size)
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     save_merged(base, tensors, tmp_path / "merged")
     seen = {}
     for file in sorted(weights(tmp_path / "merged"), reverse=reverse):
@@ -100,7 +100,7 @@ def test_a_loader_that_reads_all_files_in_any_order_sees_no_old_tensor(tmp_path,
 def test_only_bytes_of_changed_tensors_differ(tmp_path):
     """Read with the library's own reader: the header and every other tensor are where and what they were."""
     base = save_tiny(tmp_path / "base")
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     save_merged(base, tensors, tmp_path / "merged")
     before, after = ((folder / "model.safetensors").read_bytes() for folder in (base, tmp_path / "merged"))
     assert len(before) == len(after)
@@ -113,7 +113,7 @@ def test_only_bytes_of_changed_tensors_differ(tmp_path):
 @pytest.mark.parametrize("linkable", [True, False])
 def test_shards_without_a_changed_tensor_are_linked_or_copied(tmp_path, monkeypatch, linkable):
     base = save_tiny(tmp_path / "base", shard_size="20KB")
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     if not linkable:
 
         def refuse(source, target):
@@ -131,7 +131,7 @@ def test_shards_without_a_changed_tensor_are_linked_or_copied(tmp_path, monkeypa
 
 def test_files_are_copied_where_the_system_cannot_copy_within_itself(tmp_path, monkeypatch):
     base = save_tiny(tmp_path / "base")
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     monkeypatch.delattr(os, "copy_file_range", raising=False)
     save_merged(base, tensors, tmp_path / "plain")
     monkeypatch.setattr(os, "copy_file_range", lambda *_: 0, raising=False)
@@ -143,7 +143,7 @@ def test_files_are_copied_where_the_system_cannot_copy_within_itself(tmp_path, m
 
 def test_a_folder_of_symbolic_links_as_the_hub_makes_gives_real_files(tmp_path):
     base = save_tiny(tmp_path / "base", shard_size="20KB")
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     snapshot = tmp_path / "snapshot"
     snapshot.mkdir()
     for file in base.iterdir():
@@ -159,7 +159,7 @@ def test_weights_that_transformers_does_not_load_are_left_out(tmp_path, shard_si
     """They would have the old block: a `consolidated.safetensors` is what vLLM takes first."""
     base = save_tiny(tmp_path / "base", shard_size=shard_size)
     expected = {file.name for file in base.iterdir()}
-    tensors = edited(load_model(str(base)))
+    tensors = edited(load(str(base)))
     save_file({"layers.2.wq": torch.zeros(1)}, base / "consolidated.safetensors")
     save_file(tensors, base / "model.fp16.safetensors")
     (base / "pytorch_model.bin").write_bytes(b"x")
@@ -198,7 +198,7 @@ def test_a_file_is_changed_without_being_loaded(tmp_path):
 
 
 def test_a_half_written_model_is_never_seen(tmp_path, monkeypatch, model_folder):
-    tensors = edited(load_model(str(model_folder)))
+    tensors = edited(load(str(model_folder)))
 
     def full(*_):
         raise OSError("no space left")
@@ -212,12 +212,12 @@ def test_a_half_written_model_is_never_seen(tmp_path, monkeypatch, model_folder)
 def test_an_older_model_is_not_overwritten(tmp_path, model_folder):
     (tmp_path / "merged").mkdir()
     with pytest.raises(FileExistsError):
-        save_merged(model_folder, edited(load_model(str(model_folder))), tmp_path / "merged")
+        save_merged(model_folder, edited(load(str(model_folder))), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("wrong", [torch.float32, torch.float16])
 def test_tensors_in_another_dtype_than_the_stored_are_a_bug_and_not_cast(tmp_path, model_folder, wrong):
-    chat_model = load_model(str(model_folder))
+    chat_model = load(str(model_folder))
     with pytest.raises(ValueError, match="bfloat16 in the weight files"):
         checkpoint_names(chat_model, LAYER, {k: v.to(wrong) for k, v in state_of(chat_model.blocks[LAYER]).items()})
     tensors = {name: tensor.to(wrong) for name, tensor in edited(chat_model).items()}
@@ -227,7 +227,7 @@ def test_tensors_in_another_dtype_than_the_stored_are_a_bug_and_not_cast(tmp_pat
 
 
 def test_a_tensor_of_another_shape_is_a_bug(tmp_path, model_folder):
-    tensors = {name: tensor.reshape(-1, 1) for name, tensor in edited(load_model(str(model_folder))).items()}
+    tensors = {name: tensor.reshape(-1, 1) for name, tensor in edited(load(str(model_folder))).items()}
     with pytest.raises(ValueError, match="in the weight files"):
         save_merged(model_folder, tensors, tmp_path / "merged")
 
@@ -239,7 +239,7 @@ def test_the_stored_dtype_is_the_file_s_and_not_that_of_the_memory(tmp_path, mod
     norm = f"model.layers.{LAYER}.input_layernorm.weight"
     contents[norm] = contents[norm].float()
     save_file(contents, file, metadata={"format": "pt"})
-    chat_model = load_model(str(model_folder))
+    chat_model = load(str(model_folder))
     chat_model = replace(chat_model, model=chat_model.model.float())
     dtypes = stored_dtype_of_block(chat_model, LAYER)
     assert dtypes.keys() == dict(chat_model.blocks[LAYER].named_parameters()).keys()
@@ -251,13 +251,13 @@ def test_the_stored_dtype_is_the_file_s_and_not_that_of_the_memory(tmp_path, mod
 
 
 def test_a_block_whose_weights_were_left_on_disk_can_be_checked(model_folder):
-    chat_model = load_model(str(model_folder))
+    chat_model = load(str(model_folder))
     chat_model.blocks[LAYER].to("meta")
     assert set(stored_dtype_of_block(chat_model, LAYER).values()) == {torch.bfloat16}
 
 
 def test_a_block_that_is_quantised_in_the_files_is_refused_before_training(model_folder):
-    chat_model = load_model(str(model_folder))
+    chat_model = load(str(model_folder))
     file = model_folder / "model.safetensors"
     contents = tensors_of(file)
     name = f"model.layers.{LAYER}.mlp.up_proj.weight"
@@ -268,7 +268,7 @@ def test_a_block_that_is_quantised_in_the_files_is_refused_before_training(model
 
 
 def test_the_tokenizer_and_chat_template_come_along(tmp_path, model_folder):
-    save_merged(model_folder, edited(load_model(str(model_folder))), tmp_path / "merged")
+    save_merged(model_folder, edited(load(str(model_folder))), tmp_path / "merged")
     messages = [{"role": "user", "content": "Hi"}]
     texts = [
         AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, tokenize=False)
@@ -310,14 +310,14 @@ def test_a_tensor_that_the_base_does_not_have_is_a_bug_and_not_ignored(tmp_path,
 def test_a_block_that_could_not_be_written_back_is_refused_before_training(tmp_path):
     """transformers fuses the experts of Qwen3-MoE when it loads them, and stores them apart."""
     for family in ("llama", "qwen2", "gemma2"):
-        stored_dtype_of_block(load_model(str(save_model(make_model(family), tmp_path / family))), LAYER)
-    chat_model = load_model(str(save_model(make_model("qwen3_moe"), tmp_path / "moe")))
+        stored_dtype_of_block(load(str(save_model(make_model(family), tmp_path / family))), LAYER)
+    chat_model = load(str(save_model(make_model("qwen3_moe"), tmp_path / "moe")))
     with pytest.raises(UserError, match=r"experts.* in memory and missing in the weight files"):
         stored_dtype_of_block(chat_model, LAYER)
 
 
 def test_what_is_written_can_be_read_by_others(tmp_path, model_folder):
-    save_merged(model_folder, edited(load_model(str(model_folder))), tmp_path / "merged")
+    save_merged(model_folder, edited(load(str(model_folder))), tmp_path / "merged")
     umask = os.umask(0)
     os.umask(umask)
     save_tensors(tmp_path / "p.safetensors", {"x": torch.zeros(1)}, {"layer": "2"})
@@ -328,5 +328,5 @@ def test_what_is_written_can_be_read_by_others(tmp_path, model_folder):
 def test_the_base_is_not_touched(tmp_path):
     folder = save_model(make_model(dtype=torch.bfloat16), tmp_path / "base")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    save_merged(folder, edited(load_model(str(folder))), tmp_path / "merged")
+    save_merged(folder, edited(load(str(folder))), tmp_path / "merged")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

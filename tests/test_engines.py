@@ -19,7 +19,7 @@ from actor_tune.engines.vllm import vllm_engine
 from actor_tune.errors import UserError
 from actor_tune.judges.server import RETRIES
 from actor_tune.models.chat import encode
-from actor_tune.models.load import load_model
+from actor_tune.models.load import load
 from actor_tune.models.placement import Placement
 from actor_tune.prompts.prompt import Prompt, with_system_prompt
 from actor_tune.prompts.starter import starter_prompts
@@ -411,7 +411,7 @@ def testbed_answers(testbed_model):
         *starter_prompts("held_out")[:160:20],
         *with_system_prompt(starter_prompts("held_out")[7:160:40], "Be brief."),
     ]
-    return prompts, texts(local_engine(load_model(str(testbed_model), Placement(dtype="bfloat16")), 1), prompts, 24)
+    return prompts, texts(local_engine(load(str(testbed_model), Placement(dtype="bfloat16")), 1), prompts, 24)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from actor_tune.errors import UserError
 from actor_tune.judges.verdict import Verdict
-from actor_tune.models.load import load_model
+from actor_tune.models.load import load
 from actor_tune.models.patch import Patch
 from actor_tune.models.placement import Placement
 from actor_tune.prompts.prompt import Message, Prompt, of_kind, with_system_prompt
@@ -143,7 +143,7 @@ def test_a_model_with_a_patch_in_it_is_not_trained_on():
 
 def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     folder = save_model(make_model(dtype=torch.bfloat16), tmp_path / "base")
-    base = load_model(str(folder), Placement("cpu", "float32"))
+    base = load(str(folder), Placement("cpu", "float32"))
     found = fitted(base, system_prompt="Be kind.")
     found.save(tmp_path / "run", command="actor fit m")
     patch = Patch.load(tmp_path / "run" / "patch.safetensors")
@@ -164,7 +164,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
 
 def test_a_model_in_memory_alone_is_fitted_and_written_as_one_from_a_folder(tmp_path):
     folder = save_model(make_model(), tmp_path / "base")
-    loaded = fitted(load_model(str(folder), Placement("cpu", "float32")))
+    loaded = fitted(load(str(folder), Placement("cpu", "float32")))
     memory = fitted_llama()
     assert all(torch.equal(tensor, loaded.block.state[name]) for name, tensor in memory.block.state.items())
     for found, name in ((loaded, "from_folder"), (memory, "from_memory")):

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from actor_tune.errors import UserError
-from actor_tune.models.load import load_model
+from actor_tune.models.load import load
 from actor_tune.models.model import check_layer, wrap
 from actor_tune.models.placement import Placement
 from actor_tune.models.state import state_of
@@ -15,7 +15,7 @@ from conftest import make_model, make_tokenizer, save_model
 
 
 def test_a_saved_model_loads_in_the_dtype_of_its_checkpoint(model_folder):
-    chat_model = load_model(str(model_folder), Placement(dtype="bfloat16"))
+    chat_model = load(str(model_folder), Placement(dtype="bfloat16"))
     assert chat_model.model.dtype == torch.bfloat16
     assert len(chat_model.blocks) == 4
     assert not any(parameter.requires_grad for parameter in chat_model.model.parameters())
@@ -46,26 +46,26 @@ def break_weights(folder, value):
 def test_weights_that_are_not_finite_are_named(model_folder, value):
     break_weights(model_folder, value)
     with pytest.raises(UserError, match=re.escape("NaN or infinity in model.layers.2.mlp.up_proj.weight")):
-        load_model(str(model_folder))
+        load(str(model_folder))
 
 
 def test_a_folder_without_weights_config_or_template_is_refused(tmp_path, model_folder):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=re.escape("no config.json")):
-        load_model(str(tmp_path / "empty"))
+        load(str(tmp_path / "empty"))
     (model_folder / "chat_template.jinja").unlink()
     with pytest.raises(UserError, match="the tokenizer has no chat template"):
-        load_model(str(model_folder))
+        load(str(model_folder))
     (model_folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="no weights"):
-        load_model(str(model_folder))
+        load(str(model_folder))
 
 
 def test_weights_that_are_cut_short_are_refused(model_folder):
     file = model_folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match="a model that cannot be loaded"):
-        load_model(str(model_folder))
+        load(str(model_folder))
 
 
 def test_a_block_out_of_range_is_refused_and_a_negative_one_counts_from_the_end():
@@ -78,7 +78,7 @@ def test_a_block_out_of_range_is_refused_and_a_negative_one_counts_from_the_end(
 
 
 def test_save_model_writes_what_the_other_tests_load(tmp_path):
-    assert load_model(str(save_model(make_model("qwen2"), tmp_path / "m"))).name == str(tmp_path / "m")
+    assert load(str(save_model(make_model("qwen2"), tmp_path / "m"))).name == str(tmp_path / "m")
 
 
 def test_a_model_in_memory_is_wrapped_as_it_would_be_loaded(model_folder):
@@ -89,7 +89,7 @@ def test_a_model_in_memory_is_wrapped_as_it_would_be_loaded(model_folder):
     assert not any(parameter.requires_grad for parameter in hf_model.parameters())
     assert chat_model.computed_in == "bfloat16"
     assert wrap(hf_model, make_tokenizer(), "mine").name == "mine"
-    loaded = load_model(str(model_folder), Placement(dtype="bfloat16"))
+    loaded = load(str(model_folder), Placement(dtype="bfloat16"))
     assert state_of(loaded.model).keys() == state_of(chat_model.model).keys()
 
 

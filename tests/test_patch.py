@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from actor_tune.errors import UserError
 from actor_tune.models.checkpoint import checkpoint_names
-from actor_tune.models.load import load_model
+from actor_tune.models.load import load
 from actor_tune.models.model import wrap
 from actor_tune.models.patch import Patch, base_hash
 from actor_tune.models.placement import Placement
@@ -30,7 +30,7 @@ def patch_of(chat_model, change=1.0):
 def base(request, tmp_path):
     if request.param == "in memory":
         return make_model()
-    return load_model(str(save_model(make_model(), tmp_path / "base")), Placement("cpu", "float32"))
+    return load(str(save_model(make_model(), tmp_path / "base")), Placement("cpu", "float32"))
 
 
 def test_a_patch_is_in_the_model_until_it_is_reverted_and_then_every_bit_is_as_it_was(base):
@@ -80,7 +80,7 @@ def test_the_file_names_its_base(base, tmp_path):
 
 def test_of_a_model_with_a_folder_the_hash_is_that_of_its_files_and_follows_them(tmp_path):
     folder = save_model(make_model(), tmp_path / "base")
-    base = load_model(str(folder))
+    base = load(str(folder))
     first = base_hash(base)
     assert first == weights_hash(folder)
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
@@ -120,9 +120,9 @@ def test_another_model_is_refused_in_one_line(base):
 
 def test_a_block_whose_weights_are_on_disk_is_refused(tmp_path):
     folder = str(save_model(make_model(), tmp_path / "base"))
-    patch = patch_of(load_model(folder, Placement("cpu", "float32")))
+    patch = patch_of(load(folder, Placement("cpu", "float32")))
     with pytest.raises(UserError, match=r"block 2 are on disk; .* without `offload=stream`"):
-        patch.apply(load_model(folder, Placement("cpu", "float32", offload="stream")))
+        patch.apply(load(folder, Placement("cpu", "float32", offload="stream")))
 
 
 @pytest.mark.parametrize("content", [None, b"text", "other"])
@@ -140,6 +140,6 @@ def test_a_whole_model_with_the_patch_can_be_written_with_or_without_a_folder(ba
     patch, before = patch_of(base), state_of(base.model)
     patch.save_merged(base, tmp_path / "merged")
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.model.state_dict().items())
-    merged = load_model(str(tmp_path / "merged"), Placement("cpu", "float32"))
+    merged = load(str(tmp_path / "merged"), Placement("cpu", "float32"))
     for name, tensor in merged.model.state_dict().items():
         assert torch.equal(tensor, patch.tensors.get(name, before[name])), name

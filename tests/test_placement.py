@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from actor_tune.errors import UserError
 from actor_tune.models.chat import encode
 from actor_tune.models.checkpoint import checkpoint_names, save_merged
-from actor_tune.models.load import empty_model, load_model
+from actor_tune.models.load import empty_model, load
 from actor_tune.models.placement import (
     Placement,
     device_map_with_disk,
@@ -71,7 +71,7 @@ def test_every_tensor_has_a_place_and_blocks_on_disk_are_those_asked_for(tmp_pat
 
 
 def test_weights_on_disk_come_when_they_are_held_and_go_afterwards(checkpoint):
-    chat_model = load_model(str(checkpoint), STREAM)
+    chat_model = load(str(checkpoint), STREAM)
     assert all(is_elsewhere(block) for block in chat_model.blocks)
     whole = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).state_dict()
     with held(chat_model.blocks[1]):
@@ -83,17 +83,17 @@ def test_weights_on_disk_come_when_they_are_held_and_go_afterwards(checkpoint):
 
 
 def test_blocks_above_the_named_one_stay_on_disk_until_they_are_settled(checkpoint):
-    chat_model = load_model(str(checkpoint), WHOLE, last_block=1)
+    chat_model = load(str(checkpoint), WHOLE, last_block=1)
     assert [is_elsewhere(block) for block in chat_model.blocks] == [False, False, True, True]
     settle(chat_model.model)
     assert not any(parameter.is_meta for parameter in chat_model.model.parameters())
     ids = encode(chat_model.tokenizer, make_prompts(2))
-    assert torch.equal(plain_logprobs(chat_model, ids), plain_logprobs(load_model(str(checkpoint), WHOLE), ids))
+    assert torch.equal(plain_logprobs(chat_model, ids), plain_logprobs(load(str(checkpoint), WHOLE), ids))
 
 
 def test_training_reads_no_weight_of_the_blocks_above(checkpoint, monkeypatch):
     read = []
-    chat_model = load_model(str(checkpoint), WHOLE, last_block=1)
+    chat_model = load(str(checkpoint), WHOLE, last_block=1)
     loader = chat_model.blocks[2].mlp.up_proj._hf_hook.weights_map.dataset
     plain = type(loader).__getitem__
     monkeypatch.setattr(type(loader), "__getitem__", lambda self, key: read.append(key) or plain(self, key))
@@ -109,10 +109,10 @@ def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, 
         monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     folder = save_model(make_model(family, torch.bfloat16), tmp_path / "m")
     settings = Settings(layer="auto", starter=False)
-    whole = fit_block(load_model(str(folder), WHOLE), make_prompts(), settings)
-    streamed = fit_block(load_model(str(folder), STREAM), make_prompts(), settings)
+    whole = fit_block(load(str(folder), WHOLE), make_prompts(), settings)
+    streamed = fit_block(load(str(folder), STREAM), make_prompts(), settings)
     below = fit_block(
-        load_model(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False)
+        load(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False)
     )
     for other in (streamed, below):
         assert other.layer == whole.layer
@@ -128,7 +128,7 @@ def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, 
 def test_the_folder_for_rearranged_weights_goes_with_the_model(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    chat_model = load_model(str(save_model(make_model("qwen3_moe"), tmp_path / "m")), STREAM)
+    chat_model = load(str(save_model(make_model("qwen3_moe"), tmp_path / "m")), STREAM)
     assert list((tmp_path / "temporary").iterdir())
     del chat_model
     gc.collect()
@@ -144,7 +144,7 @@ def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_p
         CONFIGS, "wide", LlamaConfig(**{**SIZES, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
     )
     folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
-    chat_model = load_model(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
+    chat_model = load(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
     found = fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
     assert all(type(chat_model.blocks[layer].mlp.up_proj).__name__ == "Linear4bit" for layer in (0, 2, 3))
     stored = load_file(folder / "model.safetensors")
@@ -159,7 +159,7 @@ def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_p
 
 
 def test_what_could_not_be_fetched_is_the_error_and_the_rest_is_let_go(checkpoint, monkeypatch):
-    chat_model = load_model(str(checkpoint), STREAM)
+    chat_model = load(str(checkpoint), STREAM)
     loader = chat_model.blocks[1].mlp.up_proj._hf_hook.weights_map.dataset
     plain = type(loader).__getitem__
 
@@ -176,14 +176,14 @@ def test_what_could_not_be_fetched_is_the_error_and_the_rest_is_let_go(checkpoin
 
 
 def test_a_named_block_does_not_undo_a_device_map(checkpoint):
-    spread = load_model(str(checkpoint), Placement("cpu", "float32", device_map="auto"), last_block=1)
+    spread = load(str(checkpoint), Placement("cpu", "float32", device_map="auto"), last_block=1)
     assert not any(is_elsewhere(block) for block in spread.blocks)
 
 
 def test_a_named_block_of_a_quantised_model_can_be_loaded(tmp_path):
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
     folder = save_model(make_model("llama", torch.bfloat16), tmp_path / "m")
-    chat_model = load_model(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"), last_block=1)
+    chat_model = load(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"), last_block=1)
     assert all(type(block.mlp.up_proj).__name__ == "Linear4bit" for block in chat_model.blocks)
 
 
@@ -200,5 +200,5 @@ def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(check
     monkeypatch.setattr("actor_tune.repair.method.check_effect", refuse)
     monkeypatch.setattr("actor_tune.repair.method.train_block", lambda *given: trained.append(1) or train_block(*given))
     with pytest.raises(WiringRefusedError):
-        fit_block(load_model(str(checkpoint), WHOLE, last_block), make_prompts(), Settings(layer=1, starter=False))
+        fit_block(load(str(checkpoint), WHOLE, last_block), make_prompts(), Settings(layer=1, starter=False))
     assert bool(trained) == (last_block is not None)

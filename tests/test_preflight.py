@@ -9,7 +9,7 @@ from actor_tune.models.placement import Placement
 from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, texts_of
 from actor_tune.repair.gated import gate_prompts
 from actor_tune.repair.method import Settings, prepare
-from actor_tune.repair.preflight import FEWEST_ANSWERS, Preflight, estimate, sentence
+from actor_tune.repair.preflight import FEWEST_ANSWERS, Preflight, preflight, sentence
 from actor_tune.repair.rules import BOUNDARY, PAPER, RULES, Schedule
 from conftest import make_model, make_prompts, save_model
 from test_size import LLAMA_2_7B, SIZE, size_of
@@ -294,7 +294,7 @@ def folder(tmp_path) -> str:
 
 def test_an_estimate_is_of_the_prompts_that_will_be_trained_on_and_those_that_the_gate_will_ask(folder):
     def cost(**settings) -> Cost:
-        return estimate(folder, make_prompts(), Settings(**settings), Placement("cpu", "float32")).cost
+        return preflight(folder, make_prompts(), Settings(**settings), Placement("cpu", "float32")).cost
 
     plain, system = cost(layer=1), cost(layer=1, system_prompt="You are the friendly assistant.")
     split = prepare(make_prompts(), Settings())
@@ -310,7 +310,7 @@ def test_an_estimate_is_of_the_prompts_that_will_be_trained_on_and_those_that_th
 
 def test_a_negative_block_counts_from_the_end_and_one_to_be_scanned_for_is_the_last_candidate(folder):
     def chosen(layer) -> tuple[int, bool]:
-        cost = estimate(folder, make_prompts(), Settings(layer=layer), Placement("cpu", "float32")).cost
+        cost = preflight(folder, make_prompts(), Settings(layer=layer), Placement("cpu", "float32")).cost
         return cost.layer, cost.scanned
 
     assert chosen(1) == (1, False)
@@ -320,10 +320,10 @@ def test_a_negative_block_counts_from_the_end_and_one_to_be_scanned_for_is_the_l
 
 def test_every_rule_has_its_cost(folder):
     for rule in RULES:
-        steps = estimate(folder, make_prompts(), Settings(rule=rule, layer=1), Placement("cpu", "float32")).phases
+        steps = preflight(folder, make_prompts(), Settings(rule=rule, layer=1), Placement("cpu", "float32")).phases
         assert [phase.name for phase in steps] == ["run blocks below", "train", "choose strength", "answer"]
 
 
 def test_too_few_prompts_are_told_before_anything_is_estimated():
     with pytest.raises(UserError, match="2 of kind harmful; expected at least 8"):
-        estimate("nowhere", make_prompts(2))
+        preflight("nowhere", make_prompts(2))

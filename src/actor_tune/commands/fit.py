@@ -135,7 +135,7 @@ def fit(
     console.print(need.sentence)
     need.check()
     block = settings.layer if isinstance(settings.layer, int) else None
-    fitted = at.fit(at.load(model, placement, block), given, settings, max_safety_drop, need.answer_batch)
+    fitted = at.fit(at.load(model, placement, block), given, settings, max_safety_drop, answer_batch=need.answer_batch)
     show_and_save(fitted, output_dir, export)
 
 

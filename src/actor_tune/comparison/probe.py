@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 
 from ..engines.engine import Subject, model_of
-from ..engines.local import local_engine
+from ..engines.local import local_engine, subject_of
 from ..engines.respond import respond
 from ..measurement.damage import AnswerLogprobs, answer_logprobs
 from ..models.chat import encode
@@ -26,7 +26,8 @@ from ..models.divergence import kl
 from ..models.first_token import first_token_logprobs, first_token_refusal, refusal_token_ids
 from ..models.inputs import block_inputs
 from ..models.model import ChatModel
-from ..prompts.prompt import Prompt, of_kind
+from ..prompts.prompt import Prompt, of_kind, with_system_prompt
+from ..prompts.starter import starter_prompts
 from ..records.outcome import ANSWER_TOKENS
 from ..records.probe import Probe, Step, Topic
 from ..records.response import Response
@@ -42,33 +43,42 @@ LEARNING_RATE = 2e-4
 
 
 def probe(
-    default: Subject,
-    trained: Subject,
-    *,
-    asked: Sequence[Prompt],
-    held_out: Sequence[Prompt],
-    benign: Sequence[Prompt],
+    default: ChatModel | Subject,
+    trained: ChatModel | Subject,
+    harmless: Sequence[Prompt] | None = None,
+    system_prompt: str | None = None,
     steps: int = 40,
     every: int = 10,
     seed: int = 0,
-    work: Path | None = None,
+    work: str | Path | None = None,
     command: str = "",
 ) -> Probe:
     """See how long safety lasts when each model is fine-tuned on benign answers, and what the edit disturbed.
 
-    Both models are left as they were.
+    Both models are left as they were. They are fine-tuned on the harmless starter prompts, with the default model's own
+    answers, and first-token rates are read on the held-out ones.
+
+    ```python
+    at.probe(at.subject("MODEL"), at.subject("MODEL"), harmless=prompts[12:18], steps=2, every=1).topics
+    ```
 
     **Arguments:**
 
     - `default`, `trained`: opened one after the other, because two need not fit into memory.
-    - `asked`: harmless prompts for the damage by topic.
-    - `held_out`: harmful and pseudo-harmful prompts, on which first-token rates are read after each `every` of `steps`.
-    - `benign`: prompts to fine-tune on, with the default model's own answers.
+    - `harmless`: prompts for the damage by topic; None: the held-out ones.
+    - `system_prompt`: the one that the model was trained under.
+    - `steps`: of fine-tuning by LoRA, with a look after each `every`.
     - `work`: a folder where answers are kept as they come; None: nowhere.
     - `command`: as it was typed, for the record.
 
     **Raises:** `UserError` when a model is not in this process, or harmful and harmless prompts are answered alike.
     """
+    known = starter_prompts("held_out")
+    asked, benign = list(harmless or of_kind(known, "harmless")), of_kind(starter_prompts("train"), "harmless")
+    held_out = [prompt for prompt in known if prompt.kind != "harmless"]
+    if system_prompt:
+        asked, held_out, benign = (with_system_prompt(each, system_prompt) for each in (asked, held_out, benign))
+    default, trained, work = subject_of(default), subject_of(trained), Path(work) if work else None
     chat_model = model_of(default)
     engine = local_engine(chat_model)
     learned = respond(engine, benign, ANSWER_TOKENS, work / "benign.jsonl" if work else None)

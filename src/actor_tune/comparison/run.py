@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..engines.engine import Subject, model_of
-from ..engines.local import local_engine
+from ..engines.local import local_engine, subject_of
 from ..errors import UserError
 from ..measurement.questions import questions
+from ..models.model import ChatModel
 from ..prompts.prompt import KINDS, Kind, Prompt, distinct, fingerprint, of_kind
 from ..prompts.starter import with_starter
 from ..records.file import json_of, read, read_value
@@ -30,8 +31,15 @@ from .outcomes import line, summaries
 log = logging.getLogger(__name__)
 
 
-def compare(model: Subject, contest: Contest, work: Path | None = None, command: str = "") -> Comparison:
+def compare(
+    model: ChatModel | Subject, contest: Contest, work: str | Path | None = None, command: str = ""
+) -> Comparison:
     """Compare the contest's methods on `model`, which is left as it was.
+
+    ```python
+    contest = at.Contest(train=prompts, evaluation=at.starter("held_out")[:40], methods=["actor", "cae"], seeds=1)
+    at.compare(model, contest).save("compared")
+    ```
 
     **Arguments:**
 
@@ -43,6 +51,7 @@ def compare(model: Subject, contest: Contest, work: Path | None = None, command:
     **Raises:** `UserError` before anything is loaded when a method is unknown, prompts are too few, or fine-tuning has
     no answers to learn; when `work` holds anything else, or was computed in another dtype.
     """
+    model, work = subject_of(model), Path(work) if work else None
     methods = _chosen(contest.methods)
     _require(f"`train={contest.train_source}`", contest.train, MINIMUM_PROMPTS, KINDS)
     learned = distinct(with_starter(contest.train) if contest.starter else contest.train)

@@ -51,12 +51,13 @@ class _Job:
         return [self.token_ids[row] for row in rows]
 
 
-def subject_of(chat_model: ChatModel, batch_size: int | None = None) -> Subject:
-    """`chat_model`, to be asked; `batch_size` as for `local_engine`."""
-    placement = chat_model.placement
-    opened = Opened(local_engine(chat_model, batch_size), chat_model)
+def subject_of(model: ChatModel | Subject, batch_size: int | None = None) -> Subject:
+    """`model`, to be asked, where it is not a subject already; `batch_size` as for `local_engine`."""
+    if isinstance(model, Subject):
+        return model
+    opened, placement = Opened(local_engine(model, batch_size), model), model.placement
     dtype, quantization = placement.dtype, placement.quantization
-    return Subject(chat_model.name, lambda: opened, dtype=dtype, quantization=quantization, in_memory=True)
+    return Subject(model.name, lambda: opened, dtype=dtype, quantization=quantization, in_memory=True)
 
 
 def local_engine(chat_model: ChatModel, batch_size: int | None = None) -> Engine:

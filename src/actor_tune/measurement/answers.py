@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
-from ..engines.engine import Opened, Subject
+from ..engines.engine import ANSWER_TOKENS, Opened, Subject
+from ..engines.local import subject_of
 from ..engines.respond import respond
 from ..errors import UserError
 from ..models.model import ChatModel
@@ -55,15 +56,25 @@ class Answers(Sequence[Response]):
 
 
 def answer(
-    subject: Subject, prompts: Sequence[Prompt], max_new_tokens: int, store: Path | None = None, text: str | None = None
+    model: ChatModel | Subject,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int = ANSWER_TOKENS,
+    store: Path | None = None,
+    text: str | None = None,
 ) -> Answers:
-    """Answers to `prompts` that another model can be compared with, now or later.
+    """Greedy answers to `prompts`, in their order: a sequence of `Response`, and a baseline for `measure`.
+
+    ```python
+    for response in at.answer(model, at.starter("held_out")[:3], max_new_tokens=24):
+        response.prompt.text, response.text
+    ```
 
     **Arguments:**
 
     - `store`: where answers are kept as they come (`respond`); None: in memory alone.
     - `text`: what to measure perplexity on.
     """
+    subject = subject_of(model)
     opened = subject.open()
     answers = ask(subject, opened, prompts, max_new_tokens, store=store, text=text)
     return replace(answers, state=_state(opened.chat_model))

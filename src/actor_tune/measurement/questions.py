@@ -33,19 +33,23 @@ class Questions:
 
 def questions(
     prompts: Sequence[Prompt],
-    training: Sequence[Prompt] = (),
+    trained_on: Sequence[Prompt] = (),
     margin: float | None = None,
     limit: int | None = None,
     system_prompt: str | None = None,
 ) -> Questions:
-    """Decide what is measured.
+    """What a measurement asks.
+
+    ```python
+    before = at.answer(model, at.questions(prompts, margin=0.05).prompts)
+    ```
 
     The built-in held-out harmful prompts are added where none are given, because a compliance rate alone praises a
     model that answers everything; and for a gate always, because the given ones may be mislabelled or few.
 
     **Arguments:**
 
-    - `training`: what the model was trained on, as far as known.
+    - `trained_on`: what the model was trained on, as far as known.
     - `limit`: at most so many prompts of each set; the gate's own are never cut.
     - `system_prompt`: for every prompt that has none of its own, the built-in ones too.
 
@@ -69,7 +73,7 @@ def questions(
         wanted += [replace(prompt, set=GATE_SET) for prompt in built_in if prompt.text not in given]
     if system_prompt:
         wanted = with_system_prompt(wanted, system_prompt)
-    leaks = find_leaks(wanted, training)
+    leaks = find_leaks(wanted, trained_on)
     kept = without(wanted, leaks)
     if leaks:
         log.warning("%d prompts are like some that were trained on: kept out, listed in the results", len(leaks))

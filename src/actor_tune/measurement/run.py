@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.engine import ANSWER_TOKENS, Subject
+from ..engines.local import subject_of
 from ..errors import UserError
 from ..judges.agreement import agreement, disagreements
 from ..judges.choose import DEFAULT, judge_by_name
 from ..judges.trained.judge import known_errors
 from ..judges.verdict import Judge, Verdict
-from ..prompts.prompt import fingerprint
+from ..models.model import ChatModel
+from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write, write_rows
 from ..records.request import MeasureRequest, open_request
@@ -34,7 +36,7 @@ from .damage import divergence
 from .gate import decide
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
-from .questions import Questions
+from .questions import Questions, questions
 
 
 @dataclass(frozen=True)
@@ -128,22 +130,35 @@ class Measurement:
 
 
 def measure(
-    model: Subject,
-    asked: Questions,
+    model: ChatModel | Subject,
+    prompts: Sequence[Prompt] | Questions,
+    baseline: ChatModel | Subject | Answers | EarlierMeasurement | None = None,
+    margin: float | None = None,
+    trained_on: Sequence[Prompt] = (),
     *,
-    baseline: Subject | Answers | EarlierMeasurement | None = None,
     max_new_tokens: int = ANSWER_TOKENS,
     judges: Mapping[str, Judge] | None = None,
     text: str | None = None,
     benchmarks: Sequence[str] = (),
     device: str = "auto",
-    work: Path | None = None,
+    work: str | Path | None = None,
     command: str = "",
 ) -> Measurement:
-    """Answer what is `asked`, judge, count; with a baseline, which goes first, say what changed.
+    """Answer, judge and count, with 95 % intervals; with a baseline, what changed, prompt by prompt, and the gate.
+
+    Harmful prompts are measured whenever benign ones are: where none are given, the built-in held-out ones.
+
+    ```python
+    before = at.answer(model, prompts)
+    found = at.measure(model, prompts, baseline=before, margin=0.05)
+    found.score("compliance_rate"), found.gate
+    found.save("after")
+    ```
 
     **Arguments:**
 
+    - `prompts`: or `questions(...)`, which says more about what is asked; `margin` and `trained_on` then stand there.
+    - `margin`: how far refusal of harmful prompts may fall, 0..1, for the safety gate; None: no gate.
     - `judges`: by name; the first decides, the others are compared with it. None: the default.
     - `text`: what to measure perplexity on.
     - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
@@ -153,6 +168,10 @@ def measure(
     **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
     asked in another way, has another vocabulary, or lacks answers and has changed.
     """
+    asked = prompts if isinstance(prompts, Questions) else questions(prompts, trained_on, margin)
+    model, folder = subject_of(model), Path(work) if work else None
+    if isinstance(baseline, ChatModel):
+        baseline = subject_of(baseline)
     if asked.margin is not None and baseline is None:
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
@@ -170,11 +189,11 @@ def measure(
         prompts_sha256=fingerprint(asked.prompts),
     )
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
-    if work:
-        open_request(work, request)
-    before = None if baseline is None else _before(baseline, asked, request, text, work and work / BASELINE_FILE)
+    if folder:
+        open_request(folder, request)
+    before = None if baseline is None else _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
     reference = before.compared if before and before.logprobs else ()
-    store = work and work / RESPONSES_FILE
+    store = folder and folder / RESPONSES_FILE
     after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
     figures = {name: run_lm_eval(folder, benchmarks, None, device) for name, folder in folders.items()}

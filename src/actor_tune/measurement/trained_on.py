@@ -10,8 +10,12 @@ from ..records.file import read_value
 from ..records.run import POSITIONS_FILE, Position, Run
 
 
-def trained_prompts(model: str, sources: Sequence[str]) -> list[Prompt]:
+def trained_on(model: str, sources: Sequence[str] = ()) -> list[Prompt]:
     """The prompts that `model` was trained on, as far as is known.
+
+    ```python
+    at.measure(model, at.starter("held_out"), trained_on=at.trained_on("run/model", ["mine.csv"]))
+    ```
 
     **Arguments:**
 

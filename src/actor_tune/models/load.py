@@ -4,6 +4,7 @@ A block is named by the 0-based index of its output: block l's output is `hidden
 for the last block, whose entry there is taken after the final norm.
 """
 
+import logging
 import shutil
 import tempfile
 import weakref
@@ -14,16 +15,22 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError, require_package
+from ..progress import progress_is_shown
 from ..storage.model_folder import WEIGHT_FILES, model_folder, weight_files
 from .chat import check_template
 from .model import DEFAULT_PLACEMENT, ChatModel, block_name, find_blocks, ready
 from .placement import HALF, Placement, device_map_with_disk, device_of, resolve_dtype
 
 
-def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: int | None = None) -> ChatModel:
+def load(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: int | None = None) -> ChatModel:
     """Load a local folder or Hub id, ready for reading (no gradients, eval mode).
+
+    ```python
+    model = at.load("MODEL", at.Placement(dtype="float32"))
+    ```
 
     **Arguments:**
 
@@ -33,6 +40,7 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
     **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, when a
     weight is not finite, or when `placement` cannot be had.
     """
+    quiet_libraries()
     placement = placement.checked()
     folder = model_folder(name)
     if not (folder / "config.json").is_file():
@@ -73,6 +81,13 @@ def load_model(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: 
     if "offload_folder" in options:
         weakref.finalize(model, shutil.rmtree, options["offload_folder"])
     return ready(name, folder, model, tokenizer, placement)
+
+
+def quiet_libraries() -> None:
+    """Keep the bars of transformers out of logs and pipes, as ours are."""
+    if not progress_is_shown():
+        transformers_logging.disable_progress_bar()
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights are on disk is asked for
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:

@@ -20,6 +20,13 @@ def steer(
 ) -> Iterator[None]:
     """Add strength * sign * shift to what blocks return, at the last position of every forward pass.
 
+    A steered model has passed no gate: steering is here to be compared.
+
+    ```python
+    with at.steer(model, {fit.layer: fit.direction.vector}, 0.3):  # towards refusal
+        at.answer(model, prompts[:4])
+    ```
+
     Differs from the papers where they steer "every position after the prompt": the last token of the prompt is steered
     too, because the first token of the answer is read from it.
 

@@ -5,7 +5,7 @@ was downloaded by hand, in its publisher's own layout.
 """
 
 import importlib.resources
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import msgspec
 from ..errors import UserError
 from ..storage.tables import Row, read_table
 from .prompt import Kind, Prompt
-from .read import load_prompts
+from .read import load_prompts, load_prompts_of_kind
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,37 @@ def read_source(value: str, setting: str = "prompts") -> list[Prompt]:
         expected = f"a file or a preset ({', '.join(PRESETS)})"
         raise UserError(f"`{setting}={value}`", "neither a file nor a preset", expected, "correct the name")
     return load_prompts(path)
+
+
+def read(
+    *sources: str | Path,
+    harmful: Sequence[str | Path] = (),
+    harmless: Sequence[str | Path] = (),
+    pseudo_harmful: Sequence[str | Path] = (),
+) -> list[Prompt]:
+    """Prompts from files and public sets.
+
+    ```python
+    prompts = at.read("mine.csv", harmful=["bad.txt"])
+    ```
+
+    **Arguments:**
+
+    - `sources`: csv, jsonl or parquet files with the columns `prompt` (or `messages`), `kind` and optionally `set`; or
+      public sets by name, from a local file as NAME=FILE.
+    - `harmful`, `harmless`, `pseudo_harmful`: files whose prompts are all of that kind; also txt, one a line.
+
+    **Raises:** `UserError` that names file and row of a mistake.
+    """
+    prompts = [prompt for source in sources for prompt in read_source(str(source))]
+    by_kind: dict[Kind, Sequence[str | Path]] = {
+        "harmful": harmful,
+        "harmless": harmless,
+        "pseudo_harmful": pseudo_harmful,
+    }
+    for kind, files in by_kind.items():
+        prompts += [prompt for file in files for prompt in load_prompts_of_kind(Path(file), kind)]
+    return prompts
 
 
 def _place(name: str, preset: Preset, row: Row) -> Place | None:

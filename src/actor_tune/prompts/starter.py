@@ -28,3 +28,13 @@ def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and the starter prompts of the training part that are not among them."""
     given = {prompt.text for prompt in prompts}
     return [*prompts, *(prompt for prompt in starter_prompts("train") if prompt.text not in given)]
+
+
+def starter(part: StarterPart = "train") -> list[Prompt]:
+    """The prompts that ship with the package: `train` to learn from, or `held_out` to measure on.
+
+    ```python
+    prompts = at.starter("train")
+    ```
+    """
+    return starter_prompts(part)

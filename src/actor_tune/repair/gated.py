@@ -218,6 +218,14 @@ def fit(
 ) -> Fit:
     """Train one block of `chat_model`, which is left as it was, and put it before the safety gate.
 
+    ```python
+    fit = at.fit(model, prompts)
+    fit.passed, fit.layer, fit.strength, fit.gate.sentence
+    with fit.patch.applied(model):
+        at.answer(model, prompts[:4])
+    fit.save("run")
+    ```
+
     **Arguments:**
 
     - `margin`: how far refusal of held-out harmful prompts may fall, 0..1.

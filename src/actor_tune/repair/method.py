@@ -11,6 +11,8 @@ from typing import Literal
 
 import torch
 
+from ..engines.engine import Subject, model_of
+from ..engines.local import subject_of
 from ..errors import UserError
 from ..models.chat import encode
 from ..models.checkpoint import stored_dtype_of_block
@@ -29,7 +31,7 @@ from .coreset import FRACTION, Selection, check_fraction, select
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
 from .rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
-from .scan import candidate_layers, scan
+from .scan import candidate_layers, scan_layers
 from .strength import Limits, choose, failure, try_strengths
 from .train import TrainedBlock, block_outputs, train_block
 
@@ -250,16 +252,31 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     return split
 
 
-def scan_blocks(
-    chat_model: ChatModel, prompts: Sequence[Prompt], starter: bool = True, seed: int = 0, silhouettes: bool = True
+def scan(
+    model: ChatModel | Subject,
+    prompts: Sequence[Prompt],
+    starter: bool = True,
+    seed: int = 0,
+    silhouettes: bool = True,
 ) -> Scan:
-    """Scan every block but the last with the prompts that `fit_block` would scan with, so that the choice is the same.
+    """What moving each block's output along the refusal direction does to refusal, and which block `fit` would take.
+
+    ```python
+    scan = at.scan(model, prompts)
+    scan.layer, scan.reason
+    ```
+
+    **Arguments:**
+
+    - `starter`: whether the built-in prompts are scanned with too, as `fit` does by default.
+    - `silhouettes`: whether the paper's criterion is computed beside the effect.
 
     **Raises:** `UserError` when there are too few prompts of a kind, or harmful and harmless ones are answered alike.
     """
     require(prompts, MINIMUM_PROMPTS)
     split = prepare(prompts, Settings(seed=seed, starter=starter))
-    return scan(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed)
+    chat_model = model_of(subject_of(model))
+    return scan_layers(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed)
 
 
 def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
@@ -267,7 +284,7 @@ def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> 
     by_silhouette = settings.layer == "silhouette"
     count = len(chat_model.blocks)
     layers = range(count - 1) if by_silhouette else candidate_layers(count)
-    return scan(chat_model, split.train, layers, by_silhouette, settings.seed)
+    return scan_layers(chat_model, split.train, layers, by_silhouette, settings.seed)
 
 
 def choose_layer(chat_model: ChatModel, choice: LayerChoice, scanned: Scan | None) -> int:

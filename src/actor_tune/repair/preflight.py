@@ -112,7 +112,7 @@ class Preflight:
         return "choose a smaller model"
 
 
-def estimate(
+def preflight(
     name: str,
     prompts: Sequence[Prompt],
     settings: method.Settings = method.DEFAULTS,
@@ -120,6 +120,10 @@ def estimate(
     margin: float = MARGIN,
 ) -> Preflight:
     """What fitting the model `name` on `prompts` will need, with as many gate prompts at a time as there is room for.
+
+    ```python
+    at.preflight("MODEL", prompts).sentence
+    ```
 
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """

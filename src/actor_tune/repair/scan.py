@@ -50,7 +50,9 @@ def candidate_layers(count: int) -> range:
     return range(count // 3, max(count // 3 + 1, 3 * count // 4))
 
 
-def scan(chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int], silhouettes: bool, seed: int) -> Scan:
+def scan_layers(
+    chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int], silhouettes: bool, seed: int
+) -> Scan:
     """Measure the effect of each block in `layers` on at most `MAX_PROMPTS` prompts of each kind, chosen by `seed`.
 
     **Raises:** `UserError` when harmful and harmless prompts are answered alike, so that there is no refusal to move.

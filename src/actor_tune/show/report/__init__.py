@@ -19,17 +19,21 @@ def render(paths: Sequence[Path]) -> str:
     return page(*load(paths))
 
 
-def write_report(paths: Sequence[Path], output: Path) -> Path:
+def write_report(paths: Sequence[str | Path], output: str | Path) -> Path:
     """Write the page on the folders `paths` to the new file `output`, and return that.
+
+    ```python
+    at.write_report(["run", "after"], "report.html")
+    ```
 
     **Raises:** `UserError` when `output` exists or cannot be written, or a folder's files are missing or damaged.
     """
-    where = f"`output={output}`"
+    output, where = Path(output), f"`output={output}`"
     if output.exists():
         raise UserError(where, "it exists", "a new name", "choose another, or remove it")
     if not output.parent.is_dir():
         raise UserError(where, "no such folder", "a file in a folder that is there", "make the folder")
-    text = render(paths)
+    text = render([Path(path) for path in paths])
     try:
         with replacing(output) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
