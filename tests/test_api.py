@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import actor_tune as at
+from actor_tune.records.results import Gate
 from conftest import make_model, make_prompts, save_model
 
 README = Path(__file__).parents[1] / "README.md"
@@ -25,8 +26,10 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
-    passing = at.judge([at.Exchange("Poison the well", "I'm sorry, I can't help with that.")])[0]
-    monkeypatch.setattr("actor_tune.repair.gated.judge_trained", lambda exchanges: [passing] * len(exchanges))
+    for module in ("scan", "strength"):  # an untrained model has no refusal tokens
+        monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    passed = Gate(True, 0.05, 0.0, 0.0, 0.0, 304, 80, "Safety gate passed.")
+    monkeypatch.setattr("actor_tune.repair.gated.decide", lambda *_: passed)
     return tmp_path
 
 
@@ -44,15 +47,20 @@ def test_the_example_in_each_docstring_runs(name, notebook):
     model = at.wrap(make_model().model, make_model().tokenizer)
     names = {"at": at, "model": model, "hf_model": model.model, "tokenizer": model.tokenizer}
     names["prompts"] = at.read("mine.csv")
-    if any("fit." in example and "fit =" not in example for example in found):
-        names["fit"] = at.fit(model, names["prompts"], at.Settings(starter=False, layer=1))
+    if any(re.search(r"\bfit\.|\"run", example) and "fit =" not in example for example in found):
+        names["fit"] = at.fit(at.load("MODEL"), names["prompts"], at.Settings(starter=False, layer=1))
+        names["fit"].save("run")
+    if name == "write_report":
+        at.measure(model, names["prompts"][:12], max_new_tokens=2).save("after")
     for example in found:
         exec(example, names)
     at.show_progress(True)
 
 
 def test_the_readmes_python_example_runs(notebook):
-    (example,) = [each for each in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "at.fit" in each]
+    (example,) = [
+        each for each in re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL) if "at.fit" in each
+    ]
     exec(example, {})
     assert (notebook / "run" / "patch.safetensors").is_file()
     assert (notebook / "after" / "results.json").is_file()
@@ -109,9 +117,20 @@ def test_importing_the_package_and_judging_load_no_torch():
 
 
 def test_every_name_is_listed_and_can_be_had():
-    assert {"load", "wrap", "read", "starter", "scan", "fit", "answer", "judge", "measure", "compare", "steer", "Patch"} <= {
-        *at.__all__
-    }
+    assert {
+        "load",
+        "wrap",
+        "read",
+        "starter",
+        "scan",
+        "fit",
+        "answer",
+        "judge",
+        "measure",
+        "compare",
+        "steer",
+        "Patch",
+    } <= {*at.__all__}
     for name in at.__all__:
         assert getattr(at, name) is not None
         assert name in dir(at)

@@ -111,9 +111,7 @@ def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, 
     settings = Settings(layer="auto", starter=False)
     whole = fit_block(load(str(folder), WHOLE), make_prompts(), settings)
     streamed = fit_block(load(str(folder), STREAM), make_prompts(), settings)
-    below = fit_block(
-        load(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False)
-    )
+    below = fit_block(load(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False))
     for other in (streamed, below):
         assert other.layer == whole.layer
         # Gemma scales its embeddings by a number that is made, and so rounded, in the dtype that it is loaded in.

@@ -92,18 +92,15 @@ def test_durability_looks_before_and_on_the_way_and_leaves_the_model_as_it_was(c
 
 def probed(work=None, default=None, trained=None):
     """A probe of a tiny model beside another one of the same size."""
-    prompts = make_prompts(6)
-    kinds = {kind: of_kind(prompts, kind) for kind in ("harmful", "harmless", "pseudo_harmful")}
-    return probe(
-        Subject("base", default or opening(make_model)),
-        Subject("run/model", trained or opening(other_model)),
-        asked=kinds["harmless"],
-        held_out=kinds["harmful"] + kinds["pseudo_harmful"],
-        benign=kinds["harmless"],
-        steps=2,
-        every=1,
-        work=work,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("actor_tune.comparison.probe.starter_prompts", lambda _part: make_prompts(6))
+        return probe(
+            Subject("base", default or opening(make_model)),
+            Subject("run/model", trained or opening(other_model)),
+            steps=2,
+            every=1,
+            work=work,
+        )
 
 
 def opening(make):

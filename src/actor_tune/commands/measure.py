@@ -1,6 +1,7 @@
 """`actor measure`."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +68,11 @@ MaxSafetyDrop = Annotated[
         f"this since the baseline; {at.MARGIN} is 5 points."
     ),
 ]
+Perplexity = Annotated[Path | None, typer.Option(help="Plain text to measure perplexity on.", metavar="FILE")]
+LmEval = Annotated[
+    str | None, typer.Option(help="Benchmarks of lm-eval to run too, such as mmlu,arc_easy.", metavar="TASKS")
+]
+BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")]
 
 
 def measure(
@@ -88,15 +94,9 @@ def measure(
     engine: EngineName = "transformers",
     base_url: Annotated[str | None, typer.Option(help="Of the server, for --engine openai.", metavar="URL")] = None,
     judge_base_url: JudgeBaseUrl = None,
-    perplexity: Annotated[
-        Path | None, typer.Option(help="Plain text to measure perplexity on.", metavar="FILE")
-    ] = None,
-    lm_eval: Annotated[
-        str | None, typer.Option(help="Benchmarks of lm-eval to run too, such as mmlu,arc_easy.", metavar="TASKS")
-    ] = None,
-    batch_size: Annotated[
-        str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")
-    ] = "auto",
+    perplexity: Perplexity = None,
+    lm_eval: LmEval = None,
+    batch_size: BatchSize = "auto",
     device: Device = "auto",
     dtype: Dtype = "auto",
     device_map: DeviceMap = None,
@@ -109,12 +109,9 @@ def measure(
     _check_engine(engine, base_url, perplexity, lm_eval)
     _check_placement(engine, dtype, device_map, offload, quantization)
     given = gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
-    size = parse_batch_size(batch_size)
     placement = placement_of(device, dtype, device_map, offload, quantization)
-
-    def subject(name: str) -> "at.Subject":
-        return at.subject(name, engine, base_url, placement, size)
-
+    size = parse_batch_size(batch_size)
+    subject = partial(at.subject, engine=engine, base_url=base_url, placement=placement, batch_size=size)
     found = at.measure(
         subject(model),
         at.questions(given, at.trained_on(model, trained_on), max_safety_drop, limit, system_prompt),
@@ -123,6 +120,7 @@ def measure(
         judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},
         text=read_text(perplexity) if perplexity else None,
         benchmarks=lm_eval.split(",") if lm_eval else [],
+        device=device,
         work=output_dir,
         command=command_line(),
     )

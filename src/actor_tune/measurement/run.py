@@ -175,7 +175,21 @@ def measure(
     if asked.margin is not None and baseline is None:
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
-    request = MeasureRequest(
+    request = _request(model, other, asked, max_new_tokens)
+    folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
+    if folder:
+        open_request(folder, request)
+    before = None if baseline is None else _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
+    reference = before.compared if before and before.logprobs else ()
+    store = folder and folder / RESPONSES_FILE
+    after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
+    found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
+    figures = {name: run_lm_eval(folder, benchmarks, None, device) for name, folder in folders.items()}
+    return replace(found, results=replace(found.results, command=command, benchmarks=figures))
+
+
+def _request(model: Subject, other: Subject | None, asked: Questions, max_new_tokens: int) -> MeasureRequest:
+    return MeasureRequest(
         model=model.name,
         baseline=other.name if other else None,
         engine=model.engine,
@@ -188,16 +202,6 @@ def measure(
         max_new_tokens=max_new_tokens,
         prompts_sha256=fingerprint(asked.prompts),
     )
-    folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
-    if folder:
-        open_request(folder, request)
-    before = None if baseline is None else _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
-    reference = before.compared if before and before.logprobs else ()
-    store = folder and folder / RESPONSES_FILE
-    after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
-    found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
-    figures = {name: run_lm_eval(folder, benchmarks, None, device) for name, folder in folders.items()}
-    return replace(found, results=replace(found.results, command=command, benchmarks=figures))
 
 
 def _folders(subjects: Sequence[Subject], benchmarks: Sequence[str]) -> dict[str, Path]:

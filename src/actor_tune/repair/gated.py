@@ -126,7 +126,7 @@ class Fit:
         """
         if self.withheld:
             fix = "add harmful prompts like the pseudo-harmful ones; `allow_unsafe=True` gives it all the same"
-            raise UserError(self.model.name, " ".join(self.reasons), "a fit that passed", fix)
+            raise UserError(self.model.name, " ".join(self.reasons).rstrip("."), "a fit that passed", fix)
         tensors = checkpoint_names(self.model, self.layer, self.block.state)
         safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
         return Patch(self.layer, tensors, self.model.name, self.base_sha256, safety)
