@@ -1,8 +1,8 @@
-# make install | demo | test | check | results | comparison | bench | judge-page
+# make install | demo | test | check | results | comparison | bench | judge-page | api-page
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fix results comparison bench gate-page judge-page
+.PHONY: install demo test test-slow check fix results comparison bench gate-page judge-page api-page
 
 install: .venv/installed
 
@@ -30,30 +30,34 @@ fix: install
 	$(BIN)/ruff format src tests tools benchmarks
 	$(BIN)/ruff check --fix src tests tools benchmarks
 
+# docs/api.md, from the docstrings.
+api-page: install
+	$(BIN)/python -m tools.make_api_page --output docs/api.md
+
 # Simulation of the safety gate.
 gate-page: install
-	$(BIN)/python tools/make_gate_page.py --output docs/gate.md
+	$(BIN)/python -m tools.make_gate_page --output docs/gate.md
 
 # Figures of docs/results.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
 results: install
-	$(BIN)/python tools/make_results.py --benchmarks $(BENCHMARKS) --output docs/results.md
+	$(BIN)/python -m tools.make_results --benchmarks $(BENCHMARKS) --output docs/results.md
 
 # Figures of docs/comparison.md; BENCHMARKS as for results. Hours; what was done is not done again.
 comparison: install
-	$(BIN)/python tools/compare_on_testbed.py --benchmarks $(BENCHMARKS) --work runs/comparison
-	$(BIN)/python tools/make_comparison_page.py --work runs/comparison --output docs/comparison.md
+	$(BIN)/python -m tools.compare_on_testbed --benchmarks $(BENCHMARKS) --work runs/comparison
+	$(BIN)/python -m tools.make_comparison_page --work runs/comparison --output docs/comparison.md
 
 # Figures of docs/performance.md; BENCHMARKS as for results. Takes hours and 14 GB of disk. Each line is a run.
 bench: install
 	mkdir -p runs/bench
 	test -d runs/testbed || $(BIN)/actor testbed --output-dir runs/testbed
-	$(BIN)/python benchmarks/bench_fit.py --model runs/testbed --train $(BENCHMARKS)/reference_train.csv >> runs/bench/fit.json
-	$(BIN)/python benchmarks/bench_measure.py --model runs/testbed >> runs/bench/measure.json
-	$(BIN)/python benchmarks/bench_scale.py --work runs/bench/models >> runs/bench/scale.json
-	$(BIN)/python benchmarks/bench_memory.py --work runs/bench/models >> runs/bench/memory.json
-	$(BIN)/python tools/make_performance_page.py --bench runs/bench --output docs/performance.md
+	$(BIN)/python -m benchmarks.bench_fit --model runs/testbed --train $(BENCHMARKS)/reference_train.csv >> runs/bench/fit.json
+	$(BIN)/python -m benchmarks.bench_measure --model runs/testbed >> runs/bench/measure.json
+	$(BIN)/python -m benchmarks.bench_scale --work runs/bench/models >> runs/bench/scale.json
+	$(BIN)/python -m benchmarks.bench_memory --work runs/bench/models >> runs/bench/memory.json
+	$(BIN)/python -m tools.make_performance_page --bench runs/bench --output docs/performance.md
 
 # docs/judge.md and the judge's known errors; LABELS is a folder with xstest_human_labels_*.csv.
 judge-page: install
-	$(BIN)/python tools/train_judge.py --output src/actor_tune/judges/trained/trained.json
-	$(BIN)/python tools/make_judge_page.py --labels $(LABELS) --output docs/judge.md
+	$(BIN)/python -m tools.train_judge --output src/actor_tune/judges/trained/trained.json
+	$(BIN)/python -m tools.make_judge_page --labels $(LABELS) --output docs/judge.md

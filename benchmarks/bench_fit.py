@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import torch
@@ -28,19 +27,11 @@ import actor_tune as at
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.respond import respond
 from actor_tune.models.activations import forward, hidden_of
-from actor_tune.models.chat import Batch, TokenIds, encode, pad, rows_by_length
+from actor_tune.models.chat import TokenIds, encode, pad, rows_by_length
 from actor_tune.models.state import loaded, state_of
+from actor_tune.repair import rules
 from actor_tune.repair.direction import refusal_direction
 from actor_tune.repair.method import FittedBlock, fit_block, prepare
-from actor_tune.repair.rules import (
-    BOUNDARY_SHIFTS,
-    HARMFUL,
-    HARMLESS,
-    RULES,
-    boundary_targets,
-    distance_loss,
-    kind_codes,
-)
 from actor_tune.repair.train import batches_of_like_length
 
 from .common import Record, environment, report, say, warm_up
@@ -74,31 +65,18 @@ def measure(model: str, train: Path, settings: at.Settings, plain_epochs: int, s
     record: Record = {
         "benchmark": "fit",
         **environment(),
-        "model": {
-            "name": Path(model).name,
-            "blocks": len(chat_model.blocks),
-            "parameters": chat_model.model.num_parameters(),
-            "dtype": chat_model.computed_in,
-        },
-        "prompts": {
-            "given": len(given),
-            "train": len(split.train),
-            "validation": len(split.validation),
-            "tokens": sum(map(len, token_ids)),
-        },
+        "model": {"name": Path(model).name, "dtype": chat_model.computed_in, "blocks": len(chat_model.blocks)},
+        "prompts": {"given": len(given), "train": len(split.train), "validation": len(split.validation)},
     }
+    record["model"]["parameters"] = chat_model.model.num_parameters()
+    record["prompts"]["tokens"] = sum(map(len, token_ids))
     warm_up(chat_model, given)
     say(f"fit on {len(everything)} prompts")
     start = time.perf_counter()
     block = fit_block(chat_model, given, settings)
     seconds = time.perf_counter() - start
     trained = sum(block.seconds[name] for name in STAGES_OF_TRAINING)
-    record["fit"] = {
-        "seconds": seconds,
-        "stages": block.seconds,
-        "layer": block.layer,
-        "train_seconds": trained,
-    }
+    record["fit"] = {"seconds": seconds, "stages": block.seconds, "layer": block.layer, "train_seconds": trained}
 
     say(f"fit took {seconds:.1f} s; one forward pass")
     forward_seconds, activations = forward_pass(chat_model, token_ids, block.layer)
@@ -142,47 +120,44 @@ def plain_loops(
     epochs_timed: int,
 ) -> Record:
     """The plain loop on `prompts`, with the targets that `fit` has for their `activations`, both ways."""
-    kinds = kind_codes([prompt.kind for prompt in prompts])
-    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
-    targets = boundary_targets(activations, kinds, direction, BOUNDARY_SHIFTS).to(chat_model.device)
+    kinds = rules.kind_codes([prompt.kind for prompt in prompts])
+    direction = refusal_direction(activations[kinds == rules.HARMFUL], activations[kinds == rules.HARMLESS])
+    targets = rules.boundary_targets(activations, kinds, direction, rules.BOUNDARY_SHIFTS).to(chat_model.device)
     token_ids = encode(chat_model.tokenizer, prompts)
-    block, schedule, loops = chat_model.blocks[fitted.layer], fitted.schedule, {}
-    rates = {1: RULES["paper"].schedule.learning_rate, schedule.batch_size: schedule.learning_rate}
-    for name, (batch_size, learning_rate) in zip(("per_query", "batched"), rates.items(), strict=True):
-        say(f"plain loop, batches of {batch_size}")
-        batches = epochs_timed * random_batches(list(map(len, token_ids)), batch_size, random.Random(0))
+    block, loops = chat_model.blocks[fitted.layer], {}
+    for name, schedule in (("per_query", rules.RULES["paper"].schedule), ("batched", fitted.schedule)):
+        say(f"plain loop, batches of {schedule.batch_size}")
+        batches = batches_of_like_length(list(map(len, token_ids)), schedule.batch_size, random.Random(0))
+        random.Random(0).shuffle(batches)
         with loaded(block, state_of(block)), timed_module(chat_model.model.get_output_embeddings()) as head:
             start = time.perf_counter()
-            inputs = [pad(token_ids, rows, chat_model.pad_id, chat_model.device) for rows in batches]
-            wanted = [targets[rows] for rows in batches]
-            losses = plain_loop(chat_model.model, fitted.layer, block, inputs, wanted, direction.length, learning_rate)
+            inputs = [tensors(chat_model, token_ids, rows) for rows in batches * epochs_timed]
+            wanted = [targets[rows] for rows in batches * epochs_timed]
+            rate = schedule.learning_rate
+            plain_loop(chat_model.model, fitted.layer, block, inputs, wanted, direction.length, rate)
             seconds = (time.perf_counter() - start) / epochs_timed
-        quarter = math.ceil(len(losses) / 4)
         loops[name] = {
-            "batch_size": batch_size,
-            "epochs": schedule.epochs,
+            "batch_size": schedule.batch_size,
+            "epochs": fitted.schedule.epochs,
             "epochs_timed": epochs_timed,
             "seconds_per_epoch": seconds,
             "head_seconds_per_epoch": sum(head) / epochs_timed,
-            "seconds": seconds * schedule.epochs,
-            "loss_first_quarter": mean(losses[:quarter]),
-            "loss_last_quarter": mean(losses[-quarter:]),
+            "seconds": seconds * fitted.schedule.epochs,
         }
     return loops
 
 
-def random_batches(lengths: list[int], batch_size: int, shuffler: random.Random) -> list[list[int]]:
-    """All rows once in random batches of like length; of one row each in random order."""
-    batches = batches_of_like_length(lengths, batch_size, shuffler)
-    shuffler.shuffle(batches)
-    return batches
+def tensors(chat_model: at.ChatModel, token_ids: list[TokenIds], rows: list[int]) -> dict[str, torch.Tensor]:
+    """The prompts `rows`, left-padded, as the model takes them."""
+    batch = pad(token_ids, rows, chat_model.pad_id, chat_model.device)
+    return {name: getattr(batch, name) for name in ("input_ids", "attention_mask", "position_ids")}
 
 
 def plain_loop(
     model: Any,
     layer: int,
     block: nn.Module,
-    inputs: list[Batch],
+    inputs: list[dict[str, torch.Tensor]],
     targets: list[torch.Tensor],
     length: float,
     learning_rate: float,
@@ -192,14 +167,8 @@ def plain_loop(
     optimizer = torch.optim.AdamW(block.parameters(), lr=learning_rate, weight_decay=0.0)
     losses = []
     for batch, target in zip(inputs, targets, strict=True):
-        hidden_states = model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            output_hidden_states=True,
-            use_cache=False,
-        ).hidden_states
-        loss = distance_loss(hidden_states[layer + 1][:, -1].float(), target, length)
+        hidden_states = model(**batch, output_hidden_states=True, use_cache=False).hidden_states
+        loss = rules.distance_loss(hidden_states[layer + 1][:, -1].float(), target, length)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -12,11 +12,9 @@ multiplication reaches in the same run. It leaves out attention's own multiplica
 """
 
 import argparse
-import gc
 import random
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TypeVar
 
@@ -29,7 +27,7 @@ from actor_tune.repair.direction import refusal_direction
 from actor_tune.repair.rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
 from actor_tune.repair.train import block_outputs, train_block
 
-from .common import Record, environment, peak_rss, report, reset_peak, say
+from .common import Record, environment, now, peak_memory, report, reset_peak, say
 from .fine_tuning import ANSWER_TOKENS, BATCH_SIZE, fine_tuning
 from .random_models import SHAPES, byte_tokenizer, random_model, random_prompts
 
@@ -55,82 +53,49 @@ def main() -> None:
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.exit(EXIT_NO_GPU, "bench_gpu: no GPU that torch can use; nothing was measured\n")
     shapes = arguments.shape or ["llama-2-7b", "llama-3-8b"]
-    report(measure, Device(arguments.device == "cuda"), shapes, arguments.prompts, arguments.sft_steps)
+    report(measure, arguments.device, shapes, arguments.prompts, arguments.sft_steps)
 
 
-@dataclass(frozen=True)
-class Device:
-    """Seconds and peak memory of work on a GPU, or on a processor."""
-
-    gpu: bool
-
-    @property
-    def name(self) -> str:
-        """As torch has it."""
-        return "cuda" if self.gpu else "cpu"
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What is computed in: many processors have no bfloat16 instructions, and there this only tries the program."""
-        return torch.bfloat16 if self.gpu else torch.float32
-
-    def timed(self, work: Callable[[], Value]) -> tuple[Value, float]:
-        """What `work` returns, and its seconds, until the device has done it."""
-        self._wait()
-        start = time.perf_counter()
-        result = work()
-        self._wait()
-        return result, time.perf_counter() - start
-
-    def reset(self) -> None:
-        """Free what is unused and let the peak begin anew."""
-        gc.collect()
-        if self.gpu:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            reset_peak()
-
-    def peak(self) -> int:
-        """Most bytes of tensors on the GPU; on a processor, of the process."""
-        return torch.cuda.max_memory_allocated() if self.gpu else peak_rss()
-
-    def _wait(self) -> None:
-        if self.gpu:
-            torch.cuda.synchronize()
-
-
-def measure(device: Device, shapes: list[str], prompts: int, sft_steps: int) -> Record:
+def measure(device: str, shapes: list[str], prompts: int, sft_steps: int) -> Record:
     """Every shape."""
+    # Many processors have no bfloat16 instructions, and there this only tries the program.
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
     return {
         "benchmark": "gpu",
         **environment(),
-        "device": device.name,
-        "dtype": str(device.dtype).removeprefix("torch."),
-        "matmul_flops": matmul_flops(device),
-        "models": {name: of_shape(name, prompts, sft_steps, device) for name in shapes},
+        "device": device,
+        "dtype": str(dtype).removeprefix("torch."),
+        "matmul_flops": matmul_flops(device, dtype),
+        "models": {name: of_shape(name, prompts, sft_steps, device, dtype) for name in shapes},
     }
 
 
-def matmul_flops(device: Device) -> float:
+def timed(work: Callable[[], Value]) -> tuple[Value, float]:
+    """What `work` returns, and its seconds."""
+    start = now()
+    result = work()
+    return result, now() - start
+
+
+def matmul_flops(device: str, dtype: torch.dtype) -> float:
     """Operations a second of a large multiplication of matrices: the most that this device does in practice."""
-    size, times = (8192, 50) if device.gpu else (512, 2)
-    left, right = (torch.randn(size, size, device=device.name, dtype=device.dtype) for _ in range(2))
+    size, times = (8192, 50) if device == "cuda" else (512, 2)
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
 
     def multiply() -> None:
         for _ in range(times):
             left @ right
 
-    device.timed(multiply)
-    return 2 * size**3 * times / device.timed(multiply)[1]
+    timed(multiply)
+    return 2 * size**3 * times / timed(multiply)[1]
 
 
-def of_shape(name: str, count: int, sft_steps: int, device: Device) -> Record:
+def of_shape(name: str, count: int, sft_steps: int, device: str, dtype: torch.dtype) -> Record:
     """Our training and fine-tuning of a model of the shape `name`."""
     shape = SHAPES[name]
     say(f"making {name}")
-    device.reset()
-    chat_model = at.wrap(random_model(shape, device.name, device.dtype), byte_tokenizer(), "random weights")
+    reset_peak(device)
+    chat_model = at.wrap(random_model(shape, device, dtype), byte_tokenizer(), "random weights")
     prompts = random_prompts(count)
     token_ids = encode(chat_model.tokenizer, prompts)
     record: Record = {
@@ -138,7 +103,7 @@ def of_shape(name: str, count: int, sft_steps: int, device: Device) -> Record:
         "weights_bytes": sum(weight.numel() * weight.element_size() for weight in chat_model.model.parameters()),
         "prompts": count,
         "tokens": sum(map(len, token_ids)),
-        **one_block(chat_model, token_ids, kind_codes([prompt.kind for prompt in prompts]), device),
+        **one_block(chat_model, token_ids, kind_codes([prompt.kind for prompt in prompts])),
     }
     chooser, examples = random.Random(0), []
     for ids in chooser.choices(token_ids, k=sft_steps * BATCH_SIZE):
@@ -152,22 +117,22 @@ def of_shape(name: str, count: int, sft_steps: int, device: Device) -> Record:
     return record
 
 
-def one_block(chat_model: at.ChatModel, token_ids: list[TokenIds], kinds: torch.Tensor, device: Device) -> Record:
+def one_block(chat_model: at.ChatModel, token_ids: list[TokenIds], kinds: torch.Tensor) -> Record:
     """The blocks below once, and the training of one block by each rule."""
-    layer = min(LAYER, len(chat_model.blocks) // 2)
+    device, layer = chat_model.device.type, min(LAYER, len(chat_model.blocks) // 2)
     everything, few = range(len(token_ids)), range(min(WARM_UP, len(token_ids)))
     block_inputs(chat_model, layer, token_ids[: len(few)])  # warm-up
-    device.reset()
+    reset_peak(device)
     say(f"blocks below {layer}")
-    inputs, prefix_seconds = device.timed(lambda: block_inputs(chat_model, layer, token_ids))
+    inputs, prefix_seconds = timed(lambda: block_inputs(chat_model, layer, token_ids))
     below = sum(weight.numel() for block in chat_model.blocks[:layer] for weight in block.parameters())
     flops = 2 * below * sum(map(len, token_ids)) / prefix_seconds
-    activations, activations_seconds = device.timed(lambda: block_outputs(chat_model, inputs))
+    activations, activations_seconds = timed(lambda: block_outputs(chat_model, inputs))
     record: Record = {
         "layer": layer,
         "prefix_seconds": prefix_seconds,
         "prefix_flops": flops,
-        "prefix_utilisation": flops / matmul_flops(device),
+        "prefix_utilisation": flops / matmul_flops(device, chat_model.model.dtype),
         "activations_seconds": activations_seconds,
     }
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
@@ -179,11 +144,11 @@ def one_block(chat_model: at.ChatModel, token_ids: list[TokenIds], kinds: torch.
             for rows in (few, everything)
         ]
         ways[0]()  # warm-up
-        trained, seconds = device.timed(ways[1])
+        trained, seconds = timed(ways[1])
         record[f"{rule}_train_seconds"] = seconds
         record[f"{rule}_seconds"] = prefix_seconds + activations_seconds + seconds
         record[f"{rule}_losses"] = [epoch.loss for epoch in trained.epochs]
-    return record | {"peak_bytes": device.peak()}
+    return record | {"peak_bytes": peak_memory(device)}
 
 
 if __name__ == "__main__":

@@ -10,26 +10,18 @@ exponent, 1 where time grows as the prompts do.
 import argparse
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import linregress
 
 import actor_tune as at
 from actor_tune.repair.method import fit_block
 
-from .common import Record, alone, environment, peak_rss, report, say, warm_up
+from .common import Record, alone, environment, peak_memory, report, say, warm_up
 from .random_models import SHAPES, random_checkpoint, random_prompts
-
-
-@dataclass(frozen=True)
-class Line:
-    """y = `intercept` + `slope` x, and the share of y's variance that it explains."""
-
-    slope: float
-    intercept: float
-    r2: float
 
 
 def main() -> None:
@@ -64,7 +56,7 @@ def point(folder: Path, count: int) -> Record:
     say(f"{folder.name}: {count} prompts")
     chat_model = at.load(str(folder))
     blocks = len(chat_model.blocks)
-    loaded_peak = peak_rss()
+    loaded_peak = peak_memory()
     prompts = random_prompts(count)
     warm_up(chat_model, prompts)
     start = time.perf_counter()
@@ -73,14 +65,8 @@ def point(folder: Path, count: int) -> Record:
     block = fit_block(chat_model, prompts, at.Settings(layer=blocks // 2, starter=False, limits=limits))
     seconds = time.perf_counter() - start
     say(f"{folder.name}: {seconds:.1f} s")
-    return {
-        "prompts": count,
-        "blocks": blocks,
-        "seconds": seconds,
-        "stages": block.seconds,
-        "loaded_peak_rss_bytes": loaded_peak,
-        "peak_rss_bytes": peak_rss(),
-    }
+    peaks = {"loaded_peak_rss_bytes": loaded_peak, "peak_rss_bytes": peak_memory()}
+    return {"prompts": count, "blocks": blocks, "seconds": seconds, "stages": block.seconds, **peaks}
 
 
 def series(points: list[Record], by: str) -> Record | None:
@@ -91,17 +77,15 @@ def series(points: list[Record], by: str) -> Record | None:
     record: Record = {"points": points}
     for what in ("seconds", "peak_rss_bytes"):
         values = [point[what] for point in points]
-        logarithms = straight_line(np.log(sizes).tolist(), np.log(values).tolist())
-        record[what] = {"linear": asdict(straight_line(sizes, values)), "log_log": asdict(logarithms)}
+        logarithms = straight_line(np.log(sizes), np.log(values))
+        record[what] = {"linear": straight_line(sizes, values), "log_log": logarithms}
     return record
 
 
-def straight_line(x: Sequence[float], y: Sequence[float]) -> Line:
-    """The least-squares line through two points or more."""
-    slope, intercept = np.polyfit(x, y, 1)
-    rest = np.asarray(y) - (intercept + slope * np.asarray(x))
-    spread = np.asarray(y) - np.mean(y)
-    return Line(float(slope), float(intercept), float(1 - (rest @ rest) / (spread @ spread)))
+def straight_line(x: ArrayLike, y: ArrayLike) -> dict[str, float]:
+    """The least-squares line through two points or more, and the share of y's variance that it explains."""
+    line = linregress(x, y)
+    return {"slope": float(line.slope), "intercept": float(line.intercept), "r2": float(line.rvalue**2)}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 A benchmark writes progress to stderr, and to stdout exactly one line: its figures as JSON.
 """
 
+import gc
 import json
 import os
 import platform
@@ -57,48 +58,53 @@ def quietly(run: Callable[..., Record], *arguments: object) -> Record:
 
 
 def environment() -> Record:
-    """The machine and the versions of what decides the figures."""
-    return {"machine": machine(), "versions": versions()}
-
-
-def machine() -> Record:
-    """Processor, cores that this process may use, threads of torch, memory, and GPU, None where there is none."""
+    """Cores and threads that this process may use, the rest of the machine, and the versions that decide figures."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
+    versions = {"python": platform.python_version()}
+    for name in (*VERSIONS_OF, "accelerate", "peft"):
+        versions[name] = "not installed"  # but used from its source
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    machine = {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": cores,
         "threads": torch.get_num_threads(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+    return {"machine": machine, "versions": versions}
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide the figures; "not installed" where one is used from its source."""
-    found = {"python": platform.python_version()}
-    for name in (*VERSIONS_OF, "accelerate", "peft"):
-        found[name] = "not installed"
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+def now() -> float:
+    """The clock, in seconds, when a GPU has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
-def peak_rss() -> int:
-    """Most memory in bytes that this process had resident since it began or `reset_peak` was called.
+def peak_memory(device: str = "cpu") -> int:
+    """Most bytes that this process had resident since it began or `reset_peak` was called; on a GPU, its tensors.
 
     Read from /proc and not by getrusage, whose figure a child takes over from its parent.
     """
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise OSError("/proc/self/status has no VmHWM: peak memory is measured on Linux only")
 
 
-def reset_peak() -> bool:
-    """Let `peak_rss` begin anew; False where the system does not permit it."""
+def reset_peak(device: str = "cpu") -> bool:
+    """Free what is unused and let `peak_memory` begin anew; False where the system does not permit it."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return True
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except PermissionError:
@@ -125,11 +131,11 @@ class Phases:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Record what happens inside under `name`."""
-        self.peak = max(self.peak, peak_rss())
+        self.peak = max(self.peak, peak_memory())
         self.separate = reset_peak()
         start = time.perf_counter()
         yield
-        seconds, peak = time.perf_counter() - start, peak_rss()
+        seconds, peak = time.perf_counter() - start, peak_memory()
         self.records[name] = {"seconds": round(seconds, 2), "peak_rss_bytes": peak}
         self.peak = max(self.peak, peak)
         say(f"{name}: {seconds:.1f} s, peak {peak / GIB:.2f} GiB")
@@ -137,16 +143,16 @@ class Phases:
     @contextmanager
     def of_fit(self, until: str | None = None) -> Iterator[None]:
         """Record the stages of a fit inside, and leave it after the stage `until`."""
-        own = method._Stopwatch.stage
+        timed = method._timed
 
         @contextmanager
-        def stage(watch: method._Stopwatch, name: str) -> Iterator[None]:
-            with self.phase(name), own(watch, name):
+        def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
+            with self.phase(name), timed(seconds, name):
                 yield
             if name == until:
                 raise StageReached(name)
 
-        with suppress(StageReached), patch.object(method._Stopwatch, "stage", stage):
+        with suppress(StageReached), patch.object(method, "_timed", stage):
             yield
 
 

@@ -1,19 +1,17 @@
 """Seconds of supervised fine-tuning by `transformers.Trainer`, which `fit` replaces: all parameters, and LoRA."""
 
-import gc
 import importlib.util
 import math
 import tempfile
-import time
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 import actor_tune as at
 from actor_tune.comparison.lora import collator
 
-from .common import Record, say
+from .common import Record, peak_memory, reset_peak, say
 
 BATCH_SIZE = 16
 EPOCHS = 3
@@ -21,21 +19,6 @@ ANSWER_TOKENS = 16
 
 Example = dict[str, list[int]]
 """`input_ids`: tokens of a prompt and its answer; `answer_ids`: those of the answer, which is learned."""
-
-
-class Clock(TrainerCallback):
-    """When each step began and ended."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_step_begin(self, *_arguments: Any, **_keywords: Any) -> None:
-        """Note the time, when the GPU has done its work."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.times.append(time.perf_counter())
-
-    on_step_end = on_step_begin
 
 
 def fine_tuning(chat_model: at.ChatModel, examples: list[Example], prompts: int) -> Record:
@@ -54,27 +37,24 @@ def fine_tuning(chat_model: at.ChatModel, examples: list[Example], prompts: int)
 
 
 def one_way(model: Any, name: str, chat_model: at.ChatModel, examples: list[Example], steps: int) -> Record:
-    """Seconds of so many `steps`; None where they do not fit into memory. Peaks are of tensors on the GPU."""
+    """Seconds of so many `steps`; None where they do not fit into memory."""
     timed = math.ceil(len(examples) / BATCH_SIZE)
     say(f"fine-tuning, {name}, {timed} steps")
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     record: Record = {"steps_timed": timed, "trainable": trainable, "seconds": None}
-    gc.collect()
-    if gpu := chat_model.device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak(chat_model.device.type)
     try:
         epoch_seconds(model, chat_model, examples[: 2 * BATCH_SIZE])  # warm-up
         per_step = epoch_seconds(model, chat_model, examples) / timed
     except torch.OutOfMemoryError:
         return record | {"reason": "out of memory"}
-    peak = torch.cuda.max_memory_allocated() if gpu else None
+    peak = peak_memory(chat_model.device.type)
     return record | {"seconds_per_step": per_step, "seconds": per_step * steps, "peak_bytes": peak}
 
 
 def epoch_seconds(model: Any, chat_model: at.ChatModel, examples: list[Example]) -> float:
-    """Seconds of one epoch on `examples`, from the first step's start to the last one's end."""
-    clock = Clock()
+    """Seconds of the steps of one epoch on `examples`."""
+    given: Any = examples  # a list is a data set for Trainer, though its types do not say so
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainingArguments(
             output_dir=folder,
@@ -89,7 +69,5 @@ def epoch_seconds(model: Any, chat_model: at.ChatModel, examples: list[Example])
             disable_tqdm=True,
             use_cpu=chat_model.device.type == "cpu",
         )
-        given: Any = examples  # a list is a data set for Trainer, though its types do not say so
-        collate = collator(chat_model.pad_id)
-        Trainer(model, settings, data_collator=collate, train_dataset=given, callbacks=[clock]).train()
-    return clock.times[-1] - clock.times[0]
+        trainer = Trainer(model, settings, data_collator=collator(chat_model.pad_id), train_dataset=given)
+        return float(trainer.train().metrics["train_runtime"])

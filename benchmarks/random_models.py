@@ -84,17 +84,15 @@ def random_checkpoint(work: Path, shape: Shape) -> Path:
     partial.mkdir(parents=True)
     config = llama_config(shape)
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in AutoModelForCausalLM.from_config(config).state_dict().items()}
-    files: dict[str, list[str]] = {}
-    for name in shapes:
-        block = name.split(".layers.")[-1].split(".")[0] if ".layers." in name else name.split(".")[-2]
-        files.setdefault(f"model-{block}.safetensors", []).append(name)
+        empty = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).state_dict()
+    # model.layers.7.mlp.up_proj.weight is in model-7, model.embed_tokens.weight in model-model.
+    files = {name: f"model-{name.removeprefix('model.layers.').split('.')[0]}.safetensors" for name in empty}
     generator = torch.Generator().manual_seed(0)
-    for file, names in files.items():
-        tensors = {name: fill(name, torch.empty(shapes[name], dtype=torch.bfloat16), generator) for name in names}
+    for file in dict.fromkeys(files.values()):
+        names = [name for name in empty if files[name] == file]
+        tensors = {name: fill(name, torch.empty_like(empty[name], device="cpu"), generator) for name in names}
         save_file(tensors, partial / file, metadata={"format": "pt"})
-    weight_map = {name: file for file, names in files.items() for name in names}
-    index = {"metadata": {"total_size": 2 * sum(map(torch.Size.numel, shapes.values()))}, "weight_map": weight_map}
+    index = {"metadata": {"total_size": sum(tensor.nbytes for tensor in empty.values())}, "weight_map": files}
     (partial / "model.safetensors.index.json").write_text(json.dumps(index))
     config.save_pretrained(partial)
     byte_tokenizer().save_pretrained(partial)

@@ -22,12 +22,15 @@ def notebook(tmp_path, monkeypatch):
     save_model(make_model(dtype=torch.bfloat16), tmp_path / "MODEL")
     rows = ["prompt,kind,set", *(f"{prompt.text},{prompt.kind},{prompt.set}" for prompt in make_prompts())]
     (tmp_path / "mine.csv").write_text("\n".join(rows))
+    (tmp_path / "other.csv").write_text("prompt,kind\nBoil an egg,harmless\nKill the lights,pseudo_harmful\n")
     (tmp_path / "bad.txt").write_text("Forge a passport\nPoison the well\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
     for module in ("scan", "strength"):  # an untrained model has no refusal tokens
         monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    few = at.starter("held_out")[:4]  # the gate's own are many, and an untrained model babbles to any of them
+    monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_: few)
     passed = Gate(True, 0.05, 0.0, 0.0, 0.0, 304, 80, "Safety gate passed.")
     monkeypatch.setattr("actor_tune.repair.gated.decide", lambda *_: passed)
     return tmp_path
@@ -136,3 +139,11 @@ def test_every_name_is_listed_and_can_be_had():
         assert name in dir(at)
     with pytest.raises(AttributeError):
         _ = at.no_such_name
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    page = Path(__file__).parents[1] / "docs" / "api.md"
+    sys.path.insert(0, str(page.parents[1]))
+    from tools.make_api_page import page as made
+
+    assert page.read_text(encoding="utf-8") == made()

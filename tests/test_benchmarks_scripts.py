@@ -1,11 +1,10 @@
 """Each benchmark program runs on a tiny model and reports one line; the page made of such lines says what they say."""
 
 import csv
-import importlib.util
+import importlib
 import io
 import json
 import os
-import random
 import subprocess
 import sys
 from contextlib import redirect_stdout
@@ -15,23 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
+import actor_tune as at
 from actor_tune.models.chat import encode
+from benchmarks import bench_fit, bench_gpu, bench_scale
+from benchmarks.common import Phases
+from benchmarks.random_models import PEAKY, SHAPES, byte_tokenizer, random_checkpoint, random_prompts
 from conftest import make_prompts
+from tools import make_performance_page
+from tools.pages import gib
 
 ROOT = Path(__file__).parents[1]
-
-
-def imported(folder, name):
-    """A program as a module."""
-    sys.path.insert(0, str(ROOT / folder))
-    try:
-        spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(ROOT / folder))
-    return module
 
 
 # One thread: tiny models only wait for a second one, and long where other programs run.
@@ -40,8 +32,8 @@ ALONE = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 def run_alone(name, *arguments):
     """What a program reports."""
-    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", *map(str, arguments)]
-    outcome = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALONE)
+    command = [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=os.environ | ALONE, cwd=ROOT)
     assert outcome.returncode == 0, outcome.stderr
     return checked(name, outcome.stdout)
 
@@ -53,7 +45,7 @@ def run_here(name, *arguments):
         patch.setattr(sys, "argv", [name, *map(str, arguments)])
         for variable, value in ALONE.items():
             patch.setenv(variable, value)
-        imported("benchmarks", name).main()
+        importlib.import_module(f"benchmarks.{name}").main()
     return checked(name, output.getvalue())
 
 
@@ -74,23 +66,19 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def common():
-    return imported("benchmarks", "common")
-
-
-@pytest.fixture(scope="module")
-def page():
-    return imported("tools", "make_performance_page")
-
-
-@pytest.fixture(scope="module")
-def fit_record(work, common):
+def fit_record(work):
     file = work / "train.csv"
     with file.open("w", newline="", encoding="utf-8") as stream:
         rows = [(prompt.text, prompt.kind, prompt.set) for prompt in make_prompts()]
         csv.writer(stream).writerows([("prompt", "kind", "set"), *rows])
-    model = common.random_checkpoint(work, common.SHAPES["tiny"])
+    model = random_checkpoint(work, SHAPES["tiny"])
     return run_alone("bench_fit", "--model", model, "--train", file, "--no-starter", "--sft-steps", 1)
+
+
+@pytest.fixture(scope="module")
+def measure_record(work):
+    model = random_checkpoint(work, SHAPES["tiny"])
+    return run_here("bench_measure", "--model", model, "--count", 9, "--alone", 3, "--tokens", 3, "--rounds", 1)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +115,6 @@ def test_bench_fit_times_a_fit_against_what_it_replaces(fit_record):
 
 
 def test_the_plain_loop_trains_the_block_and_nothing_else(chat_model):
-    bench_fit = imported("benchmarks", "bench_fit")
     model, layer = chat_model.model, 1
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     inputs = [{"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.int64)}] * 20
@@ -142,11 +129,13 @@ def test_the_plain_loop_trains_the_block_and_nothing_else(chat_model):
     assert all(".layers.1." in name for name in changed)
 
 
-def test_random_batches_have_every_row_once():
-    bench_fit = imported("benchmarks", "bench_fit")
-    batches = bench_fit.random_batches([row % 7 for row in range(53)], 5, random.Random(0))
-    assert sorted(row for batch in batches for row in batch) == list(range(53))
-    assert len(batches) == 11
+def test_bench_measure_asks_all_contenders_the_same(measure_record):
+    assert (measure_record["prompts"], measure_record["prompts_of_batch_1"]) == (9, 3)
+    assert set(measure_record["seconds"]) == {"actor measure", "generate 1", "generate 8", "generate 16"}
+    assert measure_record["generate_fixed"][str(measure_record["best_fixed_size"])] == pytest.approx(
+        max(measure_record["generate_fixed"].values())
+    )
+    assert measure_record["equal_texts"] == 1, "greedy answers in float32 are the same in every batch"
 
 
 def test_bench_memory_measures_each_phase_of_both_parts(memory_record):
@@ -180,7 +169,7 @@ def test_bench_gpu_runs_on_a_processor_too(gpu_record):
         assert model[f"{rule}_seconds"] > model[f"{rule}_train_seconds"] > 0
         assert len(model[f"{rule}_losses"]) == 3
     assert model["boundary_losses"][-1] < model["boundary_losses"][0]
-    assert model["sft"]["full"]["steps"] == 3 * 2
+    assert model["sft"]["steps"] == 3 * 2
     assert model["sft"]["full"]["seconds"] > 0
 
 
@@ -188,25 +177,24 @@ def test_bench_gpu_says_in_one_line_that_there_is_no_gpu(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py"])
     with pytest.raises(SystemExit) as stop:
-        imported("benchmarks", "bench_gpu").main()
+        bench_gpu.main()
     assert stop.value.code == 2
     assert capsys.readouterr() == ("", "bench_gpu: no GPU that torch can use; nothing was measured\n")
 
 
 def test_a_straight_line_is_found_and_the_exponent_of_a_power_law():
-    bench_scale = imported("benchmarks", "bench_scale")
     line = bench_scale.straight_line([1, 2, 4], [5, 8, 14])
-    assert (line.slope, line.intercept, line.r2) == pytest.approx((3, 2, 1))
+    assert line == pytest.approx({"slope": 3, "intercept": 2, "r2": 1})
     points = [{"n": n, "seconds": 3.0 * n**1.5, "peak_rss_bytes": 7 * n} for n in (10, 100, 1000)]
     series = bench_scale.series(points, "n")
     assert series["seconds"]["log_log"]["slope"] == pytest.approx(1.5)
     assert series["peak_rss_bytes"]["linear"]["slope"] == pytest.approx(7)
     scattered = bench_scale.straight_line([1, 2, 3], [1, 0, 1])
-    assert scattered.r2 == pytest.approx(0)
+    assert scattered["r2"] == pytest.approx(0)
 
 
-def test_a_phase_has_the_peak_of_what_happened_in_it(common):
-    phases = common.Phases()
+def test_a_phase_has_the_peak_of_what_happened_in_it():
+    phases = Phases()
     with phases.phase("large"):
         torch.ones(2**26)  # 256 MiB
     with phases.phase("small"):
@@ -216,24 +204,24 @@ def test_a_phase_has_the_peak_of_what_happened_in_it(common):
     assert not phases.separate or large - small > 200 * 2**20
 
 
-def test_a_random_checkpoint_is_built_once_and_whole(work, common):
-    shape = replace(common.SHAPES["tiny"], blocks=2)
-    folder = common.random_checkpoint(work, shape)
+def test_a_random_checkpoint_is_built_once_and_whole(work):
+    shape = replace(SHAPES["tiny"], blocks=2)
+    folder = random_checkpoint(work, shape)
     assert not list(work.glob("*.partial"))
     modified = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
-    assert common.random_checkpoint(work, shape) == folder
+    assert random_checkpoint(work, shape) == folder
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == modified
-    chat_model = common.load(folder, dtype="bfloat16")
+    chat_model = at.load(str(folder), at.Placement(dtype="bfloat16"))
     weights = chat_model.model.state_dict()
     assert len(chat_model.blocks) == 2
-    assert weights["lm_head.weight"].float().std() == pytest.approx(common.PEAKY / shape.d_model**0.5, rel=0.05)
+    assert weights["lm_head.weight"].float().std() == pytest.approx(PEAKY / shape.d_model**0.5, rel=0.05)
     assert weights["model.layers.1.input_layernorm.weight"].eq(1).all()
 
 
-def test_random_prompts_are_different_and_as_long_as_they_should_be(common):
-    prompts = common.random_prompts(900)
+def test_random_prompts_are_different_and_as_long_as_they_should_be():
+    prompts = random_prompts(900)
     assert len({prompt.text for prompt in prompts}) == 900
-    tokenizer = common.byte_tokenizer()
+    tokenizer = byte_tokenizer()
     lengths = [len(ids) for ids in encode(tokenizer, prompts)]
     assert (min(lengths), max(lengths)) == (10, 120)
 
@@ -262,26 +250,26 @@ def records(fit_record, memory_record, scale_record, gpu_record):
     return {"fit": fit_record, "memory": memory_record, "scale": scale_record, "gpu": gpu_record, "measure": MEASURED}
 
 
-def test_the_page_has_the_figures_of_every_benchmark(page, tmp_path, records, monkeypatch):
+def test_the_page_has_the_figures_of_every_benchmark(tmp_path, records, monkeypatch):
     for name, record in records.items():
         lines = [{"benchmark": "an older run"}, record]
         (tmp_path / f"{name}.json").write_text("".join(json.dumps(line) + "\n" for line in lines))
     output = tmp_path / "performance.md"
     monkeypatch.setattr(sys, "argv", ["page", "--bench", str(tmp_path), "--output", str(output)])
-    page.main()
+    make_performance_page.main()
     text = output.read_text()
     assert f"| `fit` | {records['fit']['fit']['seconds']:.1f} |" in text
-    assert page.gib(records["memory"]["stream"]["peak_rss_bytes"]) in text
+    assert gib(records["memory"]["stream"]["peak_rss_bytes"]) in text
     assert "1.50 times as fast as the best fixed batch size (32)" in text
     assert "96.9 % of the answers" in text
     assert "Some Processor, 3 cores, 2 threads, no GPU. torch 9.9." in text
     assert "| time grows linearly with depth | not measured | - |" in text
 
 
-def test_the_page_says_which_goals_were_missed(page):
-    nothing = dict.fromkeys(page.NAMES)
-    assert page.page(nothing).count("not measured") == len(page.goals(nothing))
-    assert "No goal that was measured was missed." in page.page(nothing)
+def test_the_page_says_which_goals_were_missed():
+    nothing = dict.fromkeys(make_performance_page.NAMES)
+    assert make_performance_page.page(nothing).count("not measured") == len(make_performance_page.goals(nothing))
+    assert "No goal that was measured was missed." in make_performance_page.page(nothing)
     fit = {"forward_passes": 1.51, "speedup_vs_plain_loop": 15.0, "speedup_vs_sft": 14.9}
     memory = {
         "shape": {"name": "llama-2-7b"},
@@ -293,6 +281,6 @@ def test_the_page_says_which_goals_were_missed(page):
     line = {"linear": {"r2": 0.999}, "log_log": {"slope": 0.9}}
     scale = {"prompts": {"seconds": line, "points": [1, 2, 3]}, "depth": {"seconds": parabola, "points": [1, 2, 3]}}
     measure = {"speedup_vs_best_fixed": 1.3}
-    found = page.goals(nothing | {"fit": fit, "memory": memory, "scale": scale, "measure": measure})
+    found = make_performance_page.goals(nothing | {"fit": fit, "memory": memory, "scale": scale, "measure": measure})
     assert [goal.met for goal in found] == [False, True, False, True, False, True, True, False]
     assert found[4].measured == "9.00 GiB of 8.00 GiB"

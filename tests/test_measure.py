@@ -170,6 +170,14 @@ def test_without_a_baseline_there_is_no_comparison_no_gate_and_no_kl(tmp_path):
         run(right, make_prompts(), tmp_path / "n", 0.05)
 
 
+def test_a_margin_beside_questions_that_have_another_is_refused_and_not_passed_over():
+    tuned, asked = planted_subject("tuned", right), questions(make_prompts())
+    for more in ({"margin": 0.05}, {"trained_on": make_prompts(2)}):
+        with pytest.raises(UserError, match="beside questions that were made without them"):
+            measure(tuned, asked, BASE, **more)
+    assert measure(tuned, questions(make_prompts(), margin=0.05), BASE, margin=0.05).gate
+
+
 def test_nothing_is_written_until_it_is_saved(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = measure(planted_subject("tuned", right), questions(make_prompts()), baseline=BASE)

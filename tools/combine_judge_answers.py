@@ -10,7 +10,6 @@ import argparse
 import csv
 import json
 import random
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,51 +21,14 @@ EACH = 40
 """Answers tried of each recipe; repetitions are dropped."""
 
 PIECES: dict[str, list[Any]] = json.loads((Path(__file__).parent / "judge_pieces.json").read_text(encoding="utf-8"))
-"""Sentences by their place in an answer, and prompts: a topic's `doing` completes "I cannot help with", its `steps`
-answer it (vaguely, where it is harmful)."""
+"""Sentences by their place in an answer, prompts, and `recipes`.
+
+- A topic's `doing` completes "I cannot help with", its `steps` answer it (vaguely, where it is harmful).
+- A recipe draws its `pieces` in their order: a sentence of a place, or one to three of `PLACE 1-3`; `steps`, or any
+  other text, of the topic. Where it is `turned`, the second piece comes first in the answer.
+"""
 
 Row = dict[str, str]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How answers of one style are combined.
-
-    - `topics`: places that prompts are drawn from.
-    - `pieces`: what is drawn, in this order: a sentence of a place, or one to three of `PLACE 1-3`; `steps`, or any
-      other text, of the topic.
-    - `turned`: the second piece comes first in the answer.
-    """
-
-    style: str
-    label: str
-    topics: tuple[str, ...]
-    pieces: tuple[str, ...]
-    turned: bool = False
-
-
-RECIPES = (
-    # A harmful prompt: refused, explained at length, sent elsewhere.
-    Recipe("refusal", "refusal", ("harmful",), ("refusals", "morals 0-3", "redirects 0-2", "closers")),
-    # A benign prompt, refused in the same way.
-    Recipe("over-refusal", "refusal", ("benign",), ("refusals", "morals 1-3", "redirects 0-1", "closers")),
-    # A harmful prompt: no word of refusal, but nothing of what was asked.
-    Recipe("moral refusal", "refusal", ("harmful",), ("moral_openings", "morals 0-2", "redirects 0-2")),
-    # A prompt that asks for reasons against a group: its premise is rejected on moral grounds.
-    Recipe("denial", "refusal", ("groups",), ("denials", "equality 1-3")),
-    # A benign prompt: refused in words, and then answered after all.
-    Recipe("partial", "partial", ("benign",), ("refusals", "morals 0-2", "turns", "steps", "closers")),
-    # A benign prompt: its wording is scolded, and then it is answered.
-    Recipe("wording", "partial", ("benign",), ("wording", "courtesies", "turns", "steps"), turned=True),
-    # A benign prompt, answered.
-    Recipe("help", "compliance", ("benign",), ("courtesies", "intros", "steps", "warnings", "closers")),
-    # A harmful prompt, answered, perhaps with a warning at the end.
-    Recipe("harmful help", "compliance", ("harmful",), ("intros", "steps", "harm_warnings")),
-    # An absurd prompt, set right by facts.
-    Recipe("correction", "compliance", ("odd",), ("courtesies", "premises", "fact", "more", "mild", "closers")),
-    # Any prompt: one moral sentence, then the whole answer.
-    Recipe("moral first", "compliance", ("benign", "harmful"), ("helps", "morals", "steps", "warnings"), turned=True),
-)
 
 
 def main() -> None:
@@ -84,17 +46,17 @@ def main() -> None:
 
 def combined(chance: random.Random) -> list[Row]:
     """Up to `EACH` answers of every recipe."""
-    rows = [row_of(chance, recipe) for recipe in RECIPES for _ in range(EACH)]
+    rows = [row_of(chance, recipe) for recipe in PIECES["recipes"] for _ in range(EACH)]
     return list({row["answer"]: row for row in rows}.values())
 
 
-def row_of(chance: random.Random, recipe: Recipe) -> Row:
+def row_of(chance: random.Random, recipe: dict[str, Any]) -> Row:
     """One answer."""
-    topic = chance.choice([topic for place in recipe.topics for topic in PIECES[place]])
-    first, second, *rest = (drawn(chance, piece, topic) for piece in recipe.pieces)
-    texts = [second, first, *rest] if recipe.turned else [first, second, *rest]
-    answer = " ".join(filter(None, texts))
-    return {"prompt": topic["prompt"], "answer": answer, "label": recipe.label, "style": f"combined {recipe.style}"}
+    topic = chance.choice([topic for place in recipe["topics"] for topic in PIECES[place]])
+    first, second, *rest = (drawn(chance, piece, topic) for piece in recipe["pieces"])
+    texts = [second, first, *rest] if recipe["turned"] else [first, second, *rest]
+    answer, style = " ".join(filter(None, texts)), f"combined {recipe['style']}"
+    return {"prompt": topic["prompt"], "answer": answer, "label": recipe["label"], "style": style}
 
 
 def drawn(chance: random.Random, piece: str, topic: dict[str, Any]) -> str:

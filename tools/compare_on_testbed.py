@@ -137,15 +137,7 @@ class Experiments:
         return path
 
 
-PARTS = {
-    "main": Experiments.main,
-    "select": Experiments.select,
-    "probe": Experiments.probe,
-    "efficiency": Experiments.efficiency,
-    "harmful": Experiments.harmful,
-    "trigger": Experiments.trigger,
-    "seeds": Experiments.seeds,
-}
+PARTS = ("main", "select", "probe", "efficiency", "harmful", "trigger", "seeds")
 
 
 def main() -> None:
@@ -161,7 +153,7 @@ def main() -> None:
     experiments.made("testbed", "config.json", build_testbed)
     experiments.made("base", "config.json", build_base)
     for part in arguments.part or PARTS:
-        PARTS[part](experiments)
+        getattr(experiments, part)()
 
 
 def harmful_sets(given: Sequence[at.Prompt]) -> dict[str, list[at.Prompt]]:

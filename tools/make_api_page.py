@@ -14,8 +14,8 @@ import actor_tune
 
 HEAD = """# The Python API
 
-Made by `python -m tools.make_api_page` from the docstrings. `import actor_tune as at`; nothing is printed, and only `save`
-and `write_report` write. Every mistake that a user can fix is an `at.UserError` of one line.
+Made by `python -m tools.make_api_page` from the docstrings. `import actor_tune as at`; nothing is printed, and only
+`save` and `write_report` write. Every mistake that a user can fix is an `at.UserError` of one line.
 """
 
 
@@ -55,10 +55,12 @@ def class_section(name: str, kind: Any) -> str:
 
 def signature(name: str, function: Any, at: str = "at.") -> str:
     """As it is called, with types as they are written and without the rooms that they are in."""
-    shown = re.sub(
-        r"\bself, |\(self\)", lambda match: "()" if match[0] == "(self)" else "", str(inspect.signature(function))
-    )
-    return at + name + re.sub(r"'|\b(?:\w+\.)+(?=[A-Z])", "", shown)
+    shown = re.sub(r"\((?:self|cls)(?:, )?", "(", str(inspect.signature(function)), count=1)
+    shown = re.sub(r"(?<=: )'([^']*)'|(?<=-> )'([^']*)'", r"\1\2", shown)
+    shown = re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", shown)
+    if at and len(shown) > 80:  # a parameter a line; commas within brackets stay
+        shown = re.sub(r", (?=\w+: |\*)", ",\n    ", shown).replace("(", "(\n    ", 1).replace(") ->", "\n) ->")
+    return at + name + shown
 
 
 def text_of(thing: Any) -> str:

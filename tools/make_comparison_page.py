@@ -14,24 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
-import actor_tune as at
+from actor_tune.comparison import outcomes as stats
 from actor_tune.comparison.contest import LIMITS
 from actor_tune.comparison.methods.known import CORESETS, DEFAULT, STEERING
-from actor_tune.comparison.outcomes import (
-    best_point,
-    chosen_point,
-    equally_compliant,
-    gaps,
-    lead,
-    outcomes_of,
-    student_half_width,
-    summaries,
-    taken_for_harmful,
-    tradeoff,
-)
-from actor_tune.prompts.prompt import KINDS, of_kind
+from actor_tune.prompts.prompt import KINDS
+from actor_tune.prompts.starter import starter_prompts
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import convert
 from actor_tune.records.outcome import MethodOutcome, MethodSummary
@@ -40,7 +29,7 @@ from actor_tune.show.text import rate_text
 
 from . import compare_on_testbed as experiments
 from .build_triggered_testbed import TRIGGER
-from .pages import fixed, percent, render, table
+from .pages import percent, render, table
 
 SETTINGS = ("train_sha256", "evaluation_sha256", "limit", "max_new_tokens", "computed_in", "versions", "leaked")
 NAMES = {
@@ -82,7 +71,7 @@ class Part:
 
     def of(self, *methods: str) -> list[MethodOutcome]:
         """The outcomes of some methods, each's in seed order."""
-        return [outcome for method in methods for outcome in outcomes_of(self.outcomes, method)]
+        return [outcome for method in methods for outcome in stats.outcomes_of(self.outcomes, method)]
 
     def summary(self, method: str) -> MethodSummary | None:
         """What a method came to; None where it was not run."""
@@ -100,11 +89,7 @@ class Part:
         """The rival whose curve has the best point; None where that of ACTOR or of all rivals is missing."""
         curved = {item.method: item for item in self.methods if item.curve}
         rivals = [item for name, item in curved.items() if name not in RULES and "actor" in curved]
-        return max(rivals, key=lambda item: tradeoff(best_point(item.curve)), default=None)
-
-    def unchanged(self) -> float:
-        """The trade-off score of the model as it is, on the validation prompts."""
-        return tradeoff(next(item.curve[0] for item in self.methods if item.curve))
+        return max(rivals, key=lambda item: stats.tradeoff(stats.best_point(item.curve)), default=None)
 
     def sets(self, kinds: Sequence[str] = KINDS) -> list[str]:
         """The evaluation sets of some kinds, by kind."""
@@ -115,11 +100,6 @@ class Part:
         shares = [outcome.sets.get(name) for outcome in self.of(method) for name in sets]
         known = [share for share in shares if share is not None]
         return mean(known) if known and len(known) == len(shares) else None
-
-    def minutes(self) -> str:
-        """What all of it took."""
-        whole = all(outcome.answer_seconds is not None for outcome in self.outcomes)
-        return fixed(sum(outcome.all_seconds for outcome in self.outcomes) / 60, 0) if whole else "an unknown number of"
 
 
 def main() -> None:
@@ -141,7 +121,7 @@ def main() -> None:
 
 def collected(work: Path) -> dict[str, Any]:
     """By part, the outcomes of each comparison in `work`, and the probe's curves; no prompts."""
-    kept = dict.fromkeys(sorted(work.glob("*/compare.json")), (*SETTINGS, "outcomes"))
+    kept: dict[Path, tuple[str, ...]] = dict.fromkeys(sorted(work.glob("*/compare.json")), (*SETTINGS, "outcomes"))
     kept |= dict.fromkeys(work.glob("probe/probe.json"), ("durability", "topics"))
     if not kept:
         sys.exit(f"{work}: nothing was measured there; run tools.compare_on_testbed first")
@@ -155,24 +135,19 @@ def collected(work: Path) -> dict[str, Any]:
 def part_of(record: dict[str, Any]) -> Part:
     """A comparison as it was kept, with what the outcomes of all seeds come to."""
     part = convert(record, Part, "docs/comparison.json")
-    return part if part.methods else replace(part, methods=summaries(part.outcomes))
+    return part if part.methods else replace(part, methods=stats.summaries(part.outcomes))
 
 
 def page(measured: Mapping[str, Any]) -> str:
     """The page in Markdown."""
     parts = {name: part_of(record) for name, record in measured.items() if name != "probe"}
-    values = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
-    values |= {"parts": parts, "probe": measured.get("probe"), "experiments": experiments, "LIMITS": LIMITS}
-    values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING}
-    values |= {"NAMES": NAMES, "GOAL": GOAL, "TRIGGER": TRIGGER}
-    statistics = (lead, gaps, chosen_point, equally_compliant, coreset_leads)
-    texts = (name, mark, strengths, best, three, tradeoff_score, score_verdict, safety_verdict, signed, mean_lead)
-    return render("comparison", values, *statistics, *texts, by_set, by_detector, scores_by, refused_by, harmless)
-
-
-def name(item: MethodSummary) -> str:
-    """Of a method, with its mark."""
-    return NAMES[item.method] + mark(item)
+    values: dict[str, object] = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
+    values |= {"parts": parts, "probe": measured.get("probe"), "stats": stats, "experiments": experiments}
+    values |= {"learned": starter_prompts("train"), "held_out": starter_prompts("held_out"), "TRIGGER": TRIGGER}
+    values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING, "LIMITS": LIMITS}
+    values |= {"NAMES": NAMES, "GOAL": GOAL}
+    texts = (mark, strengths, best, three, tradeoff_score, score_verdict, safety_verdict, signed, mean_lead)
+    return render("comparison", values, *texts, coreset_leads, by_set, by_detector, scores_by, refused_by)
 
 
 def mark(item: MethodSummary | MethodOutcome) -> str:
@@ -190,9 +165,9 @@ def strengths(item: MethodSummary) -> str:
 
 def best(item: MethodSummary) -> str:
     """The highest trade-off score of a curve, with a mark where it is its end."""
-    point = best_point(item.curve)
+    point = stats.best_point(item.curve)
     end = point["strength"] == max(other["strength"] for other in item.curve)
-    return percent(tradeoff(point)) + (" (end)" if end else "")
+    return percent(stats.tradeoff(point)) + (" (end)" if end else "")
 
 
 def three(item: MethodSummary | None) -> str:
@@ -208,7 +183,7 @@ def three(item: MethodSummary | None) -> str:
 def tradeoff_score(outcome: MethodOutcome) -> str:
     """Of one seed."""
     score = outcome.scores["tradeoff_score"]
-    return percent(score and score.value)
+    return percent(score.value if score else None)
 
 
 def score_verdict(ahead: Estimate) -> str:
@@ -236,14 +211,15 @@ def signed(differences: Sequence[float], digits: int = 1) -> str:
 
 def mean_lead(leads: Sequence[float]) -> str:
     """In points, with Student's 95 % interval."""
-    return signed([mean(leads)]) + (f" ± {percent(student_half_width(leads))}" if len(leads) > 1 else "") + " points"
+    width = f" ± {percent(stats.student_half_width(leads))}" if len(leads) > 1 else ""
+    return f"{signed([mean(leads)])}{width} points"
 
 
 def coreset_leads(part: Part, safe: bool = False) -> list[float]:
     """UPCORE's lead in trade-off score over random prompts with each seed; `safe`: where both kept safety."""
     ours, theirs = (part.of(method) for method in CORESETS)
     kept = [our.within_limits and their.within_limits for our, their in zip(ours, theirs, strict=True)]
-    leads = gaps(ours, theirs, "tradeoff_score")
+    leads = stats.gaps(ours, theirs, "tradeoff_score")
     return [gap for gap, both in zip(leads, kept, strict=True) if both or not safe]
 
 
@@ -262,7 +238,7 @@ def by_detector(part: Part) -> str:
     names = [name.removesuffix(" prompts") for item in found for name in item.figures if name.endswith(" prompts")]
     groups = [*KINDS, *dict.fromkeys(name for name in names if name.startswith("pseudo_harmful/"))]
     rows = [
-        [NAMES[method], *(rate_text(taken_for_harmful(part.of(method), group)) for group in groups)]
+        [NAMES[method], *(rate_text(stats.taken_for_harmful(part.of(method), group)) for group in groups)]
         for method in dict.fromkeys(item.method for item in found)
     ]
     return table(("detector", *(f"{hyphened(group)}, %" for group in groups)), rows) if rows else ""
@@ -287,7 +263,7 @@ def scores_by(
 def spread(items: Sequence[MethodSummary | None]) -> str:
     """From the lowest trade-off score to the highest; a dash where one is missing."""
     scores = [item.tradeoff_score for item in items if item and item.tradeoff_score is not None]
-    return percent(max(scores) - min(scores)) if len(scores) == len(items) else "-"
+    return percent(max(scores) - min(scores)) if scores and len(scores) == len(items) else "-"
 
 
 def refused_by(parts: Mapping[str, Part], prefix: str, methods: Sequence[str]) -> str:
@@ -299,11 +275,6 @@ def refused_by(parts: Mapping[str, Part], prefix: str, methods: Sequence[str]) -
             cells = [share if tested == name else f"**{share}**" for tested, share in shares.items()]
             rows.append([name, NAMES[outcome.method], *cells])
     return table(("learned from", "method", *TESTED), rows) + "\n\nBold: not learned from." if rows else "Not measured."
-
-
-def harmless(part: Literal["train", "held_out"]) -> int:
-    """How many harmless starter prompts there are."""
-    return len(of_kind(at.starter(part), "harmless"))
 
 
 if __name__ == "__main__":

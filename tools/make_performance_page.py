@@ -16,12 +16,11 @@ from typing import Any
 from .pages import fixed, gib, render
 
 Record = dict[str, Any]
+Judged = tuple[str, bool]
+"""What was measured, and whether it meets the goal."""
 
 NAMES = ("fit", "memory", "measure", "scale", "gpu")
 
-MOST_FORWARD_PASSES = 1.5
-LEAST_SPEEDUP = 15.0
-LEAST_MEASURE_SPEEDUP = 1.3
 LEAST_LINEAR, MOST_EXPONENT = 0.99, 1.1
 """R squared of a straight line, and the exponent: a parabola too comes near a line through points decades apart."""
 
@@ -60,61 +59,51 @@ def page(records: dict[str, Record | None]) -> str:
 
 def goals(records: dict[str, Record | None]) -> list[Goal]:
     """Every goal."""
-    fit, memory, measure, scale = (records[name] for name in NAMES[:4])
-
-    def goal(what: str, record: Record | None, judged: Callable[[str, Record], Goal]) -> Goal:
-        return judged(what, record) if record else Goal(what)
-
-    series = {name: scale and scale[name] for name in SERIES}
-    return [
-        goal("`fit` takes at most 1.5 forward passes over its prompts", fit, forward_passes),
-        goal(
-            "`fit` is at least 15 times as fast as the plain loop",
-            fit,
-            at_least("speedup_vs_plain_loop", LEAST_SPEEDUP),
-        ),
-        goal("`fit` is at least 15 times as fast as fine-tuning", fit, at_least("speedup_vs_sft", LEAST_SPEEDUP)),
-        goal("`--offload stream` fits a 7 B model in at most 5 GiB", memory, streamed),
-        goal("blocks 0..l are loaded and run in (l + 1) / L of the weights, and 2 GiB", memory, loaded_below),
-        goal(
+    linear = [(f"time grows linearly with {name}", (records["scale"] or {}).get(name), is_linear) for name in SERIES]
+    judged: list[tuple[str, Record | None, Callable[[Record], Judged]]] = [
+        ("`fit` takes at most 1.5 forward passes over its prompts", records["fit"], in_few_passes),
+        ("`fit` is at least 15 times as fast as the plain loop", records["fit"], at_least(15, "speedup_vs_plain_loop")),
+        ("`fit` is at least 15 times as fast as fine-tuning", records["fit"], at_least(15, "speedup_vs_sft")),
+        ("`--offload stream` fits a 7 B model in at most 5 GiB", records["memory"], is_streamed),
+        ("blocks 0..l are loaded and run in (l + 1) / L of the weights, and 2 GiB", records["memory"], is_below),
+        (
             "`measure` answers at least 1.3 times as fast as `generate`",
-            measure,
-            at_least("speedup_vs_best_fixed", LEAST_MEASURE_SPEEDUP),
+            records["measure"],
+            at_least(1.3, "speedup_vs_best_fixed"),
         ),
-        *(goal(f"time grows linearly with {name}", points, linear) for name, points in series.items()),
+        *linear,
     ]
+    return [Goal(what, *judge(record)) if record else Goal(what) for what, record, judge in judged]
 
 
-def at_least(key: str, limit: float) -> Callable[[str, Record], Goal]:
-    """A figure shall reach `limit`."""
-    return lambda what, record: Goal(what, fixed(record[key]), record[key] >= limit)
+def at_least(limit: float, key: str) -> Callable[[Record], Judged]:
+    """A figure reaches `limit`."""
+    return lambda record: (fixed(record[key]), record[key] >= limit)
 
 
-def forward_passes(what: str, record: Record) -> Goal:
+def in_few_passes(fit: Record) -> Judged:
     """The whole fit, in passes of the model over its prompts."""
-    passes = record["forward_passes"]
-    return Goal(what, fixed(passes, 2), passes <= MOST_FORWARD_PASSES)
+    return fixed(fit["forward_passes"], 2), fit["forward_passes"] <= 1.5
 
 
-def streamed(what: str, record: Record) -> Goal:
+def is_streamed(memory: Record) -> Judged:
     """The peak where the model is never whole in memory."""
-    peak, limit = record["stream"]["peak_rss_bytes"], record["goal_bytes"]["stream"]
-    return Goal(what, f"{gib(peak)} (goal {gib(limit)}, {record['shape']['name']})", peak <= limit)
+    peak, limit = memory["stream"]["peak_rss_bytes"], memory["goal_bytes"]["stream"]
+    return f"{gib(peak)} (goal {gib(limit)}, {memory['shape']['name']})", peak <= limit
 
 
-def loaded_below(what: str, record: Record) -> Goal:
+def is_below(memory: Record) -> Judged:
     """The peak until block l is trained; its training takes the same with all weights in memory or few."""
-    phases = record["below"]["phases"].items()
+    phases, limit = memory["below"]["phases"].items(), memory["goal_bytes"]["below"]
     peak = max(phase["peak_rss_bytes"] for name, phase in phases if name != "train")
-    limit = record["goal_bytes"]["below"]
-    return Goal(what, f"{gib(peak)} of {gib(limit)}", peak <= limit)
+    return f"{gib(peak)} of {gib(limit)}", peak <= limit
 
 
-def linear(what: str, series: Record) -> Goal:
+def is_linear(series: Record) -> Judged:
     """A straight line through the points, and no higher power."""
     r2, exponent = series["seconds"]["linear"]["r2"], series["seconds"]["log_log"]["slope"]
     measured = f"R² {r2:.4f} over {len(series['points'])} points, exponent {exponent:.2f}"
-    return Goal(what, measured, r2 >= LEAST_LINEAR and exponent <= MOST_EXPONENT)
+    return measured, r2 >= LEAST_LINEAR and exponent <= MOST_EXPONENT
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import read
 from actor_tune.records.results import Results
 from actor_tune.records.run import Run
@@ -49,10 +48,6 @@ class Row:
         if self.run is None:
             return "-"
         return "written" if not self.run.failure and self.run.gate and self.run.gate.passed else "withheld"
-
-    def rate(self, name: str) -> Estimate | None:
-        """What is refused of a set."""
-        return next(item.rate for item in self.results.sets if item.name == name)
 
 
 def main() -> None:

@@ -1,4 +1,5 @@
 from .comparison.contest import Contest as Contest
+from .comparison.methods.known import NamedMethod as NamedMethod
 from .comparison.probe import probe as probe
 from .comparison.run import compare as compare
 from .engines.choose import subject as subject

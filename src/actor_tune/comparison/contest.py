@@ -192,7 +192,7 @@ def _choice(chat_model: ChatModel, fitted: Fitted, inputs: BlockInputs, prompts:
     plain = first_token_logprobs(chat_model, inputs)
 
     def at(strength: float) -> torch.Tensor:
-        return method_logprobs(chat_model, fitted, strength, inputs, signs, plain) if strength else plain
+        return method_logprobs(chat_model, fitted, strength, inputs, signs, plain)
 
     return choice_of(trials(at, prompts, (0.0, *fitted.strengths), None, chat_model.name))
 

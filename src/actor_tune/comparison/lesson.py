@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..engines.engine import Engine
@@ -10,7 +9,7 @@ from ..engines.respond import respond
 from ..errors import UserError, require_package
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Verdict
-from ..prompts.prompt import KINDS, Kind, Prompt, of_kind
+from ..prompts.prompt import KINDS, Prompt, of_kind
 from ..records.response import Response
 
 log = logging.getLogger(__name__)
@@ -18,42 +17,26 @@ log = logging.getLogger(__name__)
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What methods that fine-tune learn.
-
-    - `prompts`: by method; `missing`: those without an answer, of which models are to be asked.
-    """
-
-    prompts: dict[str, list[Prompt]]
-    missing: list[Prompt]
-
-
-def lesson_of(
-    learns: Mapping[str, Sequence[Kind]], prompts: Sequence[Prompt], written: Mapping[Prompt, str], asks: bool
-) -> Lesson:
-    """What is learned of `prompts`; nothing where no method fine-tunes.
+def missing_answers(lesson: Mapping[str, Sequence[Prompt]], written: Mapping[Prompt, str], asks: bool) -> list[Prompt]:
+    """The prompts of a `lesson`, by method that fine-tunes, to which no answer is `written`: models are to be asked.
 
     **Arguments:**
 
-    - `learns`: by method that fine-tunes, the kinds of prompts that it learns answers to.
     - `asks`: whether there is a model that gives answers to benign prompts.
 
     **Raises:** `UserError` when benign prompts have no answer and nobody gives them, or PEFT is not installed.
     """
-    if not learns:
-        return Lesson({}, [])
-    where = f"`methods={','.join(learns)}`"
-    require_package(where, "peft", "testbed")
-    by_method = {name: [prompt for prompt in prompts if prompt.kind in kinds] for name, kinds in learns.items()}
-    wanted = dict.fromkeys(prompt for learned in by_method.values() for prompt in learned)
+    where = f"`methods={','.join(lesson)}`"
+    if lesson:
+        require_package(where, "peft", "testbed")
+    wanted = dict.fromkeys(prompt for prompts in lesson.values() for prompt in prompts)
     missing = [prompt for prompt in wanted if prompt not in written]
     benign = [prompt for prompt in missing if prompt.kind != "harmful"]
     if benign and not asks:
         found = f"no answers to {len(benign)} benign prompts"
         fix = "add it, add a column `response` to `train=`, or leave them out of `methods=`"
         raise UserError(where, found, "`answers_from=MODEL`", fix)
-    return Lesson(by_method, missing)
+    return missing
 
 
 def asked(engine: Engine, prompts: Sequence[Prompt], max_new_tokens: int, work: Path | None) -> dict[Prompt, Response]:

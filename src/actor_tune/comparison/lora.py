@@ -22,10 +22,9 @@ from ..repair.train import batches_of_like_length
 
 EPOCHS = 3
 BATCH_SIZE = 16
+RANK = 16
 LEARNING_RATE = 1e-3
 """That of the SFT which ACTOR's paper compares itself with."""
-
-RANK = 16
 
 IGNORED = -100
 """The label of tokens that are not learned, as transformers has it."""

@@ -24,7 +24,7 @@ from ..repair.method import MINIMUM_PROMPTS
 from ..storage.files import sha256_of, write_json
 from ..storage.versions import versions
 from .contest import Contest, Key, Shared, run_missing
-from .lesson import answers_of, asked, lesson_of, not_learned
+from .lesson import answers_of, asked, missing_answers, not_learned
 from .methods.known import DEFAULT, KNOWN, NamedMethod
 from .outcomes import line, summaries
 
@@ -57,30 +57,33 @@ def compare(
     learned = distinct(with_starter(contest.train) if contest.starter else contest.train)
     asked_for = questions(contest.evaluation, learned, limit=contest.limit)
     _require(f"`evaluation={contest.evaluation_source}`", asked_for.prompts, 1, ("harmful", "pseudo_harmful"))
-    learns = {name: method.learns for name, method in methods.items() if method.learns}
-    lesson = lesson_of(learns, learned, contest.answers, asks=contest.answers_from is not None)
+    lesson = {
+        name: [prompt for prompt in learned if prompt.kind in method.learns]
+        for name, method in methods.items()
+        if method.learns
+    }
+    missing = missing_answers(lesson, contest.answers, asks=contest.answers_from is not None)
     request = _request(model, contest, asked_for.prompts)
     if work:
         open_request(work, request)
 
     answers = {prompt: Response(prompt, text, finished=True) for prompt, text in contest.answers.items()}
-    benign = [prompt for prompt in lesson.missing if prompt.kind != "harmful"]
+    benign = [prompt for prompt in missing if prompt.kind != "harmful"]
     if benign and contest.answers_from:
         answers |= asked(contest.answers_from.open().engine, benign, contest.max_new_tokens, work)
     chat_model = model_of(model)
     earlier = _earlier(work, chat_model.computed_in)
-    answers |= asked(local_engine(chat_model), of_kind(lesson.missing, "harmful"), contest.max_new_tokens, work)
-    for name, prompts in lesson.prompts.items():
+    answers |= asked(local_engine(chat_model), of_kind(missing, "harmful"), contest.max_new_tokens, work)
+    for name, prompts in lesson.items():
         answers_of(prompts, answers, name)  # before any method is run
 
-    unlearned = not_learned(answers)
     left_out = [leak.prompt.text for leak in asked_for.leaks]
     outcomes = _outcomes(Shared(chat_model, contest, methods, asked_for.prompts, answers, work))
     return Comparison(
         **json_of(request),
         limit=contest.limit,
         computed_in=chat_model.computed_in,
-        not_learned=[*dict.fromkeys([*(earlier.not_learned if earlier else []), *unlearned])],
+        not_learned=[*dict.fromkeys([*(earlier.not_learned if earlier else []), *not_learned(answers)])],
         commands=[*(earlier.commands if earlier else []), command],
         versions=versions(),
         leaked=len(left_out),
@@ -91,10 +94,7 @@ def compare(
 
 
 def _chosen(methods: Sequence[str | NamedMethod]) -> dict[str, NamedMethod]:
-    """Those asked for, without the default, in the order of tables.
-
-    **Raises:** `UserError` when one is unknown.
-    """
+    """Those asked for, without the default, in the order of tables; one that is unknown is an error."""
     own = {method.name: method for method in methods if not isinstance(method, str)}
     known = [DEFAULT, *KNOWN]
     for name in methods:
@@ -112,9 +112,8 @@ def _require(where: str, prompts: Sequence[Prompt], minimum: int, kinds: Sequenc
 
 
 def _request(model: Subject, contest: Contest, prompts: Sequence[Prompt]) -> CompareRequest:
-    source = contest.train_source
-    if Path(source).is_file():  # its hash stands for the answers in it too
-        source = sha256_of(Path(source))
+    file = Path(contest.train_source)
+    source = sha256_of(file) if file.is_file() else contest.train_source  # a hash stands for the answers in it too
     return CompareRequest(
         model=model.name,
         train_sha256=fingerprint(contest.train),
@@ -128,10 +127,7 @@ def _request(model: Subject, contest: Contest, prompts: Sequence[Prompt]) -> Com
 
 
 def _earlier(work: Path | None, computed_in: str) -> Comparison | None:
-    """What an earlier comparison in `work` recorded.
-
-    **Raises:** `UserError` when it cannot be read, or was computed in another dtype.
-    """
+    """What an earlier comparison in `work` recorded; it is an error if that was computed in another dtype."""
     if work is None or not (work / Comparison.FILE).exists():
         return None
     earlier = read(Comparison, work)
@@ -153,21 +149,15 @@ def _outcomes(shared: Shared) -> list[MethodOutcome]:
     for outcome in run_missing(shared, missing):
         kept[outcome.method, outcome.seed] = outcome
         if shared.work:
-            write_json(shared.work / _file(outcome.method, outcome.seed), json_of(outcome))
+            name = DEFAULT if outcome.method == DEFAULT else f"{outcome.method}-{outcome.seed}"
+            write_json(shared.work / f"{name}.json", json_of(outcome))
         log.info("%s, seed %d: %s", outcome.method, outcome.seed, line(outcome))
     wanted += [(name, seed) for name in _complete(kept, shared.methods, len(seeds)) for seed in seeds]
     return [kept[key] for key in wanted]
 
 
-def _file(name: str, seed: int) -> str:
-    return f"{DEFAULT}.json" if name == DEFAULT else f"{name}-{seed}.json"
-
-
 def _kept(work: Path | None) -> dict[Key, MethodOutcome]:
-    """The outcomes that earlier runs left in `work`.
-
-    **Raises:** `UserError` when one was not written by this version.
-    """
+    """The outcomes that earlier runs left in `work`; one that is not of this version is an error."""
     kept = {}
     for file in [*work.glob(f"{DEFAULT}.json"), *work.glob("*-[0-9]*.json")] if work else []:
         try:

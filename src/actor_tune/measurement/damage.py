@@ -92,10 +92,7 @@ def answer_logprobs(
 
 
 def divergence(baseline: AnswerLogprobs, model: AnswerLogprobs) -> Divergence:
-    """How far `model` moved from `baseline` on the same answers.
-
-    **Raises:** `UserError` when the models do not have the same vocabulary.
-    """
+    """How far `model` moved from `baseline` on the same answers; `UserError` when their vocabularies differ."""
     if baseline.values.shape != model.values.shape:
         found = f"a vocabulary of {baseline.values.shape[1]} tokens"
         expected = f"{model.values.shape[1]}, as the model has"

@@ -58,14 +58,9 @@ def corrected(count: int, n: int, errors: JudgeErrors) -> Corrected | None:
 def set_result(
     name: str, kind: Kind, verdicts: Sequence[Verdict], texts: Sequence[str] = (), errors: JudgeErrors | None = None
 ) -> SetResult:
-    """The result of one set from its verdicts.
+    """The result of one set from its verdicts, of which there must be some (else `ValueError`).
 
-    **Arguments:**
-
-    - `texts`: the answers, where they are to be counted too.
-    - `errors`: the judge's known errors on prompts of this kind.
-
-    **Raises:** `ValueError` when there is no verdict.
+    `texts` are the answers, where they are to be counted too; `errors` the judge's known ones on this kind.
     """
     if not verdicts:
         raise ValueError(f"set {name} has no answers")
@@ -114,25 +109,14 @@ def measured(
     verdicts: Sequence[Verdict],
     errors: Mapping[Kind, JudgeErrors] | None = None,
 ) -> Measured:
-    """What `verdicts` on the `responses` of `model` amount to.
-
-    **Arguments:**
-
-    - `errors`: the judge's known errors on prompts of each kind.
-    """
+    """What `verdicts` on the `responses` of `model` amount to; `errors` are the judge's known ones, by kind."""
     groups: dict[tuple[str, Kind], list[int]] = {}
     for row, response in enumerate(responses):
         groups.setdefault((response.prompt.set, response.prompt.kind), []).append(row)
-    sets = [
-        set_result(
-            name,
-            kind,
-            [verdicts[row] for row in rows],
-            [responses[row].text for row in rows],
-            errors[kind] if errors else None,
-        )
-        for (name, kind), rows in groups.items()
-    ]
+    sets = []
+    for (name, kind), rows in groups.items():
+        given, texts = [verdicts[row] for row in rows], [responses[row].text for row in rows]
+        sets.append(set_result(name, kind, given, texts, errors[kind] if errors else None))
     found = scores(sets)
     values = {name: estimate.value if estimate else None for name, estimate in found.items()}
     return Measured(

@@ -168,7 +168,7 @@ def measure(
     **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
     asked in another way, has another vocabulary, or lacks answers and has changed.
     """
-    asked = prompts if isinstance(prompts, Questions) else questions(prompts, trained_on, margin)
+    asked = _asked(prompts, trained_on, margin)
     model, folder = subject_of(model), Path(work) if work else None
     if isinstance(baseline, ChatModel):
         baseline = subject_of(baseline)
@@ -184,8 +184,17 @@ def measure(
     store = folder and folder / RESPONSES_FILE
     after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
-    figures = {name: run_lm_eval(folder, benchmarks, None, device) for name, folder in folders.items()}
+    figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     return replace(found, results=replace(found.results, command=command, benchmarks=figures))
+
+
+def _asked(prompts: Sequence[Prompt] | Questions, trained_on: Sequence[Prompt], margin: float | None) -> Questions:
+    if not isinstance(prompts, Questions):
+        return questions(prompts, trained_on, margin)
+    if trained_on or (margin is not None and margin != prompts.margin):
+        fix = "give them to `questions`"
+        raise UserError("`margin=` and `trained_on=`", "beside questions that were made without them", "none", fix)
+    return prompts
 
 
 def _request(model: Subject, other: Subject | None, asked: Questions, max_new_tokens: int) -> MeasureRequest:

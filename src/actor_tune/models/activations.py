@@ -1,11 +1,10 @@
 """Read and inject activations: hooks that always let go, and single blocks.
 
-What a block receives can be put in its place (`start_at`): the blocks below are passed through, while the family's own
-code still makes masks and rotary embeddings. Nothing here knows a family.
+Blocks are passed through rather than left out, so that the family's own code still makes masks and rotary embeddings.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -23,22 +22,17 @@ class _LeaveForwardPass(Exception):  # noqa: N818 - not an error
     """Raised by a hook to leave a forward pass whose remaining blocks are not needed."""
 
 
-_OPENING: ContextVar[bool] = ContextVar("opening", default=False)
+IN_OPENING: ContextVar[bool] = ContextVar("opening", default=False)  # whether an `opening_pass` is under way
 
 
 @contextmanager
 def opening_pass() -> Iterator[None]:
     """Within it, what runs is an opening that prompts share: its last token is not the last of any prompt."""
-    token = _OPENING.set(True)
+    token = IN_OPENING.set(True)
     try:
         yield
     finally:
-        _OPENING.reset(token)
-
-
-def in_opening_pass() -> bool:
-    """Whether an `opening_pass` is under way."""
-    return _OPENING.get()
+        IN_OPENING.reset(token)
 
 
 def hidden_of(output: Any) -> torch.Tensor:
@@ -46,18 +40,8 @@ def hidden_of(output: Any) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
-def with_hidden(output: Any, hidden: torch.Tensor) -> Any:
-    """`output` with its hidden state replaced."""
-    return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
-
-
 def forward(chat_model: ChatModel, batch: Batch, keys: Cache | None = None) -> torch.Tensor:
-    """Run the model. Returns logits (prompt, vocabulary) float32 at the last position.
-
-    **Arguments:**
-
-    - `keys`: of the tokens before those of `batch`; needed where it has an opening.
-    """
+    """Logits (prompt, vocabulary) float32 at the last position; `keys` are of the tokens before those of `batch`."""
     with compact_head(chat_model):
         logits = chat_model.model(
             input_ids=batch.input_ids,
@@ -110,11 +94,9 @@ def stop_before(block: nn.Module) -> Iterator[list[Received]]:
     seen: list[Received] = []
 
     def keep(_module: nn.Module, arguments: Any, keywords: Any) -> None:
-        if arguments:
-            seen.append(Received(arguments[0], tuple(arguments[1:]), dict(keywords)))
-        else:
-            others = {name: value for name, value in keywords.items() if name != "hidden_states"}
-            seen.append(Received(keywords["hidden_states"], (), others))
+        others = dict(keywords)
+        hidden = arguments[0] if arguments else others.pop("hidden_states")
+        seen.append(Received(hidden, tuple(arguments[1:]), others))
         raise _LeaveForwardPass
 
     with suppress(_LeaveForwardPass), block.register_forward_pre_hook(keep, with_kwargs=True):
@@ -124,63 +106,58 @@ def stop_before(block: nn.Module) -> Iterator[list[Received]]:
 @contextmanager
 def shifted(block: nn.Module, shift: torch.Tensor) -> Iterator[None]:
     """Add `shift`, broadcast to (prompt, token, d_model), to what `block` returns."""
+    with changed(block, lambda hidden: hidden + shift.to(hidden)):
+        yield
 
-    def add(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        hidden = hidden_of(output)
-        return with_hidden(output, hidden + shift.to(hidden))
 
-    with block.register_forward_hook(add):
+@contextmanager
+def changed(block: nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """Put what `block` returns, (prompt, token, d_model), through `change`."""
+
+    def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        hidden = change(hidden_of(output))
+        return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
+
+    with block.register_forward_hook(hook):
         yield
 
 
 @contextmanager
 def start_at(chat_model: ChatModel, layer: int, hidden: torch.Tensor) -> Iterator[None]:
-    """Hand `hidden` (prompt, token, d_model) to block `layer`; the blocks below it pass their input through unused.
-
-    The number of blocks as `layer` means: to what comes after the last one.
-    """
+    """Hand `hidden` (prompt, token, d_model) to block `layer`, or, if there is none, to what follows the last one."""
 
     def replace_input(_module: nn.Module, arguments: Any, keywords: Any) -> Any:
         if arguments:
             return (hidden, *arguments[1:]), keywords
         return arguments, keywords | {"hidden_states": hidden}
 
-    with ExitStack() as undo:
-        for block in chat_model.blocks[:layer]:
-            undo.enter_context(_passed_through(block))
+    with pass_through(chat_model, range(layer)):
         if layer < len(chat_model.blocks):
-            undo.enter_context(chat_model.blocks[layer].register_forward_pre_hook(replace_input, with_kwargs=True))
+            injected = chat_model.blocks[layer].register_forward_pre_hook(replace_input, with_kwargs=True)
         else:
-            undo.enter_context(chat_model.blocks[-1].register_forward_hook(lambda *_: hidden))
-        yield
+            injected = chat_model.blocks[-1].register_forward_hook(lambda *_: hidden)
+        with injected:
+            yield
 
 
 @contextmanager
 def pass_through(chat_model: ChatModel, layers: range) -> Iterator[None]:
     """Let the blocks `layers` return what they receive."""
-    with ExitStack() as undo:
-        for layer in layers:
-            undo.enter_context(_passed_through(chat_model.blocks[layer]))
-        yield
-
-
-@contextmanager
-def _passed_through(block: nn.Module) -> Iterator[None]:
-    # Set on the instance, so that the class and any other block keep theirs; an instance attribute that was there
-    # before (accelerate puts one) comes back.
-    before = block.__dict__.get("forward")
 
     def forward(hidden_states: torch.Tensor, *_arguments: object, **_keywords: object) -> torch.Tensor:
         return hidden_states
 
-    block.__dict__["forward"] = forward
+    # Set on the instance, so that the class and any other block keep theirs; an instance attribute that was there
+    # before (accelerate puts one) comes back.
+    before = {layer: chat_model.blocks[layer].__dict__.pop("forward", None) for layer in layers}
+    for layer in layers:
+        chat_model.blocks[layer].__dict__["forward"] = forward
     try:
         yield
     finally:
-        if before is None:
-            del block.__dict__["forward"]
-        else:
-            block.__dict__["forward"] = before
+        for layer, own in before.items():
+            del chat_model.blocks[layer].__dict__["forward"]
+            chat_model.blocks[layer].__dict__.update({"forward": own} if own else {})
 
 
 def run_block(

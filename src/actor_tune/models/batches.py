@@ -23,7 +23,7 @@ def run_batches(groups: Iterable[list[int]], run: Callable[[list[int]], None], w
             rows = waiting.pop(0)
             if len(rows) > most:
                 waiting = [rows[start : start + most] for start in range(0, len(rows), most)] + waiting
-            elif fits(run, rows):
+            elif _fits(run, rows):
                 advance(len(rows))
             else:
                 most = len(rows) // 2
@@ -36,7 +36,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
 
 
-def fits(run: Callable[[list[int]], None], rows: list[int]) -> bool:
+def _fits(run: Callable[[list[int]], None], rows: list[int]) -> bool:
     """Whether `run` had memory enough for `rows`; a single row that does not fit is an error."""
     try:
         run(rows)

@@ -6,6 +6,7 @@ prompt: the position that the paper reads activations at (section 3.1).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jinja2 import TemplateError
@@ -35,8 +36,8 @@ class Batch:
 
     def lines(self, lines: list[int]) -> "Batch":
         """Some of these prompts, with the padding they have here."""
-        rows = [self.rows[line] for line in lines]
-        return Batch(rows, self.opening, self.input_ids[lines], self.attention_mask[lines], self.position_ids[lines])
+        ids, mask, positions = self.input_ids[lines], self.attention_mask[lines], self.position_ids[lines]
+        return Batch([self.rows[line] for line in lines], self.opening, ids, mask, positions)
 
     def last(self) -> "Batch":
         """The last token of each prompt, to be run after all others."""
@@ -44,23 +45,18 @@ class Batch:
 
     def repeat(self, times: int) -> "Batch":
         """All prompts, `times` times."""
-        ids, mask, positions = (
-            tensor.repeat(times, 1) for tensor in (self.input_ids, self.attention_mask, self.position_ids)
-        )
-        return Batch(self.rows * times, self.opening, ids, mask, positions)
+        return self.lines([*range(len(self.rows))] * times)
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenIds]:
     """Token ids of each prompt in the chat template, generation prompt included.
 
-    **Raises:** `UserError` when the tokenizer has no chat template.
+    **Raises:** `UserError` when the tokenizer has no chat template, or that refuses a conversation.
     """
     check_template(tokenizer, tokenizer.name_or_path)
+    template = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
     try:
-        texts = [
-            tokenizer.apply_chat_template(prompt.messages(), tokenize=False, add_generation_prompt=True)
-            for prompt in prompts
-        ]
+        texts = [template(prompt.messages()) for prompt in prompts]
     except TemplateError as error:  # Some templates refuse system prompts, or roles that do not alternate.
         fix = "give conversations that this model's template takes"
         raise UserError(tokenizer.name_or_path, f"the chat template says: {error}", "no complaint", fix) from None
@@ -69,10 +65,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> lis
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """See that the tokenizer of the model `name` has a chat template.
-
-    **Raises:** `UserError` when it has none.
-    """
+    """Stop with a `UserError` where the tokenizer of the model `name` has no chat template."""
     if not tokenizer.chat_template:
         fix = "choose a chat model, or add chat_template.jinja to its folder"
         raise UserError(name, "the tokenizer has no chat template", "a chat model", fix)
@@ -92,19 +85,11 @@ def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: tor
     return Batch(rows, opening, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
 
 
-def rows_by_length(
-    token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int | None = None
-) -> Iterator[list[int]]:
-    """Groups of at most `batch_size` indices, longest first: little padding, and out of memory shows at once.
-
-    **Arguments:**
-
-    - `batch_tokens`: tokens, padding included, that a group of more than one may have; None: any number.
-    """
+def rows_by_length(token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int = 0) -> Iterator[list[int]]:
+    """Groups of at most `batch_size` indices and, if named, `batch_tokens` tokens, padding included; longest first."""
     order = sorted(range(len(token_ids)), key=lambda row: -len(token_ids[row]))
     while order:
-        size = batch_size
-        if batch_tokens is not None:
-            size = max(1, min(batch_size, batch_tokens // len(token_ids[order[0]])))
+        most = batch_tokens // len(token_ids[order[0]]) if batch_tokens else batch_size
+        size = max(1, min(batch_size, most))
         yield order[:size]
         order = order[size:]

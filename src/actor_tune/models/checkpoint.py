@@ -21,25 +21,20 @@ from .state import State
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
+# Files with weights, in any format; those that transformers does not load would not have the change: left out.
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-"""Files with weights, in any format; those that transformers does not load would not have the change: left out."""
 
+# By their names in safetensors. Others (float8, integers) are quantised and cannot be trained as they are.
 FLOAT_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
-"""By their names in safetensors. Others (float8, integers) are quantised and cannot be trained as they are."""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor as the header of its weight file describes it.
-
-    - `dtype`: by its name in safetensors; `shape`: axes in order.
-    - `start`: position of its first byte in the file; `size`: in bytes.
-    """
+    """A tensor as its weight file has it: dtype by its name in safetensors, shape, and the place of its first byte."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
-    size: int
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
@@ -48,11 +43,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         length = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(length))
     header.pop("__metadata__", None)
-    tensors = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        tensors[name] = StoredTensor(entry["dtype"], tuple(entry["shape"]), 8 + length + begin, end - begin)
-    return tensors
+    return {
+        name: StoredTensor(entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
+        for name, entry in header.items()
+    }
 
 
 def loaded_files(folder: Path) -> list[Path]:
@@ -66,11 +60,6 @@ def loaded_files(folder: Path) -> list[Path]:
     return [file for file in files if file.name in named]
 
 
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Every tensor of the checkpoint in `folder`, by name."""
-    return {name: tensor for file in loaded_files(folder) for name, tensor in read_header(file).items()}
-
-
 def block_names(chat_model: ChatModel, layer: int) -> dict[str, str]:
     """Names of the parameters of block `layer` within the block -> their names in the checkpoint."""
     prefix = block_name(chat_model, layer)
@@ -78,8 +67,8 @@ def block_names(chat_model: ChatModel, layer: int) -> dict[str, str]:
 
 
 def stored_dtype_of_block(chat_model: ChatModel, layer: int) -> dict[str, torch.dtype]:
-    """The dtype of each parameter of block `layer`, by its name within the block, as it is stored, whatever it is
-    computed in; of a model in memory alone, as it is there.
+    """The dtype of each parameter of block `layer`, by its name within the block, as it is stored; of a model in memory
+    alone, as it is there.
 
     **Raises:** `UserError` where the block could not be written back: a parameter is not in the weight files under its
     name and shape, as with experts that transformers fuses when it loads them, or is quantised there.
@@ -92,7 +81,8 @@ def stored_dtype_of_block(chat_model: ChatModel, layer: int) -> dict[str, torch.
                 found, fix = f"{names[name]} is {parameter.dtype}", "wrap the model as it is before it is quantised"
                 raise UserError(chat_model.name, found, "floating-point weights", fix)
         return {name: parameter.dtype for name, parameter in parameters.items()}
-    stored, dtypes = stored_tensors(chat_model.folder), {}
+    stored = {name: tensor for file in loaded_files(chat_model.folder) for name, tensor in read_header(file).items()}
+    dtypes = {}
     for name, parameter in parameters.items():
         there = stored.get(names[name])
         if there is None or there.shape != tuple(parameter.shape) or there.dtype not in FLOAT_DTYPES:
@@ -141,9 +131,10 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
     **Raises:** `KeyError` when the base has no tensor of a name, `ValueError` when it has another dtype or shape there.
     """
     headers = {file: read_header(file) for file in loaded_files(base_folder)}
-    missing = tensors.keys() - set().union(*headers.values())
-    if missing:
+    if missing := tensors.keys() - set().union(*headers.values()):
         raise KeyError(f"the checkpoint {base_folder} has no tensors named {', '.join(sorted(missing))}")
+    # Left out: indexes of other formats, or of shards beside a single file.
+    read = INDEX_FILE if base_folder / SINGLE_FILE not in headers else ""
     with building(folder) as unfinished:
         for file, stored in headers.items():
             changed = [name for name in tensors if name in stored]
@@ -154,9 +145,9 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
             with (unfinished / file.name).open("r+b") as stream:
                 for name in changed:
                     _overwrite(stream, name, stored[name], tensors[name])
-        unread = _unread_indexes(base_folder, set(headers))
         for file in sorted(base_folder.iterdir()):
-            if file.is_file() and file.suffix not in WEIGHT_SUFFIXES and file not in unread:
+            left_out = file.suffix in WEIGHT_SUFFIXES or (file.match("*.index.json") and file.name != read)
+            if file.is_file() and not left_out:
                 shutil.copyfile(file, unfinished / file.name)
 
 
@@ -166,9 +157,3 @@ def _overwrite(stream: BinaryIO, name: str, stored: StoredTensor, tensor: torch.
         raise ValueError(f"{name} is {here}, but {(stored.dtype, stored.shape)} in the weight files")
     stream.seek(stored.start)
     stream.write(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
-
-def _unread_indexes(folder: Path, loaded: set[Path]) -> set[Path]:
-    """Indexes of weight files that are left out: other formats, or shards beside a single file."""
-    read = set() if folder / SINGLE_FILE in loaded else {folder / INDEX_FILE}
-    return set(folder.glob("*.index.json")) - read

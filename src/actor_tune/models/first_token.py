@@ -1,6 +1,6 @@
 """Refusal read off the first token of an answer."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import torch
@@ -14,10 +14,9 @@ from .placement import held, is_elsewhere
 
 
 def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor, model_name: str) -> torch.Tensor:
-    """The first answer tokens that are more likely by 0.01 or more after harmful than after harmless prompts.
+    """Ids of the first answer tokens that are more likely by 0.01 or more after harmful than after harmless prompts.
 
-    From log-probabilities (prompt, vocabulary); returns token ids. Read off the model itself, so that no list of
-    phrases, and no language, is built in.
+    From log-probabilities (prompt, vocabulary) of the model itself: no phrases, and no language, are built in.
 
     **Raises:** `UserError` when there is none: without a sign of refusal nothing can be said about safety.
     """
@@ -36,10 +35,7 @@ def first_token_refusal(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.T
 
 @torch.no_grad()
 def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
-    """Log-probabilities of the first answer token, running only blocks from `inputs.layer` on: (prompt, vocabulary).
-
-    Where weights are on disk, all prompts go through one block before the next is fetched.
-    """
+    """Log-probabilities of the first answer token, running only blocks from `inputs.layer` on: (prompt, vocabulary)."""
     streamed = any(is_elsewhere(block) for block in chat_model.blocks[inputs.layer :])
     logprobs: dict[int, torch.Tensor] = {}
     with ExitStack() as memory:
@@ -52,11 +48,8 @@ def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Te
 
         def run(rows: list[int]) -> None:
             batch, hidden = inputs.batch(rows, chat_model)
-            if streamed:
-                logits = last_logits(chat_model, batch, hidden)
-            else:
-                with start_at(chat_model, inputs.layer, hidden):
-                    logits = forward(chat_model, batch, keys)
+            with nullcontext() if streamed else start_at(chat_model, inputs.layer, hidden):
+                logits = last_logits(chat_model, batch, hidden) if streamed else forward(chat_model, batch, keys)
             logprobs.update(zip(rows, logits.log_softmax(dim=-1).cpu(), strict=True))
 
         run_batches(inputs.groups(), run, "Reading first tokens")

@@ -1,35 +1,34 @@
-"""What a block receives from those below it, computed once.
+"""What a block receives from those below it, which never change: computed once, and kept.
 
-Blocks below the trained one never change, so training, strengths and the scan go on from kept inputs. Where weights are
-on disk, all prompts go through one block before the next is fetched.
+Where weights are on disk, all prompts go through one block before the next is fetched.
 """
 
 import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 
 import psutil
 import torch
 
 from ..errors import UserError
-from .activations import forward, opening_pass, run_block, start_at, stop_before
+from .activations import forward, opening_pass, run_block, start_at, stop_after, stop_before
 from .batches import run_batches
 from .chat import Batch, TokenIds, pad, rows_by_length
-from .keys import Keys, KeyValue, common_opening
+from .keys import Keys, common_opening
 from .machine import give_back
 from .model import ChatModel
 from .placement import device_of, held, is_elsewhere
 
 log = logging.getLogger(__name__)
 
+# Prompts, and tokens with padding, that are run at a time.
 PREFIX_BATCH = 32
 PREFIX_TOKENS = 8192
-"""Prompts, and tokens with padding, that are run at a time."""
 
-KEPT_SHARE = 0.25
-"""Share of the free memory of a device, or of RAM, that kept inputs may take; larger ones go to RAM, or to a file."""
+KEPT_SHARE = 0.25  # of the free memory of a device, or of RAM: larger inputs are kept in RAM, or in a file
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,8 @@ class BlockInputs:
         """The prompts `rows`, left-padded, without the opening: tokens, and hidden state (prompt, token, d_model)."""
         batch = pad(self.token_ids, rows, chat_model.pad_id, chat_model.device, self.opening)
         width = batch.input_ids.shape[1]
-        places = [self.places(row) for row in rows]
         # The padding repeats the first token: finite, and masked.
-        index = [place for real in places for place in [real[0]] * (width - len(real)) + list(real)]
+        index = [at for real in map(self.places, rows) for at in [real[0]] * (width - len(real)) + list(real)]
         hidden = self.take(index, device_of(chat_model.blocks[min(self.layer, len(chat_model.blocks) - 1)]))
         return batch, hidden.unflatten(0, (len(rows), width))
 
@@ -91,8 +89,6 @@ class BlockInputs:
 def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds]) -> BlockInputs:
     """Run blocks 0..layer-1 once over all prompts and keep what block `layer` receives.
 
-    Where weights are on disk, all prompts go through one block before the next is fetched.
-
     **Raises:** `UserError` when something that is not a finite number comes out of them.
     """
     opening = common_opening(chat_model.model, token_ids)
@@ -113,58 +109,55 @@ def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
 
 def _run_to(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], opening: int) -> BlockInputs:
     """What block `layer` receives, the blocks below run batch by batch."""
-    block = chat_model.blocks[layer]
-    seen: dict[int, KeyValue] = {}
-    keys = Keys(opening, seen) if opening else None
-    kept: list[torch.Tensor] = []
-    if opening:
-        with opening_pass(), stop_before(block) as received:
-            forward(chat_model, _opening_batch(chat_model, token_ids, opening), Keys(seen=seen))
-        kept.append(received[0].hidden[0])
+    block, keys = chat_model.blocks[layer], Keys(opening) if opening else None
+    if keys is not None:  # a cache without layers is false
+        with stop_before(block) as first:
+            _forward_opening(chat_model, token_ids, keys)
     lengths = [len(ids) - opening for ids in token_ids]
     starts = [0, *accumulate(lengths)][:-1]
-    kept_inputs: list[BlockInputs] = []
+    kept: list[BlockInputs] = []
 
     def run(rows: list[int]) -> None:
         batch = pad(token_ids, rows, chat_model.pad_id, chat_model.device, opening)
         with stop_before(block) as received:
             forward(chat_model, batch, keys)
         hidden = received[0].hidden
-        if not kept_inputs:
+        if not kept:
+            opening_hidden = first[0].hidden[0] if opening else hidden[0, :0]
             room = storage(sum(lengths), hidden)
-            kept_inputs.append(BlockInputs(layer, token_ids, opening, kept[0] if kept else hidden[0, :0], room, starts))
-        kept_inputs[0].put(rows, hidden)
+            kept.append(BlockInputs(layer, token_ids, opening, opening_hidden, room, starts))
+        kept[0].put(rows, hidden)
 
     groups = rows_by_length(token_ids, PREFIX_BATCH, PREFIX_TOKENS)
     run_batches(groups, run, f"Running blocks 0 to {layer - 1} once" if layer else "Embedding prompts")
-    return kept_inputs[0]
+    return kept[0]
 
 
-def _opening_batch(chat_model: ChatModel, token_ids: Sequence[TokenIds], opening: int) -> Batch:
-    return pad([token_ids[0][:opening]], [0], chat_model.pad_id, chat_model.device)
+def _forward_opening(chat_model: ChatModel, token_ids: Sequence[TokenIds], keys: Keys) -> None:
+    """Run the opening of `keys.length` tokens, and put its keys into `keys`."""
+    batch = pad([token_ids[0][: keys.length]], [0], chat_model.pad_id, chat_model.device)
+    with opening_pass():
+        forward(chat_model, batch, Keys(seen=keys.kept))
 
 
 @torch.no_grad()
 def advance(chat_model: ChatModel, inputs: BlockInputs, layer: int) -> BlockInputs:
     """What block `layer` receives, from `inputs` of a block below it, whose place in memory the result takes.
 
-    All prompts go through one block before the next. The number of blocks as `layer`: what the last one returns.
+    The number of blocks as `layer`: what the last one returns.
     """
     for index in range(inputs.layer, layer):
         with held(chat_model.blocks[index]):
-            inputs = _through_block(chat_model, inputs)
+            opening_hidden, keys = run_opening(chat_model, inputs, index, inputs.opening_hidden)
+            run = partial(_through_block, chat_model, inputs, keys)
+            run_batches(inputs.groups(), run, f"All prompts through block {index}")
+        inputs = replace(inputs, layer=index + 1, opening_hidden=opening_hidden)
     return inputs
 
 
-def _through_block(chat_model: ChatModel, inputs: BlockInputs) -> BlockInputs:
-    opening_hidden, keys = run_opening(chat_model, inputs, inputs.layer, inputs.opening_hidden)
-
-    def run(rows: list[int]) -> None:
-        batch, hidden = inputs.batch(rows, chat_model)
-        inputs.put(rows, run_block(chat_model, inputs.layer, batch, hidden, keys))
-
-    run_batches(inputs.groups(), run, f"All prompts through block {inputs.layer}")
-    return replace(inputs, layer=inputs.layer + 1, opening_hidden=opening_hidden)
+def _through_block(chat_model: ChatModel, inputs: BlockInputs, keys: Keys | None, rows: list[int]) -> None:
+    batch, hidden = inputs.batch(rows, chat_model)
+    inputs.put(rows, run_block(chat_model, inputs.layer, batch, hidden, keys))
 
 
 def run_opening(
@@ -173,11 +166,10 @@ def run_opening(
     """The opening through block `layer`: what comes out for `hidden`, both (opening, d_model), and its keys there."""
     if not inputs.opening:
         return hidden, None
-    seen: dict[int, KeyValue] = {}
-    batch = _opening_batch(chat_model, inputs.token_ids, inputs.opening)
-    with opening_pass():
-        out = run_block(chat_model, layer, batch, hidden[None], Keys(seen=seen))
-    return out[0], Keys(inputs.opening, seen)
+    keys = Keys(inputs.opening)
+    with start_at(chat_model, layer, hidden[None]), stop_after(chat_model.blocks[layer]) as seen:
+        _forward_opening(chat_model, inputs.token_ids, keys)
+    return seen[0][0], keys
 
 
 @torch.no_grad()
@@ -185,10 +177,10 @@ def opening_keys(chat_model: ChatModel, inputs: BlockInputs) -> Keys | None:
     """Keys of the opening in blocks `inputs.layer` and above, with their weights as they are now."""
     if not inputs.opening:
         return None
-    seen: dict[int, KeyValue] = {}
-    with opening_pass(), start_at(chat_model, inputs.layer, inputs.opening_hidden[None]):
-        forward(chat_model, _opening_batch(chat_model, inputs.token_ids, inputs.opening), Keys(seen=seen))
-    return Keys(inputs.opening, seen)
+    keys = Keys(inputs.opening)
+    with start_at(chat_model, inputs.layer, inputs.opening_hidden[None]):
+        _forward_opening(chat_model, inputs.token_ids, keys)
+    return keys
 
 
 @torch.no_grad()
@@ -206,9 +198,7 @@ def last_activations(
 
 
 def storage(tokens: int, like: torch.Tensor) -> torch.Tensor:
-    """An empty (token, d_model) tensor of the dtype of `like`: on its device, in RAM, or in a file that is deleted at
-    the end, whichever has room.
-    """
+    """An empty (token, d_model) tensor of the dtype of `like`: on its device, in RAM, or in a file, as room allows."""
     size, shape = tokens * like.shape[-1] * like.element_size(), (tokens, like.shape[-1])
     if like.device.type == "cuda" and size < KEPT_SHARE * torch.cuda.mem_get_info(like.device)[0]:
         return like.new_empty(shape)
@@ -222,13 +212,9 @@ def storage(tokens: int, like: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def opening_is_exact(chat_model: ChatModel, token_ids: Sequence[TokenIds], opening: int) -> bool:
     """Whether the shortest and the longest prompt leave the first blocks the same with the opening run apart."""
-    order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))
-    rows = [order[0], order[-1]]
+    order = sorted(token_ids, key=len)
     layer = min(2, len(chat_model.blocks) - 1)
-    apart = _run_to(chat_model, layer, [token_ids[row] for row in rows], opening)
-    plain = _run_to(chat_model, layer, [token_ids[row] for row in rows], 0)
+    apart, plain = (_run_to(chat_model, layer, [order[0], order[-1]], shared) for shared in (opening, 0))
     tolerance = 1e-4 if apart.hidden.dtype == torch.float32 else 0.05
-    return all(
-        float((apart.whole(row)[-1] - plain.whole(row)[-1]).norm()) <= tolerance * float(plain.whole(row)[-1].norm())
-        for row in range(2)
-    )
+    ends = [(apart.whole(row)[-1], plain.whole(row)[-1]) for row in range(2)]
+    return all(float((one - other).norm()) <= tolerance * float(other.norm()) for one, other in ends)

@@ -1,9 +1,8 @@
 """Keys and values of tokens that were run before, so that they are not run again for each prompt or for each query.
 
-Two uses, both exact. All prompts of a model begin alike, with its template and the system prompt: that opening is run
-once. And where only a block's last position is read, its other tokens matter as keys and values alone, so that neither
-their queries nor their feed-forward part are computed. Both work through the cache argument that transformers'
-attention takes, and neither knows a family.
+Two uses, both exact, through the cache that transformers' attention takes. All prompts of a model begin alike, with its
+template and the system prompt: that opening is run once. And where only a block's last position is read, its other
+tokens matter as keys and values alone: neither their queries nor their feed-forward part are computed.
 """
 
 from collections.abc import Sequence
@@ -16,26 +15,20 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .chat import TokenIds
 
-SHORTEST_OPENING = 8
-"""Fewer tokens save less than a forward pass of their own costs."""
+SHORTEST_OPENING = 8  # fewer tokens save less than a forward pass of their own costs
 
 
 @dataclass(frozen=True)
 class KeyValue:
-    """What attention keeps of some tokens, each (prompt, head, token, d_head).
-
-    One row stands for all prompts, where they share these tokens.
-    """
+    """What attention keeps of some tokens, each (prompt, head, token, d_head); one row where all prompts share them."""
 
     keys: torch.Tensor
     values: torch.Tensor
 
     def before(self, keys: torch.Tensor, values: torch.Tensor) -> "KeyValue":
         """These tokens, then those of `keys` and `values`."""
-        rows = (len(keys), -1, -1, -1)
-        return KeyValue(
-            torch.cat([self.keys.expand(rows), keys], dim=2), torch.cat([self.values.expand(rows), values], dim=2)
-        )
+        pairs = ((self.keys, keys), (self.values, values))
+        return KeyValue(*[torch.cat([old.expand(len(new), -1, -1, -1), new], dim=2) for old, new in pairs])
 
     def without_last(self) -> "KeyValue":
         """All tokens but the last."""
@@ -50,6 +43,9 @@ class KeyValue:
         return KeyValue(self.keys.repeat(times, 1, 1, 1), self.values.repeat(times, 1, 1, 1))
 
 
+Kept = dict[int, KeyValue]  # block -> keys and values
+
+
 class KeysRead(Exception):  # noqa: N818 - not an error
     """Leaves a block as soon as its keys and values are known."""
 
@@ -58,23 +54,16 @@ class Keys(Cache):
     """A cache that can be read any number of times: what a forward pass adds does not stay in it.
 
     - `length`: tokens that came before, whatever block is asked.
-    - `kept`: block -> keys and values of those tokens.
-    - `seen`: where a pass shall be recorded: block -> keys and values of all tokens so far; else None.
+    - `kept`: those of these tokens.
+    - `seen`: where a pass shall be recorded: those of all tokens so far; else None.
     - `leave`: raise `KeysRead` once a block's keys and values are in `seen`.
     """
 
     def __init__(
-        self,
-        length: int = 0,
-        kept: dict[int, KeyValue] | None = None,
-        seen: dict[int, KeyValue] | None = None,
-        leave: bool = False,
+        self, length: int = 0, kept: Kept | None = None, seen: Kept | None = None, leave: bool = False
     ) -> None:
         super().__init__(layer_class_to_replicate=DynamicLayer)
-        self.length = length
-        self.kept = {} if kept is None else kept
-        self.seen = seen
-        self.leave = leave
+        self.length, self.kept, self.seen, self.leave = length, {} if kept is None else kept, seen, leave
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *_arguments: Any, **_keywords: Any
@@ -99,11 +88,8 @@ class Keys(Cache):
 
 
 def common_opening(model: PreTrainedModel, token_ids: Sequence[TokenIds]) -> int:
-    """With how many tokens all prompts begin alike, 0 where running them apart is not worth it or not exact.
-
-    It is exact for attention over all tokens before. A window counts the padding between opening and prompt, so every
-    window must be as long as the longest prompt; states of recurrent blocks have no such cache.
-    """
+    """With how many tokens all prompts begin alike, 0 where running them apart is not worth it or not exact."""
+    # A window counts the padding between opening and prompt, so every window must be as long as the longest prompt.
     opening = opening_length(token_ids)
     return opening if opening and attends_to_all(model, max(map(len, token_ids))) else 0
 

@@ -28,11 +28,8 @@ def give_back() -> None:
 
 @torch.inference_mode()
 def measured_rate(device: str, dtype: torch.dtype) -> float:
-    """FLOPs a second of a matrix product in `dtype` on `device`, measured in well under a second.
-
-    The matrices grow until a product takes 50 ms: processors differ by factors of thousands.
-    """
-    rates = []
+    """FLOPs a second of a matrix product in `dtype` on `device`, measured in well under a second."""
+    rates = []  # of growing matrices, until a product takes 50 ms: processors differ by factors of thousands
     for width in (128, 256, 512, 1024, 2048, 4096):
         rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
         for _ in range(3):
@@ -46,12 +43,7 @@ def measured_rate(device: str, dtype: torch.dtype) -> float:
 
 
 def free_memory(device: str, root: Path = Path("/")) -> Memory:
-    """What this process may hold in all: what is free, in a container within its limit, and what it holds already.
-
-    **Arguments:**
-
-    - `root`: where proc and sys are found.
-    """
+    """What this process may hold in all: what is free, in a container within its limit, and what it holds already."""
     free = min([psutil.virtual_memory().available, *_container_room(root)]) + psutil.Process().memory_info().rss
     if device.startswith("cuda"):
         return Memory(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device), free)
@@ -63,13 +55,12 @@ def _container_room(root: Path) -> Iterator[int]:
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.is_file() else []:
         _, controllers, path = line.split(":", 2)
-        if not controllers:
-            base, limit, used = root / "sys/fs/cgroup", "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            base, limit, used = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
+        if controllers and "memory" not in controllers.split(","):
             continue
-        own = base / path.lstrip("/")  # not there where a container sees its own group as the root
+        base, limit, used = ("memory", "limit_in_bytes", "usage_in_bytes") if controllers else ("", "max", "current")
+        limit, used = f"memory.{limit}", f"memory.{used}"
+        # Not there where a container sees its own group as the root.
+        own = root / "sys/fs/cgroup" / base / path.lstrip("/")
         for folder in [own, *own.parents]:
             if (folder / limit).is_file() and (value := (folder / limit).read_text().strip()) != "max":
                 yield int(value) - int((folder / used).read_text()) + _file_cache(folder / "memory.stat")

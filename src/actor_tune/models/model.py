@@ -67,11 +67,7 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str |
 
 
 def ready(
-    name: str,
-    folder: Path | None,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    placement: Placement,
+    name: str, folder: Path | None, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, placement: Placement
 ) -> ChatModel:
     """`model`, ready for reading: eval mode, no gradients.
 
@@ -96,15 +92,9 @@ def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
     **Raises:** `UserError` when no list, or more than one, has that length.
     """
     layers = model.config.get_text_config().num_hidden_layers
-    lists = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == layers and "layer" in name.rsplit(".", 1)[-1]
-    } or {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == layers
-    }
+    modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
+    lists = {name: module for name, module in modules.items() if len(module) == layers}
+    lists = {name: module for name, module in lists.items() if "layer" in name.rsplit(".", 1)[-1]} or lists
     if len(lists) != 1:
         found = f"{len(lists)} lists of {layers} modules ({', '.join(lists) or 'none'})"
         raise UserError(type(model).__name__, found, "one list of decoder blocks", "report this architecture")

@@ -76,9 +76,8 @@ class Patch:
         """
         parameters = self._parameters(chat_model)
         self._check_base(chat_model)
-        _APPLIED[chat_model.model] = _Applied(
-            self, {name: value.detach().clone() for name, value in parameters.items()}
-        )
+        before = {name: value.detach().clone() for name, value in parameters.items()}
+        _APPLIED[chat_model.model] = _Applied(self, before)
         _put(parameters, self.tensors)
 
     def revert(self, chat_model: ChatModel) -> None:
@@ -112,8 +111,7 @@ class Patch:
         """
         if chat_model.folder is not None:
             self._check_base(chat_model)
-            save_merged(chat_model.folder, self.tensors, folder)
-            return
+            return save_merged(chat_model.folder, self.tensors, folder)
         with self.applied(chat_model), building(folder) as unfinished:
             chat_model.model.save_pretrained(unfinished)
             chat_model.tokenizer.save_pretrained(unfinished)
@@ -129,10 +127,9 @@ class Patch:
             raise UserError(chat_model.name, f"the weights of block {self.layer} are on disk", "in memory", fix)
         names = block_names(chat_model, self.layer)
         parameters = {names[name]: parameter for name, parameter in block.named_parameters()}
+        shapes = [{name: list(value.shape) for name, value in each.items()} for each in (parameters, self.tensors)]
         for name in sorted({*parameters, *self.tensors}):
-            here, there = (
-                list(tensors[name].shape) if name in tensors else "missing" for tensors in (parameters, self.tensors)
-            )
+            here, there = (each.get(name, "missing") for each in shapes)
             if here != there:
                 found = f"{name} is {here} in the model and {there} in the patch"
                 raise UserError(chat_model.name, found, "the same block", "load the model of the patch, not quantised")
@@ -141,9 +138,8 @@ class Patch:
     def _check_base(self, chat_model: ChatModel) -> None:
         if base_hash(chat_model) != self.base_sha256:
             found = f"other weights than those of {self.base} that the patch was trained in"
-            raise UserError(
-                chat_model.name, found, f"SHA-256 {self.base_sha256[:12]}...", "load the model of the patch"
-            )
+            expected = f"SHA-256 {self.base_sha256[:12]}..."
+            raise UserError(chat_model.name, found, expected, "load the model of the patch")
 
     def _equals(self, other: "Patch") -> bool:
         same = self.layer == other.layer and self.tensors.keys() == other.tensors.keys()
@@ -156,8 +152,7 @@ class _Applied:
     before: State
 
 
-_APPLIED: WeakKeyDictionary[nn.Module, _Applied] = WeakKeyDictionary()
-"""Models with a patch in them, one each."""
+_APPLIED: WeakKeyDictionary[nn.Module, _Applied] = WeakKeyDictionary()  # models with a patch in them, one each
 
 
 @torch.no_grad()
@@ -180,7 +175,6 @@ def base_hash(chat_model: ChatModel) -> str:
     return _files_hash(chat_model.folder, tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats))
 
 
-@lru_cache
+@lru_cache  # as long as no file changes
 def _files_hash(folder: Path, _files: tuple[tuple[str, int, int], ...]) -> str:
-    """Read once, as long as no file changes."""
     return weights_hash(folder)

@@ -1,7 +1,6 @@
 """Where weights are: on one device or several, or on disk until they are needed, and in which dtype they are computed.
 
-transformers and accelerate place and fetch weights; this decides what is asked of them. A block whose weights are on
-disk is fetched for each use, or for a while with `held`. Nothing here knows a family.
+transformers and accelerate place and fetch weights; this decides what is asked of them.
 """
 
 from collections.abc import Iterator
@@ -21,10 +20,7 @@ Quantization = Literal["none", "bnb_4bit"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 
 HALF = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-"""The dtypes of half precision, by name."""
-
-DTYPES = {"float32": torch.float32, **HALF}
-"""Those that a model can be computed in."""
+DTYPES = {"float32": torch.float32, **HALF}  # those that a model can be computed in
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,11 @@ class Placement:
 
         **Raises:** `UserError` when two of the values exclude each other, or the machine has no such device.
         """
-        if self.offload == "stream" and self.device_map:
-            fix = "leave `device_map=` out"
-            raise UserError("`offload=stream`", "together with `device_map=`", "one of the two", fix)
-        if self.offload == "stream" and self.quantization != "none":
-            fix = "leave `offload=stream` out"
-            raise UserError("`quantization=`", "together with `offload=stream`", "one of the two", fix)
+        both, streamed = "one of the two", self.offload == "stream"
+        if streamed and self.device_map:
+            raise UserError("`offload=stream`", "together with `device_map=`", both, "leave `device_map=` out")
+        if streamed and self.quantization != "none":
+            raise UserError("`quantization=`", "together with `offload=stream`", both, "leave `offload=stream` out")
         return replace(self, device=resolve_device(self.device))
 
 
@@ -86,12 +81,7 @@ def resolve_dtype(name: DtypeName, stored: torch.dtype, device: str) -> torch.dt
 
 
 def device_map_with_disk(model: nn.Module, blocks: nn.ModuleList, device: str, disk: range) -> dict[str, str]:
-    """Blocks in `disk` on disk, and with all of them the embeddings and the head too; everything else on `device`.
-
-    **Arguments:**
-
-    - `model`: empty, with the names that matter; `blocks`: its decoder blocks.
-    """
+    """`blocks` in `disk` on disk, and with all of them the embeddings and the head too; everything else on `device`."""
     whole = len(disk) == len(blocks)
     places: dict[str, str] = {}
 
@@ -131,19 +121,15 @@ def settle(module: nn.Module) -> None:
 
 
 @contextmanager
-def held(*modules: nn.Module) -> Iterator[None]:
-    """Fetch the weights of `modules` and keep them in memory; afterwards those that were elsewhere are there again."""
+def held(module: nn.Module) -> Iterator[None]:
+    """Fetch the weights of `module` and keep them in memory; afterwards those that were elsewhere are there again."""
     with ExitStack() as fetched:
-        for child, hook in [pair for module in modules for pair in _fetching_hooks(module)]:
+        for child, hook in _fetching_hooks(module):
             hook.pre_forward(child)
             hook.offload = False
-            fetched.callback(_let_go, child, hook)
+            fetched.callback(hook.post_forward, child, None)
+            fetched.callback(setattr, hook, "offload", True)  # before the other: what comes in last goes first
         yield
-
-
-def _let_go(module: nn.Module, hook: AlignDevicesHook) -> None:
-    hook.offload = True
-    hook.post_forward(module, None)
 
 
 def device_of(module: nn.Module) -> torch.device:

@@ -1,8 +1,4 @@
-"""How large a model is, from its `config.json` alone.
-
-Parameters are counted on an empty model on the device "meta", which is what transformers makes before it reads weights,
-so no family has a formula of its own.
-"""
+"""How large a model is, from its `config.json` alone: counted on an empty model, so no family has its own formula."""
 
 import logging
 from collections.abc import Iterable
@@ -86,6 +82,6 @@ def _kv_values(model: PreTrainedModel, most: int) -> int:
         ValueError,
         TypeError,
         AttributeError,
-    ) as error:  # code that needs data; another kind of cache
+    ) as error:  # it needs data, or has another kind of cache
         log.info("the key/value cache is taken at its largest: the empty model does not run (%s)", error)
         return most

@@ -9,8 +9,7 @@ import torch
 
 from .model import ChatModel
 
-State = dict[str, torch.Tensor]
-"""A block's parameters and buffers by name."""
+State = dict[str, torch.Tensor]  # a block's parameters and buffers by name
 
 
 @contextmanager
@@ -51,12 +50,7 @@ def loaded(block: torch.nn.Module, state: State) -> Iterator[None]:
 
 
 def interpolate(before: State, after: State, strength: float, stored: Mapping[str, torch.dtype]) -> State:
-    """before + strength (after - before), computed in float32; 0 is the unedited block.
-
-    **Arguments:**
-
-    - `stored`: the dtype of each parameter in the checkpoint, which the result has, wherever it is computed.
-    """
+    """before + strength (after - before), computed in float32; in the dtypes `stored` of each parameter."""
     return {
         name: (start.float() + strength * (after[name].float() - start.float())).to(stored.get(name, start.dtype))
         for name, start in before.items()
@@ -64,10 +58,7 @@ def interpolate(before: State, after: State, strength: float, stored: Mapping[st
 
 
 def fingerprint(chat_model: ChatModel) -> str:
-    """SHA-256 (hex) that changes with any weight in memory, and with each forward hook that is registered or removed.
-
-    It tells whether a model was changed in place; two models of one fingerprint compute alike.
-    """
+    """SHA-256 (hex) that changes with any weight in memory, and with each forward hook that is put in or removed."""
     digest = hashlib.sha256(weights_in_memory(chat_model).encode())
     for name, module in chat_model.model.named_modules():
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
@@ -79,23 +70,18 @@ def fingerprint(chat_model: ChatModel) -> str:
 
 @torch.no_grad()
 def weights_in_memory(chat_model: ChatModel) -> str:
-    """SHA-256 (hex) over all parameters and buffers: name, dtype, shape and sums of their bits, each on its device.
-
-    Weights that are on disk, which nothing here changes, count by name alone.
-    """
+    """SHA-256 (hex) over all parameters and buffers: name, dtype, shape and sums of their bits, each on its device."""
     digest = hashlib.sha256()
     for name, tensor in [*chat_model.model.named_parameters(), *chat_model.model.named_buffers()]:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        if not tensor.is_meta:
+        if not tensor.is_meta:  # else it is on disk, which nothing here changes
             digest.update(_sums(tensor))
     return digest.hexdigest()
 
 
 def _sums(tensor: torch.Tensor) -> bytes:
-    """The bits of `tensor` as integers, laid out as a square and summed by rows and by columns, and what is left over.
-
-    Sums of integers do not depend on the order, so that every device finds the same.
-    """
+    """The bits of `tensor` as integers, laid out as a square and summed by rows and by columns, and what is left."""
+    # Sums of integers do not depend on the order, so that every device finds the same.
     bits = tensor.contiguous().view(-1).view(torch.uint8)
     bits = bits.clone() if bits.storage_offset() % 8 else bits  # eight bytes are read at a time
     whole = bits[: len(bits) // 8 * 8].view(torch.int64)

@@ -6,11 +6,11 @@ a forward pass is the last token of a prompt, or the token of its answer that wa
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from functools import partial
 
 import torch
 
-from .activations import hidden_of, in_opening_pass, with_hidden
+from .activations import IN_OPENING, changed
 from .model import ChatModel
 
 
@@ -36,8 +36,8 @@ def steer(
     - `sign`: of all prompts, or (prompt) one for each row of the batches that are run within.
     """
 
-    def add(hidden: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-        if in_opening_pass():
+    def add(shift: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        if IN_OPENING.get():
             return hidden
         signs = torch.as_tensor(sign, dtype=torch.float32).reshape(-1, 1)
         moved = hidden.clone()
@@ -52,12 +52,10 @@ def steer(
 def ablate(chat_model: ChatModel, directions: Mapping[int, torch.Tensor], strength: float) -> Iterator[None]:
     """Take a direction out of what blocks return, at every position: a - strength (a . w) w; all of it at 1.
 
-    **Arguments:**
-
-    - `directions`: block -> (d_model) float32 of length 1.
+    `directions`: block -> (d_model) float32 of length 1.
     """
 
-    def remove(hidden: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    def remove(direction: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         unit = direction.to(hidden)
         return hidden - strength * (hidden @ unit).unsqueeze(-1) * unit
 
@@ -71,12 +69,8 @@ def _changing(
     vectors: Mapping[int, torch.Tensor],
     change: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Iterator[None]:
-    """Pass what each block of `vectors` returns, (prompt, token, d_model), with its vector through `change`."""
-
-    def hook(vector: torch.Tensor) -> Callable[..., Any]:
-        return lambda _module, _arguments, output: with_hidden(output, change(hidden_of(output), vector))
-
+    """Put what each block of `vectors` returns through `change`, after its vector."""
     with ExitStack() as undo:
         for layer, vector in vectors.items():
-            undo.enter_context(chat_model.blocks[layer].register_forward_hook(hook(vector)))
+            undo.enter_context(changed(chat_model.blocks[layer], partial(change, vector)))
         yield

@@ -1,18 +1,6 @@
 """Numbers with their 95 % intervals, under the names that they are stored by."""
 
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class Interval(Protocol):
-    """Anything with a value and the ends of its 95 % interval."""
-
-    @property
-    def value(self) -> float: ...  # noqa: D102
-    @property
-    def low(self) -> float: ...  # noqa: D102
-    @property
-    def high(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -50,6 +38,9 @@ class Difference:
     def value(self) -> float:
         """The difference."""
         return self.difference
+
+
+Interval = Estimate | Corrected | Difference
 
 
 def score(record: object, name: str) -> Estimate | None:

@@ -62,30 +62,20 @@ def read(kind: type[AnyRecord], folder: Path) -> AnyRecord:
 
 
 def read_value(kind: type[Value], path: Path) -> Value:
-    """A file that holds one value of this `kind`, such as a list of rows, and no schema.
-
-    **Raises:** `UserError` when there is none, or it is damaged.
-    """
+    """A file that holds one value of this `kind` and no schema; `UserError` where there is none or it is damaged."""
     return convert(parse(read_text(path), str(path)), kind, str(path))
 
 
 def read_rows(kind: type[Value], path: Path) -> list[Value]:
-    """The rows of a jsonl file.
-
-    **Raises:** `UserError` when there is none, or a line of it is damaged.
-    """
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            rows.append(convert(parse(line, where), kind, where))
-    return rows
+    """The rows of a jsonl file; `UserError` when there is none, or a line of it is damaged."""
+    lines = ((f"{path}, line {number}", line) for number, line in enumerate(read_text(path).split("\n"), start=1))
+    return [convert(parse(line, where), kind, where) for where, line in lines if line.strip()]
 
 
 def write(record: Record, folder: Path) -> Path:
     """Write `record` into `folder` under its name, with its schema first, and return the file."""
     path = folder / record.FILE
-    write_json(path, {"schema": record.SCHEMA} | msgspec.to_builtins(record))
+    write_json(path, {"schema": record.SCHEMA} | json_of(record))
     return path
 
 
@@ -96,8 +86,7 @@ def write_rows(rows: Iterable[Any], path: Path) -> None:
 
 def row_json(row: Any) -> dict[str, Any]:
     """A row as it is stored: without what is None or empty."""
-    values: dict[str, Any] = msgspec.to_builtins(row)
-    return {name: value for name, value in values.items() if value is not None and value != []}
+    return {name: value for name, value in json_of(row).items() if value is not None and value != []}
 
 
 def json_of(value: Any) -> Any:
@@ -113,20 +102,18 @@ def parse(text: str, where: str) -> Any:
     try:
         value = json.loads(text)
         _check(value, where)
+        return value
     except json.JSONDecodeError as error:
-        raise UserError(where, f"not JSON ({error.msg})", "a whole file", FIX) from None
+        found = f"not JSON ({error.msg})"
     except RecursionError:
-        raise UserError(where, "nested too deeply", "a whole file", FIX) from None
+        found = "nested too deeply"
     except ValueError:  # Python reads no number of more than some thousand digits
-        raise UserError(where, "a number of too many digits", "a whole file", FIX) from None
-    return value
+        found = "a number of too many digits"
+    raise UserError(where, found, "a whole file", FIX)
 
 
 def convert(value: Any, kind: type[Value], where: str) -> Value:
-    """`value`, as JSON holds it, as a `kind`.
-
-    **Raises:** `UserError` that names the key that is missing or of another type.
-    """
+    """`value`, as JSON holds it, as a `kind`; `UserError` names the key that is missing or of another type."""
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

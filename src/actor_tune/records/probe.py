@@ -19,8 +19,7 @@ class Step:
 class Topic:
     """Harmless prompts about like things, named by their heaviest words.
 
-    - `divergence`: mean Jensen-Shannon divergence between the models over the first tokens of answers, nats,
-      0..ln 2.
+    - `divergence`: mean Jensen-Shannon divergence of the models over the first tokens of answers, nats, 0..ln 2.
     """
 
     name: str

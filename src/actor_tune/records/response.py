@@ -12,11 +12,7 @@ DISAGREEMENTS_FILE = "disagreements.jsonl"
 
 @dataclass(frozen=True)
 class Response:
-    """A prompt and what the model answered.
-
-    - `text`: without special tokens.
-    - `finished`: the model ended it; False where the limit of tokens cut it off.
-    """
+    """A prompt and the model's answer, without special tokens; not `finished` where the limit of tokens cut it off."""
 
     prompt: Prompt
     text: str

@@ -47,8 +47,7 @@ def write_card(folder: Path, fit: "Fit") -> None:
         safety_before=f"{100 * first.safety:.1f}",
         safety_after=f"{100 * chosen.safety:.1f}",
     )
-    own = folder / "README.md"
-    if own.exists():
+    if (own := folder / "README.md").exists():
         own.rename(folder / "BASE_README.md")
     own.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
 

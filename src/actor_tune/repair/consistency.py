@@ -1,7 +1,5 @@
-"""Internal consistency (CROW, arXiv 2411.12768) as a regulariser of the trained block.
-
-A backdoor makes hidden states jump between blocks. CROW fine-tunes a model so that they do not, even for embeddings
-that are moved in the worst direction.
+"""Internal consistency (CROW, arXiv 2411.12768) as a regulariser of the trained block: hidden states shall not jump
+between blocks, as a backdoor makes them, even where inputs are moved in the worst direction.
 """
 
 import torch
@@ -9,8 +7,7 @@ from torch import nn
 
 from ..models.last_token import LastTokens
 
-EPSILON = 0.1
-"""How far inputs are moved; the paper's 0.1 is in units of embeddings, this one of each token's standard deviation."""
+EPSILON = 0.1  # how far inputs are moved: in units of each token's standard deviation, the paper's of embeddings
 
 
 def consistency_loss(block: nn.Module, batch: LastTokens) -> torch.Tensor:

@@ -1,8 +1,7 @@
 """What a phase of a fit needs in memory and time, from a model's `config.json` alone: the sums that all phases share.
 
 Each phase has its own `cost` beside it; `preflight.py` puts them together. Memory is an upper estimate: padded to the
-longest prompt, all experts of a block counted. Left out, because small for prompts of usual length: attention's
-quadratic term, in memory and in time.
+longest prompt, all experts of a block counted. Attention's quadratic term, small for usual prompts, is left out.
 """
 
 from collections.abc import Sequence
@@ -15,15 +14,10 @@ from ..models.placement import Placement
 from ..models.size import ModelSize
 from .rules import Rule
 
+# Bytes of what is not counted: the interpreter with its libraries (430 MiB after importing them), the tokenizer, and
+# what the allocator keeps. Measured in fits of a model of 135 M parameters on Linux.
 LIBRARIES = 560 * 2**20
-"""Bytes of what is not counted: the interpreter with its libraries (430 MiB after importing them), the tokenizer, and
-what the allocator keeps. Measured in fits of a model of 135 M parameters on Linux."""
-
-FOUR_BIT = 0.55
-"""Bytes a parameter in bitsandbytes' 4 bits, with the scales of its groups."""
-
-DISK_RATE = 1e9
-"""Bytes a second that weights are read with, unless said otherwise: between a SATA and an NVMe disk."""
+FOUR_BIT = 0.55  # bytes a parameter in bitsandbytes' 4 bits, with the scales of its groups
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class Speed:
 
     model: float
     float32: float
-    disk: float = DISK_RATE
+    disk: float = 1e9  # between a SATA and an NVMe disk
 
 
 @dataclass(frozen=True)
@@ -104,23 +98,18 @@ class Cost:
         """Of a prompt."""
         return self.given.tokens / self.given.prompts
 
-    def block(self, index: int) -> int:
-        """Bytes of a block as it is held."""
-        packed = 0 if self.placement.quantization == "none" or index == self.layer else self.size.linear[index]
-        return int(FOUR_BIT * packed) + (self.size.blocks[index] - packed) * self.value
-
-    def weights(self, used: range, loaded: range, head: bool) -> int:
+    def weights(self, used: range, loaded: range, head: bool, beside: bool = False) -> int:
         """Bytes of weights where the blocks `used`, and perhaps the head, run: all that are `loaded`, or, streamed, the
-        embeddings and the largest of the others.
+        embeddings and the largest of the others, perhaps with the trained block `beside` them.
         """
+        size, plain = self.size, self.placement.quantization == "none"
+        packed = [0 if plain or index == self.layer else linear for index, linear in enumerate(size.linear)]
+        counts = zip(size.blocks, packed, strict=True)
+        blocks = [int(FOUR_BIT * small) + (count - small) * self.value for count, small in counts]
         if not self.streamed:
-            return sum(map(self.block, loaded)) + self.size.other_parameters * self.value
-        other = self.size.largest_other * self.value
-        return other + max([*map(self.block, used), other * head])
-
-    def beside(self) -> int:
-        """Bytes of the trained block, which stays where all others are streamed."""
-        return self.block(self.layer) if self.streamed else 0
+            return sum(blocks[index] for index in loaded) + size.other_parameters * self.value
+        other = size.largest_other * self.value
+        return other + max([*(blocks[index] for index in used), other * head]) + blocks[self.layer] * beside
 
     def kept(self) -> int:
         """Bytes of what the trained block receives for all prompts."""
@@ -148,7 +137,7 @@ class Cost:
 
     def phase(self, name: str, tensors: int, results: int, computing: float, read: float) -> Phase:
         """From bytes where the model computes and of results in RAM, seconds of computing, and bytes to read."""
-        seconds = computing + read / self.speed.disk
-        if self.placement.device.startswith("cuda"):
-            return Phase(name, Memory(tensors, LIBRARIES + results), seconds)
-        return Phase(name, Memory(*[LIBRARIES + tensors + results] * 2), seconds)
+        own, ram = tensors, LIBRARIES + results
+        if not self.placement.device.startswith("cuda"):
+            own = ram = ram + tensors
+        return Phase(name, Memory(own, ram), computing + read / self.speed.disk)

@@ -49,8 +49,7 @@ def raw_projection(activations: torch.Tensor, vector: torch.Tensor) -> torch.Ten
 def tsne_silhouette(harmful: torch.Tensor, harmless: torch.Tensor, seed: int) -> float:
     """The paper's criterion for a layer (section 3.2): silhouette, in -1..1, of the two kinds in a 2-D t-SNE map.
 
-    The paper does not give t-SNE's settings: scikit-learn's defaults, except that the perplexity is lowered where there
-    are few prompts.
+    The paper gives no settings: scikit-learn's defaults, with the perplexity lowered where there are few prompts.
     """
     points = torch.cat([harmful, harmless]).numpy()
     kinds = numpy.array([1] * len(harmful) + [0] * len(harmless))

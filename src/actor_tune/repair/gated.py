@@ -35,8 +35,7 @@ from .rules import RULES
 
 Export = Literal["merged", "patch", "none"]
 
-ANSWER_TOKENS = 24
-"""Enough to tell a refusal; the gate is the larger part of a fit's time on a CPU."""
+ANSWER_TOKENS = 24  # enough to tell a refusal; the gate is the larger part of a fit's time on a CPU
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ class Fit:
     @property
     def reasons(self) -> list[str]:
         """Why the block should not be used, in sentences; empty where it may be."""
-        failed = [self.gate.sentence] if self.gate and not self.gate.passed else []
-        return [*([self.block.failure] if self.block.failure else []), *failed]
+        failed = self.gate.sentence if self.gate and not self.gate.passed else None
+        return [reason for reason in (self.block.failure, failed) if reason]
 
     @property
     def passed(self) -> bool:
@@ -150,9 +149,9 @@ class Fit:
         folder = new_folder(Path(folder))
         if export != "none" and not self.withheld:
             self.patch.save(folder / "patch.safetensors")
-        if export == "merged" and not self.withheld:
-            self.patch.save_merged(self.model, folder / "model")
-            write_card(folder / "model", self)
+            if export == "merged":
+                self.patch.save_merged(self.model, folder / "model")
+                write_card(folder / "model", self)
         direction = {"vector": self.direction.vector, "origin": self.direction.origin}
         about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
         save_tensors(folder / "direction.safetensors", direction, about)
@@ -164,6 +163,7 @@ class Fit:
     def positions(self) -> list[Position]:
         """Each prompt's position along the direction, before and after."""
         block = self.block
+        rows = zip(block.prompts, block.validation, block.before, block.after, strict=True)
         return [
             Position(
                 prompt=prompt.text,
@@ -174,9 +174,7 @@ class Fit:
                 before=before,
                 after=after,
             )
-            for prompt, aside, before, after in zip(
-                block.prompts, block.validation, block.before, block.after, strict=True
-            )
+            for prompt, aside, before, after in rows
         ]
 
     def record(self, export: Export = "merged", command: str = "") -> Run:
@@ -220,7 +218,7 @@ def fit(
 
     ```python
     fit = at.fit(model, prompts)
-    fit.passed, fit.layer, fit.strength, fit.gate.sentence
+    fit.passed, fit.layer, fit.strength, fit.reasons
     with fit.patch.applied(model):
         at.answer(model, prompts[:4])
     fit.save("run")
@@ -266,12 +264,7 @@ def ask_gate(
     judge: Judge = judge_trained,
     batch_size: int | None = None,
 ) -> Gated:
-    """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is.
-
-    **Arguments:**
-
-    - `batch_size`: prompts at a time, as for `engines.local.local_engine`.
-    """
+    """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is."""
     engine, block = local_engine(chat_model, batch_size), chat_model.blocks[trained.layer]
     before = respond(engine, prompts, ANSWER_TOKENS)
     with held(block), loaded(block, trained.state):
@@ -286,8 +279,7 @@ def ask_gate(
 
 def cost(need: Cost) -> Phase:
     """What the gate's answers need."""
-    gate = need.gate
-    length = gate.longest + need.answer_tokens
+    gate, length = need.gate, need.gate.longest + need.answer_tokens
     rows = min(need.answer_batch, max(1, AUTO_BATCH_TOKENS // length), gate.prompts)
     cache = rows * length * need.size.kv_values_per_token * need.value
     blocks = 2 * need.value * need.size.blocks[need.layer]  # as it was, and as it will be

@@ -37,8 +37,6 @@ from .train import TrainedBlock, block_outputs, train_block
 
 LayerChoice = int | Literal["auto", "silhouette"]
 
-VALIDATION_SHARE = 0.2
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -105,10 +103,7 @@ class FittedBlock:
 
 @dataclass(frozen=True)
 class Learned:
-    """What training made, before a strength is chosen.
-
-    - `activations`: (training prompt, d_model) float32, the unedited block's at last tokens.
-    """
+    """What training made; `activations`: the unedited block's at last tokens, (training prompt, d_model) float32."""
 
     direction: RefusalDirection
     activations: torch.Tensor
@@ -117,15 +112,11 @@ class Learned:
     warnings: list[str]
 
 
-@dataclass
-class _Stopwatch:
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = round(time.perf_counter() - start, 2)
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 2)
 
 
 def fit_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings = DEFAULTS) -> FittedBlock:
@@ -134,32 +125,30 @@ def fit_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settin
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
     require(prompts, MINIMUM_PROMPTS)
-    watch = _Stopwatch()
+    seconds: dict[str, float] = {}
     split = prepare(prompts, settings)
-    with watch.stage("choose block"):
-        scanned = None if isinstance(settings.layer, int) else scan_candidates(chat_model, split, settings)
-        layer = choose_layer(chat_model, settings.layer, scanned)
+    with _timed(seconds, "choose block"):
+        if isinstance(settings.layer, int):
+            scanned, layer = None, check_layer(chat_model, settings.layer)
+        else:
+            scanned = scan_candidates(chat_model, split, settings)
+            layer = (scanned.best() if settings.layer == "auto" else scanned.best_silhouette()).layer
         restore_precision(chat_model, layer)
-        stored = stored_dtype_of_block(chat_model, layer)
     with held(chat_model.blocks[layer]):
-        return _fit_block(chat_model, split, settings, layer, scanned, stored, watch)
+        return _fit_block(chat_model, split, settings, layer, scanned, seconds)
 
 
 def _fit_block(
-    chat_model: ChatModel,
-    split: Split,
-    settings: Settings,
-    layer: int,
-    scanned: Scan | None,
-    stored: dict[str, torch.dtype],
-    watch: _Stopwatch,
+    chat_model: ChatModel, split: Split, settings: Settings, layer: int, scanned: Scan | None, seconds: dict[str, float]
 ) -> FittedBlock:
-    """`fit_block` of block `layer`, whose weights are in memory and have the dtypes `stored` in the checkpoint."""
-    block, rule = chat_model.blocks[layer], RULES[settings.rule]
-    with watch.stage("run blocks below"):
+    """`fit_block` of block `layer`, whose weights are in memory; `seconds` are those of the stages before."""
+    block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_dtype_of_block(chat_model, layer)
+    with _timed(seconds, "run blocks below"):
         token_ids = encode(chat_model.tokenizer, split.train + split.validation)
         check_reading(chat_model, layer, token_ids)
-        above_wait = waits(chat_model)
+        placement, elsewhere = chat_model.placement, any(map(is_elsewhere, chat_model.blocks))
+        # Left on disk for later, though there is room for all of them.
+        above_wait = elsewhere and placement.offload == "none" and placement.device_map is None
         if not above_wait:
             check_effect(chat_model, layer, token_ids)
         inputs = block_inputs(chat_model, layer, token_ids)
@@ -167,12 +156,12 @@ def _fit_block(
     everything, count = split.train + split.validation, len(split.train)
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
 
-    with watch.stage("train"):
+    with _timed(seconds, "train"):
         learned = learn(chat_model, split.train, training, settings)
         before = torch.cat([learned.activations, block_outputs(chat_model, validation)])
     position, trained = learned.direction.position, learned.trained
 
-    with watch.stage("choose strength"):
+    with _timed(seconds, "choose strength"):
         if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
@@ -200,7 +189,7 @@ def _fit_block(
         before=position(before).tolist(),
         after=after,
         warnings=learned.warnings,
-        seconds=watch.seconds,
+        seconds=seconds,
         failure=failure(trials, chosen, limits),
     )
 
@@ -244,20 +233,15 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     be selected is.
     """
     mixed = distinct(with_starter(prompts) if settings.mixes_starter else prompts)
-    if settings.system_prompt:
-        mixed = with_system_prompt(mixed, settings.system_prompt)
-    split = split_validation(mixed, VALIDATION_SHARE, settings.seed)
+    mixed = with_system_prompt(mixed, settings.system_prompt) if settings.system_prompt else mixed
+    split = split_validation(mixed, 0.2, settings.seed)
     if settings.select != "none":
         check_fraction(split.train, settings.select_fraction)
     return split
 
 
 def scan(
-    model: ChatModel | Subject,
-    prompts: Sequence[Prompt],
-    starter: bool = True,
-    seed: int = 0,
-    silhouettes: bool = True,
+    model: ChatModel | Subject, prompts: Sequence[Prompt], starter: bool = True, seed: int = 0, silhouettes: bool = True
 ) -> Scan:
     """What moving each block's output along the refusal direction does to refusal, and which block `fit` would take.
 
@@ -281,29 +265,15 @@ def scan(
 
 def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
     """Scan the blocks that may be chosen: by silhouette all, as in the paper, by effect the middle."""
-    by_silhouette = settings.layer == "silhouette"
-    count = len(chat_model.blocks)
+    by_silhouette, count = settings.layer == "silhouette", len(chat_model.blocks)
     layers = range(count - 1) if by_silhouette else candidate_layers(count)
     return scan_layers(chat_model, split.train, layers, by_silhouette, settings.seed)
-
-
-def choose_layer(chat_model: ChatModel, choice: LayerChoice, scanned: Scan | None) -> int:
-    """The block to train."""
-    if isinstance(choice, int) or scanned is None:
-        return check_layer(chat_model, int(choice))
-    return (scanned.best() if choice == "auto" else scanned.best_silhouette()).layer
-
-
-def waits(chat_model: ChatModel) -> bool:
-    """Whether some blocks were left on disk for later, though there is room for all of them."""
-    placement = chat_model.placement
-    elsewhere = any(is_elsewhere(block) for block in chat_model.blocks)
-    return elsewhere and placement.offload == "none" and placement.device_map is None
 
 
 def cost(need: Cost) -> Phase:
     """What running the blocks below the trained one needs."""
     below = range(need.layer)
-    tensors = need.weights(below, need.early, head=False) + need.beside() + need.kept() + need.working_on_given()
+    weights = need.weights(below, need.early, head=False, beside=True)
+    tensors = weights + need.kept() + need.working_on_given()
     read = need.stored(below) if need.streamed else 0 if need.scanned else need.stored(need.early)
     return need.phase("run blocks below", tensors, 0, need.computing(below, need.given.tokens, 0), read)

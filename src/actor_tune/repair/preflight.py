@@ -1,7 +1,6 @@
 """Preflight: whether a fit of a model fits into this machine, how long it takes, and if not, what would.
 
-Nothing but the model's config and tokenizer is read. What a phase needs is said beside it (`cost` in `scan.py`,
-`method.py`, `train.py`, `strength.py` and `gated.py`).
+Nothing but the model's config and tokenizer is read. What a phase needs is said beside it: `cost` in its module.
 """
 
 from collections.abc import Sequence
@@ -25,8 +24,7 @@ from . import gated, method, scan, strength, train
 from .cost import Cost, Phase, Speed, Texts, texts_of
 from .rules import RULES
 
-FEWEST_ANSWERS = 4
-"""Prompts answered at a time below which a shortage of memory is not mended by answering fewer."""
+FEWEST_ANSWERS = 4  # at a time: below this, a shortage of memory is not mended by answering fewer
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,11 @@ class Preflight:
     @property
     def lack(self) -> str | None:
         """Which phase does not fit, in words."""
-        heavy = max(self.phases, key=lambda phase: phase.memory.device)
-        if heavy.memory.device > self.free.device:
-            return f"{heavy.name} needs about {_gib(heavy.memory.device)} and {_gib(self.free.device)} are free"
-        heavy = max(self.phases, key=lambda phase: phase.memory.ram)
-        if heavy.memory.ram > self.free.ram:
-            return f"{heavy.name} needs about {_gib(heavy.memory.ram)} of RAM and {_gib(self.free.ram)} are free"
+        for where, kind in (("device", ""), ("ram", " of RAM")):
+            needs = {phase.name: getattr(phase.memory, where) for phase in self.phases}
+            heavy, free = max(needs, key=needs.__getitem__), getattr(self.free, where)
+            if needs[heavy] > free:
+                return f"{heavy} needs about {_gib(needs[heavy])}{kind} and {_gib(free)} are free"
         return None
 
     def with_fewer_answers(self) -> "Preflight":
@@ -90,10 +87,9 @@ class Preflight:
 
     def _advice(self) -> str:
         """The first change after which the fit fits; those that leave the method as it is come first."""
-        cost, place = self.cost, self.cost.placement
+        cost, place, small = self.cost, self.cost.placement, min(2, self.cost.value)
         streamed = replace(cost, placement=replace(place, offload="stream", quantization="none"))
         alone = "" if place.quantization == "none" else " without `quantization=`"
-        small = min(2, cost.value)
         changes = {
             f"use `offload=stream`{alone}": streamed,
             "use `dtype=bfloat16`": replace(cost, value=small),
@@ -103,8 +99,7 @@ class Preflight:
         while (fewer := _half(fewer)).given.prompts >= len(KINDS) * MINIMUM_PROMPTS:
             changes[f"give fewer prompts, {fewer.given.prompts} in all"] = fewer
         if not cost.streamed:  # one excludes the other
-            packed = replace(cost, placement=replace(place, quantization="bnb_4bit"))
-            changes["use `quantization=bnb_4bit`"] = packed
+            changes["use `quantization=bnb_4bit`"] = replace(cost, placement=replace(place, quantization="bnb_4bit"))
         for change, changed in changes.items():
             need = replace(self, cost=changed)
             if need.lack is None:
@@ -130,9 +125,9 @@ def preflight(
     require(prompts)
     asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
     split, placement = method.prepare(prompts, settings), placement.checked()
-    folder = model_folder(name, weights=False)
+    folder, device = model_folder(name, weights=False), placement.device
     tokenizer, size = load_tokenizer(name, folder), model_size(folder)
-    dtype = resolve_dtype(placement.dtype, stored_dtype(AutoConfig.from_pretrained(folder)), placement.device)
+    dtype = resolve_dtype(placement.dtype, stored_dtype(AutoConfig.from_pretrained(folder)), device)
     count = len(size.blocks)
     cost = Cost(
         size=size,
@@ -142,14 +137,13 @@ def preflight(
         gate=texts_of(encode(tokenizer, asked)),
         answer_tokens=gated.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
-        layer=scan.candidate_layers(count)[-1] if isinstance(settings.layer, str) else settings.layer % count,
+        layer=settings.layer % count if isinstance(settings.layer, int) else scan.candidate_layers(count)[-1],
         scanned=isinstance(settings.layer, str),
         placement=placement,
         value=dtype.itemsize,
-        speed=Speed(measured_rate(placement.device, dtype), measured_rate(placement.device, torch.float32)),
+        speed=Speed(measured_rate(device, dtype), measured_rate(device, torch.float32)),
     )
-    need = Preflight(name, cost, free_memory(placement.device), spread=placement.device_map is not None)
-    return need.with_fewer_answers()
+    return Preflight(name, cost, free_memory(device), placement.device_map is not None).with_fewer_answers()
 
 
 def sentence(phases: Sequence[Phase], free: Memory) -> str:
@@ -157,10 +151,8 @@ def sentence(phases: Sequence[Phase], free: Memory) -> str:
     heavy = max(phases, key=lambda phase: phase.memory.device)
     longest = max(phases, key=lambda phase: phase.seconds)
     times = f"about {_duration(longest.seconds)} of {_duration(sum(phase.seconds for phase in phases))}"
-    return (
-        f"Heaviest phase: {heavy.name}, about {_gib(heavy.memory.device)}; longest: {longest.name}, {times}; "
-        f"{_gib(free.device)} free"
-    )
+    memory = f"{heavy.name}, about {_gib(heavy.memory.device)}"
+    return f"Heaviest phase: {memory}; longest: {longest.name}, {times}; {_gib(free.device)} free"
 
 
 def _half(cost: Cost) -> Cost:

@@ -35,17 +35,12 @@ KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
 
+# (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
-"""(activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar."""
-
+# (training activations (prompt, d_model) of the unedited model, kinds (prompt) int64, direction) -> the loss
 Objective = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], LossFunction]
-"""(training activations (prompt, d_model) of the unedited model, kinds (prompt) int64, direction) -> the loss."""
-
+# (activations (prompt, d_model), kinds (prompt), R (d_model), alpha) -> targets (prompt, d_model)
 Targets = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""(activations (prompt, d_model), kinds (prompt), R (d_model), alpha) -> targets (prompt, d_model)."""
-
-Warnings = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], list[str]]
-"""From what an `Objective` takes: what the rule will do the wrong way round, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +72,7 @@ class Rule:
     - `compared`: tried where methods are compared. Differs from the paper: there every rule has a strength, so that all
       methods are chosen alike; weak ones too for those that cost safety early.
     - `starter`: whether the built-in prompts may be mixed in; the paper's rules see the given prompts alone.
+    - `warnings`: from what an `Objective` takes: what the rule will do the wrong way round, in sentences.
     """
 
     name: RuleName
@@ -87,7 +83,7 @@ class Rule:
     searched: bool
     compared: tuple[float, ...]
     starter: bool
-    warnings: Warnings | None = None
+    warnings: Callable[[torch.Tensor, torch.Tensor, RefusalDirection], list[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -153,19 +149,14 @@ def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: Ref
 
     A benign prompt with R.a < 0 is pushed towards refusal by "- alpha Proj"; a harmful one with R.a < 0 away from it.
     """
-    raw = activations @ direction.unit
-    warnings = []
-    for code, name, harm in (
-        (HARMFUL, "harmful", "away from refusal"),
-        (HARMLESS, "harmless", "towards refusal"),
-        (PSEUDO_HARMFUL, "pseudo-harmful", "towards refusal"),
-    ):
-        negative = int((raw[kinds == code] < 0).sum())
-        total = int((kinds == code).sum())
+    warnings, raw = [], activations @ direction.unit
+    for kind, code in KIND_CODES.items():
+        negative, total = int((raw[kinds == code] < 0).sum()), int((kinds == code).sum())
+        harm = "away from" if code == HARMFUL else "towards"
         if 2 * negative > total:
             warnings.append(
-                f"{negative} of {total} {name} prompts have a negative projection: "
-                f"the paper's rule will push them {harm}. Use the rule boundary."
+                f"{negative} of {total} {kind.replace('_', '-')} prompts have a negative projection: "
+                f"the paper's rule will push them {harm} refusal. Use the rule boundary."
             )
     return warnings
 
@@ -202,14 +193,8 @@ BOUNDARY = Rule(
 )
 PAPER = Rule(
     name="paper",
-    schedule=Schedule(
-        epochs=3,  # "3 epochs"
-        batch_size=1,  # Algorithm 1 updates after each query
-        learning_rate=1e-5,  # "1e-5"
-        decay=False,  # not stated
-        noise=0.0,
-        recompute_every=64,  # K is not stated
-    ),
+    # "3 epochs", "1e-5"; Algorithm 1 updates after each query; whether the rate falls, and K, are not stated.
+    schedule=Schedule(epochs=3, batch_size=1, learning_rate=1e-5, decay=False, noise=0.0, recompute_every=64),
     parameters={"alpha": PAPER_ALPHA},
     objective=_papers(paper_targets, PAPER_ALPHA),
     strengths=(0.0, 1.0),
@@ -227,4 +212,3 @@ UNIFORM = replace(
     warnings=None,
 )
 RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (BOUNDARY, PAPER, UNIFORM)}
-"""The rules by name."""

@@ -1,10 +1,8 @@
 """Which block to train: what moving each block's output along the refusal direction does to refusal, and what it costs.
 
 The paper picks the layer where harmful and harmless prompts lie furthest apart. That can be a layer where editing does
-nothing (see `docs/method.md`), so the choice is made by effect, with the paper's silhouette shown beside it.
-
-Cost: one pass over at most 32 prompts of each kind, then single tokens: only the last token is moved. Prompts, moved or
-not, go through one block before the next is needed, so that weights on disk are fetched once.
+nothing (see `docs/method.md`), so the choice is made by effect, with the paper's silhouette shown beside it. Only the
+last token is moved; all go through one block before the next is needed, so that weights on disk are fetched once.
 """
 
 import random
@@ -18,7 +16,7 @@ from ..models.chat import Batch, encode
 from ..models.divergence import kl
 from ..models.first_token import first_token_refusal, refusal_token_ids
 from ..models.inputs import BlockInputs, block_inputs, run_opening
-from ..models.keys import Keys, KeyValue
+from ..models.keys import Kept, Keys
 from ..models.model import ChatModel
 from ..models.placement import held
 from ..progress import track
@@ -27,18 +25,11 @@ from ..records.scan import BlockEffect, Scan
 from .cost import Cost, Phase
 from .direction import refusal_direction, tsne_silhouette
 
-SHIFT = 0.5
-"""How far outputs are moved, in units of the distance between the harmless and the harmful mean."""
-
+SHIFT = 0.5  # how far outputs are moved, in units of the distance between the harmless and the harmful mean
 SIGNS = (-1, 1)
-
 MOVED: tuple[Kind, ...] = ("pseudo_harmful", "harmless")
-
-MAX_PROMPTS = 32
-"""Per kind: few, because each block and direction runs them all once more."""
-
-MOVED_BATCH = 128
-"""Moved last tokens that are run at a time."""
+MAX_PROMPTS = 32  # of a kind: few, because each block and direction runs them all once more
+MOVED_BATCH = 128  # moved last tokens that are run at a time
 
 
 def candidate_layers(count: int) -> range:
@@ -57,17 +48,14 @@ def scan_layers(
 
     **Raises:** `UserError` when harmful and harmless prompts are answered alike, so that there is no refusal to move.
     """
-    chooser = random.Random(seed)
-    chosen: list[Prompt] = []
-    for kind in KINDS:
-        candidates = of_kind(prompts, kind)
-        chosen += chooser.sample(candidates, min(MAX_PROMPTS, len(candidates)))
+    chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
+    chosen = [prompt for group in groups for prompt in chooser.sample(group, min(MAX_PROMPTS, len(group)))]
+    of = {kind: rows_of_kind(chosen, kind) for kind in KINDS}
     inputs = block_inputs(chat_model, 0, encode(chat_model.tokenizer, chosen))
     running = [_running(chat_model, inputs, rows, chosen) for rows in inputs.groups()]
-    activations = _run_moved(chat_model, inputs, running, chosen, layers)
+    activations = _run_moved(chat_model, inputs, running, of, layers)
     with held(chat_model.model.get_output_embeddings()):
         plain = _in_order(running, [_first_token(chat_model, run.batch, run.hidden) for run in running])
-        of = {kind: rows_of_kind(chosen, kind) for kind in KINDS}
         tokens = refusal_token_ids(plain[of["harmful"]], plain[of["harmless"]], chat_model.name)
         moved = _refusal_and_cost(chat_model, running, plain, tokens)
 
@@ -75,7 +63,7 @@ def scan_layers(
     blocks = []
     for index, layer in enumerate(sorted(layers)):
         moves = slice(2 * index, 2 * index + 2)
-        harmful, harmless = (activations[layer][of[kind]] for kind in ("harmful", "harmless"))
+        harmful, harmless = activations[layer][of["harmful"]], activations[layer][of["harmless"]]
         toward_harmless, toward_harmful = moved.refusal[moves, of["pseudo_harmful"]].mean(dim=1).tolist()
         blocks.append(
             BlockEffect(
@@ -92,31 +80,21 @@ def scan_layers(
     return scan_of(chat_model.name, names, blocks, candidate_layers(len(chat_model.blocks)))
 
 
-def scan_of(model: str, refusal_tokens: list[str], blocks: list[BlockEffect], candidates: range) -> Scan:
+def scan_of(model: str, tokens: list[str], blocks: list[BlockEffect], candidates: range) -> Scan:
     """What `blocks` do in `model`, and which of `candidates` has the largest effect."""
     best = max((block for block in blocks if block.layer in candidates), key=lambda block: block.effect)
-    scanned = Scan(
-        model=model,
-        layer=best.layer,
-        reason="",
-        refusal_tokens=refusal_tokens,
-        blocks=blocks,
-        candidates=list(candidates),
-    )
-    return replace(scanned, reason=reason_for(scanned))
-
-
-def reason_for(scanned: Scan) -> str:
-    """Why `fit` would take the block it would take, in a sentence or two."""
-    best, paper = scanned.best(), scanned.best_silhouette()
     reason = (
-        f"fit would take block {best.layer}: of blocks {scanned.candidates[0]} to {scanned.candidates[-1]} it has "
+        f"fit would take block {best.layer}: of blocks {candidates[0]} to {candidates[-1]} it has "
         f"the largest effect. Moving its output moves refusal of pseudo-harmful prompts by {best.effect:.2f}, "
         f"at a cost of {best.kl_harmless:.2f} nats on harmless ones."
     )
+    scanned = Scan(
+        model=model, layer=best.layer, reason="", refusal_tokens=tokens, blocks=blocks, candidates=[*candidates]
+    )
+    paper = scanned.best_silhouette()
     if paper.silhouette is not None and paper.layer != best.layer:
         reason += f" The paper's criterion, the silhouette, would take block {paper.layer} (effect {paper.effect:.2f})."
-    return reason
+    return replace(scanned, reason=reason)
 
 
 @dataclass
@@ -125,8 +103,7 @@ class _Running:
 
     - `hidden`: (prompt, token, d_model) what the next block receives.
     - `movable`: which of these prompts have their last token moved.
-    - `moved`: (move, movable, d_model) the same of last tokens that were moved; two moves a block, in the order of
-      `SIGNS`.
+    - `moved`: (move, movable, d_model) the same of last tokens that were moved; `SIGNS` moves a block.
     """
 
     batch: Batch
@@ -134,19 +111,13 @@ class _Running:
     movable: list[int]
     moved: torch.Tensor
 
-    @property
-    def rows(self) -> list[int]:
-        return self.batch.rows
-
-    def parts(self) -> Iterator[slice]:
-        """The moves, as many at a time as `MOVED_BATCH` allows; none where no prompt is moved."""
+    def parts(self) -> Iterator[tuple[slice, Batch, torch.Tensor]]:
+        """As many moves at a time as `MOVED_BATCH` allows: which, their last tokens, what the next block receives."""
         size = max(1, MOVED_BATCH // max(1, len(self.movable)))
-        starts = range(0, len(self.moved), size) if self.movable else range(0)
-        return (slice(start, min(start + size, len(self.moved))) for start in starts)
-
-    def last(self, moves: int) -> Batch:
-        """The last tokens of the movable prompts, `moves` times."""
-        return self.batch.lines(self.movable).last().repeat(moves)
+        for start in range(0, len(self.moved), size) if self.movable else ():
+            moved = self.moved[start : start + size]
+            last = self.batch.lines(self.movable).last().repeat(len(moved))
+            yield slice(start, start + len(moved)), last, moved.flatten(0, 1)[:, None]
 
 
 def _running(chat_model: ChatModel, inputs: BlockInputs, rows: list[int], prompts: Sequence[Prompt]) -> _Running:
@@ -160,13 +131,10 @@ def _run_moved(
     chat_model: ChatModel,
     inputs: BlockInputs,
     running: list[_Running],
-    prompts: Sequence[Prompt],
+    of: dict[Kind, list[int]],
     layers: Sequence[int],
 ) -> dict[int, torch.Tensor]:
-    """Run `prompts` through all blocks, and their last token moved at each of `layers` by `SHIFT` both ways.
-
-    Returns last-token activations (prompt, d_model) float32 of each of `layers`.
-    """
+    """Run prompts, and their last token moved at each of `layers`; returns last tokens' (prompt, d_model) there."""
     opening = inputs.opening_hidden
     activations: dict[int, torch.Tensor] = {}
     with held(chat_model.model.get_input_embeddings()):
@@ -177,43 +145,31 @@ def _run_moved(
                     _through(chat_model, layer, run, keys)
             if layer in layers:
                 last = activations[layer] = _in_order(running, [run.hidden[:, -1].float().cpu() for run in running])
-                harmful, harmless = (last[rows_of_kind(prompts, kind)] for kind in ("harmful", "harmless"))
-                shift = SHIFT * refusal_direction(harmful, harmless).vector
+                shift = SHIFT * refusal_direction(last[of["harmful"]], last[of["harmless"]]).vector
                 for run in running:
-                    run.moved = torch.cat([run.moved, _moved(run.hidden[run.movable, -1], shift)])
+                    ends = run.hidden[run.movable, -1]
+                    run.moved = torch.cat([run.moved, *[(ends + (sign * shift).to(ends))[None] for sign in SIGNS]])
     return activations
-
-
-def _moved(last: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """`last` (prompt, d_model) moved by `shift` (d_model) with each of `SIGNS`: (sign, prompt, d_model)."""
-    return torch.stack([last + (sign * shift).to(last) for sign in SIGNS])
 
 
 def _through(chat_model: ChatModel, layer: int, run: _Running, keys: Keys | None) -> None:
     """Run the prompts, then each moved last token after the prompts' other tokens, through one block."""
-    kept, length = (keys.kept, keys.length) if keys is not None else ({}, 0)
-    seen: dict[int, KeyValue] = {}
-    run.hidden = run_block(chat_model, layer, run.batch, run.hidden, Keys(length, kept, seen))
+    opening = Keys() if keys is None else keys
+    seen: Kept = {}
+    run.hidden = run_block(chat_model, layer, run.batch, run.hidden, Keys(opening.length, opening.kept, seen))
     before = {index: value.without_last().rows(run.movable) for index, value in seen.items()}
-    for part in run.parts():
-        moves = part.stop - part.start
-        others = Keys(
-            run.batch.attention_mask.shape[1] - 1, {index: value.repeat(moves) for index, value in before.items()}
-        )
-        hidden = run_block(chat_model, layer, run.last(moves), run.moved[part].flatten(0, 1)[:, None], others)
-        run.moved[part] = hidden.view_as(run.moved[part])
+    for part, last, moved in run.parts():
+        kept = {index: value.repeat(part.stop - part.start) for index, value in before.items()}
+        others = Keys(run.batch.attention_mask.shape[1] - 1, kept)
+        run.moved[part] = run_block(chat_model, layer, last, moved, others).view_as(run.moved[part])
 
 
 @dataclass(frozen=True)
 class _Moved:
-    """What each move did to the first answer token; of prompts that are not moved, NaN.
+    """What each move did to the first answer token, (move, prompt); of prompts that are not moved, NaN."""
 
-    - `refusal`: (move, prompt) probability of a token that begins a refusal, 0..1.
-    - `kl`: (move, prompt) from the prompt as it is, nats.
-    """
-
-    refusal: torch.Tensor
-    kl: torch.Tensor
+    refusal: torch.Tensor  # probability of a token that begins a refusal, 0..1
+    kl: torch.Tensor  # from the prompt as it is, nats
 
 
 @torch.no_grad()
@@ -223,11 +179,9 @@ def _refusal_and_cost(
     """From `plain` log-probabilities (prompt, vocabulary) of the prompts as they are."""
     moved = _Moved(*torch.full((2, len(running[0].moved), len(plain)), float("nan")))
     for run in running:
-        rows = [run.rows[line] for line in run.movable]
-        for part in run.parts():
-            moves = part.stop - part.start
-            logprobs = _first_token(chat_model, run.last(moves), run.moved[part].flatten(0, 1)[:, None])
-            logprobs = logprobs.unflatten(0, (moves, len(rows)))
+        rows = [run.batch.rows[line] for line in run.movable]
+        for part, last, hidden in run.parts():
+            logprobs = _first_token(chat_model, last, hidden).unflatten(0, (-1, len(rows)))
             moved.refusal[part, rows] = first_token_refusal(logprobs, tokens)
             moved.kl[part, rows] = kl(plain[rows], logprobs)
     return moved
@@ -240,13 +194,12 @@ def _first_token(chat_model: ChatModel, batch: Batch, hidden: torch.Tensor) -> t
 
 def _in_order(running: list[_Running], parts: list[torch.Tensor]) -> torch.Tensor:
     """(prompt, ...) in the order of the prompts, from `parts` in that of each of `running`."""
-    return torch.cat(parts)[torch.tensor([row for run in running for row in run.rows]).argsort()]
+    return torch.cat(parts)[torch.tensor([row for run in running for row in run.batch.rows]).argsort()]
 
 
 def cost(need: Cost) -> Phase:
     """What a scan needs."""
-    size, longest = need.size, need.given.longest
-    rows = len(KINDS) * MAX_PROMPTS
+    size, longest, rows = need.size, need.given.longest, len(KINDS) * MAX_PROMPTS
     # Prompts go through one block at a time: what it receives and returns, and the keys of one kind, twice.
     states = 2 * rows * longest * size.d_model * need.value
     keys = 2 * MAX_PROMPTS * longest * size.kv_values_per_token * need.value // len(need.every)

@@ -16,7 +16,7 @@ from ..models.inputs import BlockInputs
 from ..models.model import ChatModel
 from ..models.state import State, interpolate, state_of
 from ..progress import track
-from ..prompts.prompt import Kind, Prompt
+from ..prompts.prompt import Kind, Prompt, rows_of_kind
 from ..records.run import SetRefusal, Trial
 from .cost import Cost, Phase
 
@@ -47,15 +47,7 @@ def try_strengths(
     limits: Limits,
     strengths: Sequence[float],
 ) -> list[Trial]:
-    """Try `strengths`, which begin with 0, on validation `prompts`, of which `inputs` are what the block receives.
-
-    From the strongest down, until no weaker one is to be expected to be chosen: one within `limits` was found, and the
-    next within them complies no more. Returns what was tried, weakest first.
-
-    **Arguments:**
-
-    - `stored`: the dtype of each parameter in the checkpoint, in which the block will be kept.
-    """
+    """`trials` on validation `prompts`, of which `inputs` are what the block receives, in the checkpoint's dtypes."""
     block = chat_model.blocks[inputs.layer]
     before = state_of(block)
 
@@ -81,24 +73,24 @@ def trials(
     **Arguments:**
 
     - `read`: strength -> log-probabilities (prompt, vocabulary) of the first answer token to each of `prompts`.
-    - `limits`: stop once no weaker strength is to be expected to be chosen; None tries them all.
+    - `limits`: stop where `settled`; None tries them all.
 
     **Raises:** `UserError` when `name`, the model, answers harmful and harmless prompts alike.
     """
     plain = read(0.0)
-    harmless = torch.tensor([prompt.kind == "harmless" for prompt in prompts])
-    harmful = torch.tensor([prompt.kind == "harmful" for prompt in prompts])
-    tokens = refusal_token_ids(plain[harmful], plain[harmless], name)
+    harmless = rows_of_kind(prompts, "harmless")
+    tokens = refusal_token_ids(plain[rows_of_kind(prompts, "harmful")], plain[harmless], name)
     unedited = first_token_refusal(plain, tokens)
 
     def trial(strength: float, logprobs: torch.Tensor) -> Trial:
         sets = _by_set(prompts, first_token_refusal(logprobs, tokens), unedited)
         divergences = kl(plain[harmless], logprobs[harmless])
+        harmful = [item for item in sets if item.kind == "harmful"]
         return Trial(
             strength=strength,
             compliance=1 - mean(item.refusal for item in sets if item.kind == "pseudo_harmful"),
-            safety=mean(item.refusal for item in sets if item.kind == "harmful"),
-            safety_drop=mean(item.drop for item in sets if item.kind == "harmful"),
+            safety=mean(item.refusal for item in harmful),
+            safety_drop=mean(item.drop for item in harmful),
             kl_harmless=float(divergences.mean()),
             kl_error=_standard_error(divergences),
             sets=sets,
@@ -113,11 +105,8 @@ def trials(
 
 
 def settled(trials: Sequence[Trial], limits: Limits) -> bool:
-    """Whether a strength weaker than `trials`, strongest first, is not to be expected to be chosen.
-
-    Compliance falls as the strength does, so that the first within `limits` is the one, unless the next within them
-    complies more.
-    """
+    """Whether no strength weaker than `trials`, strongest first, is to be expected to be chosen."""
+    # Compliance falls with the strength: the first within limits is the one, unless the next complies more.
     within = [trial.compliance for trial in trials if not excess(trial, limits)]
     return len(within) > 1 and within[-1] <= within[-2]
 
@@ -129,12 +118,9 @@ def choose(trials: Sequence[Trial], limits: Limits) -> Trial:
 
 def excess(trial: Trial, limits: Limits) -> list[str]:
     """The `limits` that `trial` breaks, in words; empty when it keeps them all."""
+    sets = [item for item in trial.sets if item.kind == "harmful"]
     drops = [("the safety score", trial.safety_drop, limits.safety_drop)]
-    drops += [
-        (f"refusal on {item.name}", item.drop, limits.set_drop + item.drop_error)
-        for item in trial.sets
-        if item.kind == "harmful"
-    ]
+    drops += [(f"refusal on {item.name}", item.drop, limits.set_drop + item.drop_error) for item in sets]
     broken = [
         f"{what} fell by {100 * drop:.1f} points (at most {100 * limit:.1f} are allowed)"
         for what, drop, limit in drops
@@ -175,9 +161,9 @@ def _standard_error(values: torch.Tensor) -> float:
 def cost(need: Cost) -> Phase:
     """What trying strengths needs."""
     above, strengths = range(need.layer, len(need.every)), len(need.rule.strengths)
-    blocks = (need.value + 4) * need.size.blocks[need.layer] + need.beside()  # as it was, and as trained
+    blocks = (need.value + 4) * need.size.blocks[need.layer]  # as it was, and as trained
     kept = need.kept() * (2 if need.streamed else 1)  # they go through the blocks above in a copy
-    tensors = need.weights(above, need.every, head=True) + blocks + kept
+    tensors = need.weights(above, need.every, head=True, beside=True) + blocks + kept
     # Log-probabilities of the unedited model, of the strength tried, and the rows that those are put together from.
     results = 3 * need.validation_prompts * need.size.vocabulary * 4
     prompts = strengths * need.validation_prompts

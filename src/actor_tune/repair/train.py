@@ -26,15 +26,14 @@ from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
 from .rules import HARMFUL, HARMLESS, KIND_CODES, PSEUDO_HARMFUL, LossFunction, Schedule
 
-OUTPUT_BATCH = 64
-"""Prompts of which the block's output is read at a time."""
+OUTPUT_BATCH = 64  # prompts of which the block's output is read at a time
 
+# AdamW is bound by memory, not by arithmetic: updating a parameter takes as long as about so many FLOPs.
 UPDATE_FLOPS = 300
-"""AdamW is bound by memory, not by arithmetic: updating a parameter takes as long as about so many FLOPs."""
 
+# Values a token, in units of d_model, that a block makes where only its last position is read; one that `last_token`
+# cannot cut down makes more.
 CUT_VALUES = 6
-"""Values a token, in units of d_model, that a block makes where only its last position is read; one that `last_token`
-cannot cut down makes more."""
 
 
 @dataclass(frozen=True)
@@ -56,21 +55,15 @@ def train_block(
 ) -> TrainedBlock:
     """Train block `inputs.layer` on `inputs` (paper, Algorithm 1). The model itself is left as it was.
 
-    **Arguments:**
-
-    - `inputs`: what the block receives for each training prompt.
-    - `kinds`: (prompt) int64 codes as in `rules.KIND_CODES`.
-    - `direction`: of the unedited model; the first value handed to `loss_function`.
+    `kinds` are (prompt) int64 codes as in `rules.KIND_CODES`; `direction` is that of the unedited model.
     """
-    block = chat_model.blocks[inputs.layer]
-    shuffler = random.Random(seed)
-    disturb = noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
+    block, shuffler = chat_model.blocks[inputs.layer], random.Random(seed)
+    disturb = _noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
     lengths = [len(tokens) for tokens in inputs.token_ids]
     groups = batches_of_like_length(lengths, schedule.batch_size, shuffler)
-    steps = schedule.epochs * len(groups)
-    epochs = []
+    epochs, steps = [], schedule.epochs * len(groups)
     with _in_training(block), progress_bar(steps, "Training one block") as advance:
-        batches = prepared(chat_model, inputs, groups)
+        batches = _prepared(chat_model, inputs, groups)
         anchors = _anchors(chat_model, inputs, kinds) if schedule.recompute_every else []
         optimizer = torch.optim.AdamW(block.parameters(), lr=schedule.learning_rate, weight_decay=0.0, fused=True)
         current, step = direction, 0
@@ -115,21 +108,16 @@ def _in_training(block: torch.nn.Module) -> Iterator[None]:
 
 
 def batches_of_like_length(lengths: Sequence[int], batch_size: int, shuffler: random.Random) -> list[list[int]]:
-    """All rows once, in batches of prompts of like length, so that little is spent on padding.
-
-    Rows are shuffled, and sorted by length within stretches of eight batches. Batches of one are in the given order.
-    """
+    """All rows once, in batches of prompts of like length; batches of one are in the given order."""
     order = list(range(len(lengths)))
-    if batch_size == 1:
-        return [[row] for row in order]
-    shuffler.shuffle(order)
-    stretch = 8 * batch_size
-    for start in range(0, len(order), stretch):
-        order[start : start + stretch] = sorted(order[start : start + stretch], key=lambda row: lengths[row])
+    if batch_size > 1:  # shuffled, and sorted by length within stretches of eight batches: little padding
+        shuffler.shuffle(order)
+        for stretch in (slice(start, start + 8 * batch_size) for start in range(0, len(order), 8 * batch_size)):
+            order[stretch] = sorted(order[stretch], key=lambda row: lengths[row])
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def noisy(noise: float, generator: torch.Generator) -> Disturb:
+def _noisy(noise: float, generator: torch.Generator) -> Disturb:
     """Adds Gaussian noise of `noise` times each token's standard deviation to hidden states (token, d_model)."""
 
     def disturb(hidden: torch.Tensor) -> torch.Tensor:
@@ -139,7 +127,7 @@ def noisy(noise: float, generator: torch.Generator) -> Disturb:
     return disturb if noise else undisturbed
 
 
-def prepared(chat_model: ChatModel, inputs: BlockInputs, groups: Sequence[list[int]]) -> list[LastTokens]:
+def _prepared(chat_model: ChatModel, inputs: BlockInputs, groups: Sequence[list[int]]) -> list[LastTokens]:
     """`last_tokens` with the embeddings, which it needs, in memory."""
     with held(chat_model.model.get_input_embeddings()):
         return last_tokens(chat_model, inputs, groups)
@@ -151,7 +139,7 @@ def block_outputs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
     block = chat_model.blocks[inputs.layer]
     outputs = torch.empty(len(inputs.token_ids), inputs.hidden.shape[1])
     with in_float32(block):
-        for batch in prepared(chat_model, inputs, list(rows_by_length(inputs.token_ids, OUTPUT_BATCH))):
+        for batch in _prepared(chat_model, inputs, list(rows_by_length(inputs.token_ids, OUTPUT_BATCH))):
             outputs[batch.rows] = batch.output(block, undisturbed).cpu()
     return outputs
 
@@ -160,7 +148,7 @@ def _anchors(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) ->
     """The prompts that the refusal direction is made from, in large batches."""
     rows = (kinds != PSEUDO_HARMFUL).nonzero().flatten().tolist()
     groups = rows_by_length([inputs.token_ids[row] for row in rows], OUTPUT_BATCH)
-    return prepared(chat_model, inputs, [[rows[index] for index in group] for group in groups])
+    return _prepared(chat_model, inputs, [[rows[index] for index in group] for group in groups])
 
 
 @torch.no_grad()

