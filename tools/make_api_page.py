@@ -58,6 +58,7 @@ def signature(name: str, function: Any, at: str = "at.") -> str:
     shown = re.sub(r"\((?:self|cls)(?:, )?", "(", str(inspect.signature(function)), count=1)
     shown = re.sub(r"(?<=: )'([^']*)'|(?<=-> )'([^']*)'", r"\1\2", shown)
     shown = re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", shown)
+    shown = re.sub(r"<function (\w+) at 0x\w+>", r"\1", shown)
     if at and len(shown) > 80:  # a parameter a line; commas within brackets stay
         shown = re.sub(r", (?=\w+: |\*)", ",\n    ", shown).replace("(", "(\n    ", 1).replace(") ->", "\n) ->")
     return at + name + shown
