@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from actor_tune.engines import local as module
+from actor_tune.engines.choose import subject
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.openai import openai_engine
 from actor_tune.engines.vllm import vllm_engine
@@ -352,6 +353,22 @@ def test_nothing_listening_is_named_with_the_next_step(openai):
         UserError, match=rf"`base_url={url}`: no answer \(.*refused\); expected a running server; start it"
     ):
         openai_engine(url, "m")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"engine": "vlm"}, "`engine=vlm`: no such engine; expected one of transformers, vllm, openai"),
+        ({"engine": "openai"}, "`engine=openai`: no `base_url=`"),
+        ({"base_url": "http://x/v1"}, "`base_url=http://x/v1`: `engine=transformers`; expected `engine=openai`"),
+        ({"engine": "vllm", "base_url": "http://x/v1"}, "`base_url=http://x/v1`: `engine=vllm`"),
+        ({"engine": "vllm", "placement": Placement(dtype="float32")}, "`dtype=`: `engine=vllm`"),
+    ],
+)
+def test_a_subject_that_would_be_asked_otherwise_than_it_says_is_refused(given, message):
+    with pytest.raises(UserError) as raised:
+        subject("m", **given)
+    assert message in str(raised.value)
 
 
 def test_a_url_without_its_scheme_is_refused():

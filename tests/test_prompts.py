@@ -13,14 +13,14 @@ from actor_tune.prompts.prompt import (
     fingerprint,
     limit_per_set,
     of_kind,
-    prompt_json,
-    prompt_of,
     require,
     with_system_prompt,
 )
 from actor_tune.prompts.read import load_prompts, load_prompts_of_kind
 from actor_tune.prompts.split import split_validation
 from actor_tune.prompts.starter import starter_prompts
+from actor_tune.records.file import convert, row_json
+from actor_tune.records.response import PromptRow, conversation
 
 
 def test_csv_jsonl_and_parquet_with_the_same_rows_give_the_same_prompts(tmp_path):
@@ -104,7 +104,8 @@ def test_a_conversation_is_read_from_every_format_and_handed_on_whole(tmp_path):
         (prompt,) = load_prompts(tmp_path / name)
         assert prompt.text == "Kill the lights?"
         assert prompt.messages() == TURNS
-        assert prompt_of(prompt_json(prompt)) == prompt
+        row = PromptRow(prompt=prompt.text, kind=prompt.kind, set=prompt.set, messages=conversation(prompt))
+        assert convert(row_json(row), PromptRow, name).asked == prompt
     assert load_prompts_of_kind(tmp_path / "a.jsonl", "pseudo_harmful") == [prompt]
 
 

@@ -104,10 +104,9 @@ def measure(
     quantization: QuantizationOption = "none",
 ) -> None:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
-    if max_safety_drop is not None and baseline is None:
+    if max_safety_drop is not None and baseline is None:  # said again here, before a judge is loaded
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
-    _check_engine(engine, base_url, perplexity, lm_eval)
-    _check_placement(engine, dtype, device_map, offload, quantization)
+    _check_engine(engine, perplexity, lm_eval)
     given = gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
     placement = placement_of(device, dtype, device_map, offload, quantization)
     size = parse_batch_size(batch_size)
@@ -156,21 +155,9 @@ def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.
     return at.EarlierMeasurement.read(value, subject) if at.EarlierMeasurement.is_in(value) else subject(value)
 
 
-def _check_engine(engine: str, base_url: str | None, perplexity: Path | None, lm_eval: str | None) -> None:
+def _check_engine(engine: str, perplexity: Path | None, lm_eval: str | None) -> None:
     """Stop where an option would be ignored."""
-    if base_url and engine != "openai":
-        found, fix = f"`engine={engine}`", "add it, or leave this out"
-        raise UserError(f"`base_url={base_url}`", found, "`engine=openai`", fix)
     for setting, value in (("perplexity", perplexity), ("lm_eval", lm_eval)):
         if value and engine != "transformers":
             fix = "measure that without `engine=`"
             raise UserError(f"`{setting}={value}`", f"`engine={engine}`", "a model in this process", fix)
-
-
-def _check_placement(engine: str, dtype: str, device_map: str | None, offload: str, quantization: str) -> None:
-    """Stop where an option about a model in this process would be ignored."""
-    given = {"dtype": dtype != "auto", "device_map": device_map is not None}
-    given |= {"offload": offload != "none", "quantization": quantization != "none"}
-    for setting in (name for name, is_given in given.items() if is_given and engine != "transformers"):
-        fix = f"leave `{setting}=` or `engine=` out"
-        raise UserError(f"`{setting}=`", f"`engine={engine}`", "a model in this process", fix)

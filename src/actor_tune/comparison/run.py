@@ -14,13 +14,12 @@ from ..engines.local import local_engine, subject_of
 from ..errors import UserError
 from ..measurement.questions import questions
 from ..models.model import ChatModel
-from ..prompts.prompt import KINDS, Kind, Prompt, distinct, fingerprint, of_kind
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Kind, Prompt, distinct, fingerprint, of_kind
 from ..prompts.starter import with_starter
 from ..records.file import json_of, read, read_value
 from ..records.outcome import Comparison, MethodOutcome
 from ..records.request import CompareRequest, open_request
 from ..records.response import Response
-from ..repair.method import MINIMUM_PROMPTS
 from ..storage.files import sha256_of, write_json
 from ..storage.versions import versions
 from .contest import Contest, Key, Shared, run_missing

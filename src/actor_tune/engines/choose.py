@@ -2,20 +2,21 @@
 
 from ..errors import UserError
 from ..models.load import load
+from ..models.model import DEFAULT_PLACEMENT
 from ..models.placement import Placement
 from .engine import Opened, Subject
 from .local import local_engine
 from .openai import openai_engine
 from .vllm import vllm_engine
 
-HERE = Placement()
+ENGINES = ("transformers", "vllm", "openai")
 
 
 def subject(
     name: str,
     engine: str = "transformers",
     base_url: str | None = None,
-    placement: Placement = HERE,
+    placement: Placement = DEFAULT_PLACEMENT,
     batch_size: int | None = None,
 ) -> Subject:
     """A model to be asked, loaded or connected to when its turn comes, so that two need not fit into memory.
@@ -29,18 +30,33 @@ def subject(
     - `engine`: what answers: `transformers` (this process), `vllm`, or `openai` (a server at `base_url`).
     - `batch_size`: prompts at a time in this process; None finds it.
 
-    **Raises:** `UserError` when the address of a server is missing.
+    **Raises:** `UserError` when there is no such engine, the address of a server is missing, or a value would be
+    ignored: an address by all engines but `openai`, a placement (but for its device) by all but `transformers`.
     """
-    if engine == "openai" and base_url is None:
-        fix = "give `base_url=http://HOST:PORT/v1`"
-        raise UserError("`engine=openai`", "no `base_url=`", "the address of a server", fix)
+    _check(engine, base_url, placement)
 
     def opened() -> Opened:
-        if engine == "vllm":
-            return Opened(vllm_engine(name))
         if base_url is not None:
             return Opened(openai_engine(base_url, name))
+        if engine == "vllm":
+            return Opened(vllm_engine(name))
         chat_model = load(name, placement)
         return Opened(local_engine(chat_model, batch_size), chat_model)
 
     return Subject(name, opened, engine, base_url, placement.dtype, placement.quantization)
+
+
+def _check(engine: str, base_url: str | None, placement: Placement) -> None:
+    """Stop where there is no such engine, or it lacks something or would ignore something."""
+    if engine not in ENGINES:
+        raise UserError(f"`engine={engine}`", "no such engine", f"one of {', '.join(ENGINES)}", "correct the name")
+    if engine == "openai" and base_url is None:
+        fix = "give `base_url=http://HOST:PORT/v1`"
+        raise UserError("`engine=openai`", "no `base_url=`", "the address of a server", fix)
+    if engine != "openai" and base_url is not None:
+        found, fix = f"`engine={engine}`", "add it, or leave this out"
+        raise UserError(f"`base_url={base_url}`", found, "`engine=openai`", fix)
+    for setting in ("dtype", "device_map", "offload", "quantization"):
+        if engine != "transformers" and getattr(placement, setting) != getattr(DEFAULT_PLACEMENT, setting):
+            fix = f"leave `{setting}=` or `engine=` out"
+            raise UserError(f"`{setting}=`", f"`engine={engine}`", "a model in this process", fix)

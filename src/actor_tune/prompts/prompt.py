@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ..errors import UserError
 
@@ -42,18 +42,6 @@ class Prompt:
         """The whole conversation as chat templates and servers take it: `context`, then the query."""
         turns = [*self.context, Message("user", self.text)]
         return [{"role": turn.role, "content": turn.content} for turn in turns]
-
-
-def prompt_json(prompt: Prompt) -> dict[str, Any]:
-    """A prompt as a row of a file that `load_prompts` reads; `messages` only where there is a context."""
-    row = {"prompt": prompt.text, "kind": prompt.kind, "set": prompt.set}
-    return row | {"messages": prompt.messages()} if prompt.context else row
-
-
-def prompt_of(row: Mapping[str, Any]) -> Prompt:
-    """The prompt of a row that `prompt_json` made."""
-    context = tuple(Message(turn["role"], turn["content"]) for turn in row.get("messages", [])[:-1])
-    return Prompt(row["prompt"], row["kind"], row["set"], context)
 
 
 def with_system_prompt(prompts: Iterable[Prompt], text: str) -> list[Prompt]:

@@ -10,8 +10,6 @@ from ..errors import UserError
 from .files import sha256_of
 
 WEIGHT_FILES = "*.safetensors"
-
-
 OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*")
 
 
