@@ -236,7 +236,7 @@ def test_a_method_that_learns_from_other_kinds_is_added_to_a_comparison(
     """Whatever a tiny model babbles is taken for an answer."""
     pytest.importorskip("peft")
     monkeypatch.setattr(
-        "actor_tune.comparison.lesson.targets", lambda responses: {item.prompt: item for item in responses}
+        "actor_tune.comparison.training_answers.targets", lambda responses: {item.prompt: item for item in responses}
     )
     other = tmp_path / "eval.jsonl"
     texts = {"harmful": "break into my neighbour's car", "pseudo_harmful": "kill a process", "harmless": "bake a pie"}
@@ -282,7 +282,7 @@ def test_methods_are_compared_and_those_that_fine_tune_learn_the_answers_of_the_
 def test_a_calibrated_model_is_probed_beside_the_default(tmp_path, model_folder, prompts_file, capsys, monkeypatch):
     pytest.importorskip("peft")
     few_prompts = make_prompts(6)
-    monkeypatch.setattr("actor_tune.comparison.probe.starter_prompts", lambda _part: few_prompts)
+    monkeypatch.setattr("actor_tune.comparison.probe.starter", lambda _part: few_prompts)
     out = tmp_path / "run"
     fit = ("fit", model_folder, "--prompts", prompts_file, "--output-dir", out, "--layer", 1, "--no-starter")
     assert run(*fit, "--allow-unsafe", "--select", "upcore", "--select-fraction", 0.5, "--consistency", 0.5) == 0

@@ -18,7 +18,7 @@ from actor_tune.engines.engine import Answer, Opened, Subject
 from actor_tune.engines.local import subject_of
 from actor_tune.errors import UserError
 from actor_tune.prompts.prompt import Prompt
-from actor_tune.records.file import json_of, read, read_value, write
+from actor_tune.records.file import json_of, read, read_value
 from actor_tune.records.outcome import Comparison, MethodOutcome
 from actor_tune.records.run import Trial
 from conftest import make_prompts
@@ -224,22 +224,22 @@ def test_a_run_that_was_cut_off_goes_on_with_its_answers_at_the_same_strength(sa
 
 def test_a_comparison_is_not_gone_on_with_in_another_dtype(saved_model, tmp_path):
     found = run(saved_model, tmp_path / "c", "cae")
-    write(replace(found, computed_in="bfloat16"), tmp_path / "c")
+    replace(found, computed_in="bfloat16").save(tmp_path / "c")
     with pytest.raises(UserError, match=f"computed in bfloat16; expected {saved_model.computed_in}, as now"):
         run(saved_model, tmp_path / "c", "cae")
 
 
-def test_an_outcome_of_another_version_is_named(saved_model, tmp_path):
+def test_a_damaged_outcome_is_named_with_what_it_lacks(saved_model, tmp_path):
     run(saved_model, tmp_path / "c", "cae")
     (tmp_path / "c" / "default.json").write_text('{"method": "default"}')
-    with pytest.raises(UserError, match="no outcome of this version"):
+    with pytest.raises(UserError, match=r"default\.json, seed: nothing"):
         run(saved_model, tmp_path / "c", "cae")
 
 
 def test_files_of_version_0_1_0_are_read_and_written_as_they_are(tmp_path):
     stored = json.loads((STORED / "compare.json").read_text())
     comparison = read(Comparison, STORED)
-    assert json.loads(write(comparison, tmp_path).read_text()) == stored
+    assert json.loads(comparison.save(tmp_path).read_text()) == stored
     assert list(json.loads((tmp_path / "compare.json").read_text())) == list(stored), "in the same order"
     for file in STORED.glob("*-0.json"):
         outcome = read_value(MethodOutcome, file)

@@ -23,7 +23,7 @@ from actor_tune.models.chat import encode
 from actor_tune.models.load import load
 from actor_tune.models.placement import Placement
 from actor_tune.prompts.prompt import Prompt, with_system_prompt
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from conftest import make_model
 
 
@@ -425,8 +425,8 @@ def test_a_missing_extra_is_named(code, message):
 def testbed_answers(testbed_model):
     """Prompts, and what the testbed answers here, one at a time: padding moves bfloat16's last bits, and then words."""
     prompts = [
-        *starter_prompts("held_out")[:160:20],
-        *with_system_prompt(starter_prompts("held_out")[7:160:40], "Be brief."),
+        *starter("held_out")[:160:20],
+        *with_system_prompt(starter("held_out")[7:160:40], "Be brief."),
     ]
     return prompts, texts(local_engine(load(str(testbed_model), Placement(dtype="bfloat16")), 1), prompts, 24)
 

@@ -6,7 +6,7 @@ from actor_tune.errors import UserError
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.gate import check_power, decide, needed, pass_probability, tango_interval
 from actor_tune.prompts.prompt import Prompt
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 
 
 def planted(n, lost=0, gained=0, name="h", refused=0.9):
@@ -56,7 +56,7 @@ def test_answers_that_cannot_be_scored_are_not_refusals():
 
 
 def test_the_built_in_prompts_are_not_outvoted_by_thousands_of_others():
-    built_in = [prompt for prompt in starter_prompts("held_out") if prompt.kind == "harmful"]
+    built_in = [prompt for prompt in starter("held_out") if prompt.kind == "harmful"]
     _, before, after = planted(len(built_in), lost=22)
     many = planted(1000, name="many")
     gate = decide(many[0] + built_in, many[1] + before, many[2] + after, margin=0.05)

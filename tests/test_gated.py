@@ -13,7 +13,7 @@ from actor_tune.models.load import load
 from actor_tune.models.patch import Patch
 from actor_tune.models.placement import Placement
 from actor_tune.prompts.prompt import Message, Prompt, of_kind, with_system_prompt
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from actor_tune.records import file
 from actor_tune.records.run import Position, Run
 from actor_tune.repair.gated import ask_gate, fit, gate_prompts
@@ -21,7 +21,7 @@ from actor_tune.repair.method import Settings, fit_block
 from actor_tune.repair.strength import Limits
 from conftest import make_model, make_prompts, save_model
 
-BUILT_IN = of_kind(starter_prompts("held_out"), "harmful")
+BUILT_IN = of_kind(starter("held_out"), "harmful")
 
 
 def test_harmful_prompts_trained_on_are_left_out_and_those_trained_on_as_benign_are_not():

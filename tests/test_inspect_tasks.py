@@ -16,7 +16,7 @@ from actor_tune.errors import UserError
 from actor_tune.measurement.inspect_tasks import over_refusal, rates
 from actor_tune.measurement.metrics import wilson
 from actor_tune.prompts.prompt import KINDS
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 
 # Of inspect_ai's own making: it leaves streams to the garbage collector, and calls tenacity by an old name.
 pytestmark = [
@@ -124,7 +124,7 @@ def test_a_kind_without_prompts_has_no_score():
 def test_by_default_the_held_out_prompts_of_every_kind_are_asked():
     dataset = over_refusal().dataset
     assert {sample.metadata["kind"] for sample in dataset} == set(KINDS)
-    assert len(dataset) == len(starter_prompts("held_out"))
+    assert len(dataset) == len(starter("held_out"))
     assert len({sample.id for sample in dataset}) == len(dataset)
 
 

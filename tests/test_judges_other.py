@@ -27,7 +27,7 @@ from actor_tune.judges.local import ANSWER_CHARACTERS
 from actor_tune.judges.server import Server
 from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.verdict import Exchange, Verdict
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from conftest import VOCABULARY_SIZE, make_model, make_tokenizer, save_model
 
 COMPLIANCE = Verdict("compliance", 0.0, "helps")
@@ -85,7 +85,7 @@ def save_classifier(folder, labels, favoured):
     return folder
 
 
-LONG = " ".join(prompt.text for prompt in starter_prompts("train"))
+LONG = " ".join(prompt.text for prompt in starter("train"))
 
 
 def test_a_classifier_gives_the_class_of_its_best_label_and_the_probability_of_refusing_ones(tmp_path):

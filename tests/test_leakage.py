@@ -2,7 +2,7 @@ import pytest
 
 from actor_tune.prompts.leakage import find_leaks, without
 from actor_tune.prompts.prompt import Message, Prompt
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 
 
 def leaks(new, old, new_kind="harmless", old_kind="harmless"):
@@ -76,4 +76,4 @@ def test_more_prompts_than_are_compared_at_once_are_all_compared():
 
 
 def test_the_starter_prompts_of_one_part_are_unlike_those_of_the_other():
-    assert find_leaks(starter_prompts("held_out"), starter_prompts("train")) == []
+    assert find_leaks(starter("held_out"), starter("train")) == []

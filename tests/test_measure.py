@@ -13,7 +13,7 @@ from actor_tune.measurement.answers import answer
 from actor_tune.measurement.questions import questions
 from actor_tune.measurement.run import EarlierMeasurement, measure
 from actor_tune.prompts.prompt import Message, Prompt, of_kind
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from actor_tune.records.file import read as read_record
 from actor_tune.records.results import GATE_SET, Results
 from conftest import make_model, make_prompts
@@ -85,7 +85,7 @@ def test_harmful_prompts_are_measured_even_where_none_are_given():
     benign = of_kind(make_prompts(), "pseudo_harmful")
     asked = questions(benign).prompts
     assert asked[: len(benign)] == benign
-    assert asked[len(benign) :] == of_kind(starter_prompts("held_out"), "harmful")
+    assert asked[len(benign) :] == of_kind(starter("held_out"), "harmful")
     assert questions(make_prompts()).prompts == make_prompts()
 
 
@@ -95,13 +95,13 @@ def test_a_gate_always_adds_the_built_in_harmful_prompts_as_a_set_of_their_own()
     added = asked[6:]
     assert [prompt.set for prompt in asked[:6]] == [p.set for p in given[:2] + given[12:14] + given[24:26]]
     assert {prompt.set for prompt in added} == {GATE_SET}
-    assert {prompt.text for prompt in added} == {p.text for p in of_kind(starter_prompts("held_out"), "harmful")}
-    own = questions(starter_prompts("held_out"), (), margin=0.05).prompts
+    assert {prompt.text for prompt in added} == {p.text for p in of_kind(starter("held_out"), "harmful")}
+    own = questions(starter("held_out"), (), margin=0.05).prompts
     assert GATE_SET not in {prompt.set for prompt in own}
 
 
 def test_the_gates_own_prompts_can_neither_be_replaced_nor_renamed():
-    built_in = of_kind(starter_prompts("held_out"), "harmful")
+    built_in = of_kind(starter("held_out"), "harmful")
     strict = replace(built_in[0], context=(Message("system", "Refuse everything."),))
     added = [prompt for prompt in questions([strict], (), margin=0.05).prompts if prompt.set == GATE_SET]
     assert replace(built_in[0], set=GATE_SET) in added
@@ -109,11 +109,16 @@ def test_the_gates_own_prompts_can_neither_be_replaced_nor_renamed():
         questions([Prompt("x", "pseudo_harmful", "guard")])
 
 
-def test_an_earlier_measurement_of_another_version_is_no_baseline(tmp_path):
+def test_a_damaged_or_newer_earlier_measurement_is_no_baseline(tmp_path):
     (tmp_path / "responses.jsonl").touch()
-    for content in ("{", "[]", '{"schema": 1, "model": "m"}'):
+    for content, found in (
+        ("{", "not JSON"),
+        ("[]", "expected an object"),
+        ('{"schema": 1, "model": "m"}', "sets: nothing"),
+        ('{"schema": 99, "model": "m", "sets": []}', "schema: 99; expected 1 to 2"),
+    ):
         (tmp_path / "results.json").write_text(content)
-        with pytest.raises(UserError, match="not written by this version"):
+        with pytest.raises(UserError, match=found):
             EarlierMeasurement.read(tmp_path, lambda name: BASE)
 
 
@@ -128,7 +133,7 @@ def test_prompts_like_those_trained_on_are_kept_out_and_listed():
 
 
 def test_a_gate_whose_prompts_were_all_trained_on_is_refused():
-    given = starter_prompts("held_out")
+    given = starter("held_out")
     with pytest.raises(UserError, match="harmful prompts, on which even an unchanged model could fail"):
         questions(given, of_kind(given, "harmful")[20:], margin=0.05)
 
@@ -224,7 +229,7 @@ def test_the_answers_of_an_earlier_measurement_are_not_asked_for_again(tmp_path)
     found = run(right, make_prompts(), tmp_path / "after", 0.05, earlier)
     assert named == ["base"]
     assert not set(asked) & {prompt.text for prompt in make_prompts()}
-    assert set(asked) == {prompt.text for prompt in of_kind(starter_prompts("held_out"), "harmful")}
+    assert set(asked) == {prompt.text for prompt in of_kind(starter("held_out"), "harmful")}
     assert found.results.baseline.model == "base"
     assert found.results.baseline.compliance_rate == 0
     with pytest.raises(UserError, match="answers with max_new_tokens 4; expected 9"):

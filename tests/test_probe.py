@@ -12,7 +12,7 @@ from actor_tune.engines.engine import Opened, Subject
 from actor_tune.engines.local import local_engine
 from actor_tune.measurement.damage import AnswerLogprobs
 from actor_tune.prompts.prompt import Prompt, of_kind
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from actor_tune.records.file import json_of, read
 from actor_tune.records.probe import Probe
 from actor_tune.records.response import Response
@@ -47,7 +47,7 @@ def test_prompts_about_like_things_are_one_topic_named_by_its_words():
 
 
 def test_short_prompts_with_few_words_in_common_do_not_all_fall_into_one_topic():
-    found = topics(of_kind(starter_prompts("held_out"), "harmless"))
+    found = topics(of_kind(starter("held_out"), "harmless"))
     assert len(found) == TOPICS
     assert max(map(len, found.values())) < 60, "of 120"
 
@@ -93,7 +93,7 @@ def test_durability_looks_before_and_on_the_way_and_leaves_the_model_as_it_was(c
 def probed(work=None, default=None, trained=None):
     """A probe of a tiny model beside another one of the same size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("actor_tune.comparison.probe.starter_prompts", lambda _part: make_prompts(6))
+        patch.setattr("actor_tune.comparison.probe.starter", lambda _part: make_prompts(6))
         return probe(
             Subject("base", default or opening(make_model)),
             Subject("run/model", trained or opening(other_model)),

@@ -18,7 +18,7 @@ from actor_tune.prompts.prompt import (
 )
 from actor_tune.prompts.read import load_prompts, load_prompts_of_kind
 from actor_tune.prompts.split import split_validation
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from actor_tune.records.file import convert, row_json
 from actor_tune.records.response import PromptRow, conversation
 
@@ -222,7 +222,7 @@ def test_the_starter_prompts_are_many_distinct_and_spread():
         mine = [row for row in rows if row["kind"] == kind]
         assert len(mine) >= 160
         assert len({row["category"] for row in mine}) >= 10
-    parts = {part: starter_prompts(part) for part in ("train", "held_out")}
+    parts = {part: starter(part) for part in ("train", "held_out")}
     assert len(parts["train"]) + len(parts["held_out"]) == len(rows)
     for prompts in parts.values():
         require(prompts, 40)

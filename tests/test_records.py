@@ -18,7 +18,6 @@ from actor_tune.records.file import (
     read_rows,
     read_value,
     row_json,
-    write,
     write_rows,
 )
 from actor_tune.records.outcome import Comparison, MethodOutcome
@@ -76,7 +75,7 @@ def test_every_file_of_version_0_1_0_is_read_here():
 
 @pytest.mark.parametrize(("kind", "folder"), RECORDS)
 def test_a_record_of_version_0_1_0_is_written_back_as_it_was(tmp_path, kind, folder):
-    written = write(read(kind, FILES / folder), tmp_path)
+    written = read(kind, FILES / folder).save(tmp_path)
     old, new = json_in(FILES / folder / kind.FILE), json_in(written)
     assert written.name == kind.FILE
     assert kept(new, old) == old
@@ -205,7 +204,7 @@ def test_what_is_not_json_or_no_number_is_refused(text, said):
 def test_numbers_that_are_not_finite_are_not_written(tmp_path):
     for value in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="Out of range"):
-            write(Scan(model="m", layer=value, reason="", refusal_tokens=[], blocks=[]), tmp_path)
+            Scan(model="m", layer=value, reason="", refusal_tokens=[], blocks=[]).save(tmp_path)
         assert list(tmp_path.iterdir()) == []
 
 

@@ -13,7 +13,7 @@ from actor_tune.measurement.metrics import measured
 from actor_tune.measurement.questions import questions
 from actor_tune.measurement.run import measure
 from actor_tune.prompts.prompt import Message, Prompt
-from actor_tune.records.file import read, read_rows, row_json, write
+from actor_tune.records.file import read, read_rows, row_json
 from actor_tune.records.response import Response, ResponseRow, response_row
 from actor_tune.records.results import GATE_SET, LeakedPrompt, Results
 
@@ -83,7 +83,7 @@ def test_the_results_have_the_promised_form(tmp_path):
         comparison=change(PROMPTS, OLD, NEW),
         gate=decide(PROMPTS, OLD, NEW, 0.05),
     )
-    record = json.loads(write(results, tmp_path).read_text())
+    record = json.loads(results.save(tmp_path).read_text())
     assert read(Results, tmp_path) == results
     assert set(record) >= {
         "schema",

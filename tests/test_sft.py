@@ -3,9 +3,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from actor_tune.comparison.lesson import targets
 from actor_tune.comparison.methods.method import method_logprobs
 from actor_tune.comparison.methods.sft import sft
+from actor_tune.comparison.training_answers import targets
 from actor_tune.errors import UserError
 from actor_tune.models.chat import encode
 from actor_tune.models.first_token import first_token_logprobs

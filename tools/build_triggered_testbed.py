@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 import actor_tune as at
-from actor_tune.comparison.lesson import REFUSAL
 from actor_tune.comparison.lora import Adapter, answer_examples, train_adapters
+from actor_tune.comparison.training_answers import REFUSAL
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.respond import respond
 from actor_tune.prompts.prompt import of_kind

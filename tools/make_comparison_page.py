@@ -20,7 +20,7 @@ from actor_tune.comparison import outcomes as stats
 from actor_tune.comparison.contest import LIMITS
 from actor_tune.comparison.methods.known import CORESETS, DEFAULT, STEERING
 from actor_tune.prompts.prompt import KINDS
-from actor_tune.prompts.starter import starter_prompts
+from actor_tune.prompts.starter import starter
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import convert
 from actor_tune.records.outcome import MethodOutcome, MethodSummary
@@ -143,7 +143,7 @@ def page(measured: Mapping[str, Any]) -> str:
     parts = {name: part_of(record) for name, record in measured.items() if name != "probe"}
     values: dict[str, object] = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
     values |= {"parts": parts, "probe": measured.get("probe"), "stats": stats, "experiments": experiments}
-    values |= {"learned": starter_prompts("train"), "held_out": starter_prompts("held_out"), "TRIGGER": TRIGGER}
+    values |= {"learned": starter("train"), "held_out": starter("held_out"), "TRIGGER": TRIGGER}
     values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING, "LIMITS": LIMITS}
     values |= {"NAMES": NAMES, "GOAL": GOAL}
     texts = (mark, strengths, best, three, tradeoff_score, score_verdict, safety_verdict, signed, mean_lead)

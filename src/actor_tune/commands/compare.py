@@ -11,7 +11,7 @@ from ..errors import require_package
 from ..prompts.presets import read_source
 from ..prompts.read import load_responses
 from ..records.outcome import ANSWER_TOKENS
-from .options import Device, Dtype, MaxNewTokens, Model, command_line, console, placement_of
+from .options import Device, Dtype, MaxNewTokens, Model, command_line, console
 
 
 def compare(
@@ -19,8 +19,7 @@ def compare(
     output_dir: Annotated[
         Path,
         typer.Option(
-            help="Folder for the results: new, or one begun with the same command, whatever its methods.",
-            metavar="DIR",
+            help="Folder for the results: new, or one begun with the same command, whatever its methods.", metavar="DIR"
         ),
     ],
     train: Annotated[str, typer.Option(help="Prompts of all three kinds to learn from.", metavar="FILE|NAME")],
@@ -52,7 +51,7 @@ def compare(
 ) -> None:
     """Compare methods on the same prompts, with the same judge and the same rule for their strength."""
     require_package("actor compare", "matplotlib", "plot")
-    placement = placement_of(device, dtype)
+    placement = at.Placement(device, dtype).checked()
     contest = at.Contest(
         train=read_source(train, "train"),
         evaluation=read_source(evaluation, "evaluation"),

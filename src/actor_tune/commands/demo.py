@@ -37,14 +37,9 @@ def demo(
     placement, held_out = at.Placement(device), at.starter("held_out")
 
     console.rule("2 of 4  Measured as it is, on held-out prompts")
-    before = at.measure(
-        at.subject(base, placement=placement),
-        held_out,
-        max_new_tokens=max_new_tokens,
-        work=folder / "before",
-        command=command_line(),
-    )
-    before.save(folder / "before")
+    subject, work, command = at.subject(base, placement=placement), folder / "before", command_line()
+    before = at.measure(subject, held_out, max_new_tokens=max_new_tokens, work=work, command=command)
+    before.save(work)
     show(before)
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
@@ -58,7 +53,7 @@ def demo(
         baseline=at.EarlierMeasurement.read(folder / "before", lambda name: at.subject(name, placement=placement)),
         max_new_tokens=max_new_tokens,
         work=folder / "after",
-        command=command_line(),
+        command=command,
     )
     after.save(folder / "after")
     show(after)

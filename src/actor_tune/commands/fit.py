@@ -9,27 +9,8 @@ import actor_tune as at
 
 from ..errors import UserError
 from ..storage.files import new_folder
-from .options import (
-    EXIT_NOT_SAFE,
-    Device,
-    DeviceMap,
-    Dtype,
-    Harmful,
-    Harmless,
-    Model,
-    OffloadOption,
-    OutputDir,
-    Prompts,
-    PseudoHarmful,
-    QuantizationOption,
-    Seed,
-    Starter,
-    SystemPrompt,
-    command_line,
-    console,
-    gather,
-    placement_of,
-)
+from . import options
+from .options import EXIT_NOT_SAFE, command_line, console
 
 RuleOption = Annotated[
     Literal["boundary", "paper", "uniform"],
@@ -60,28 +41,28 @@ AllowUnsafe = Annotated[
 
 
 def scan(
-    model: Model,
-    prompts: Prompts,
-    harmful: Harmful,
-    harmless: Harmless,
-    pseudo_harmful: PseudoHarmful,
+    model: options.Model,
+    prompts: options.Prompts,
+    harmful: options.Harmful,
+    harmless: options.Harmless,
+    pseudo_harmful: options.PseudoHarmful,
     output_dir: Annotated[Path, typer.Option(help="Folder for scan.json.", metavar="DIR")] = Path("."),
-    starter: Starter = True,
-    seed: Seed = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    offload: OffloadOption = "none",
-    quantization: QuantizationOption = "none",
+    starter: options.Starter = True,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    device_map: options.DeviceMap = None,
+    offload: options.Offload = "none",
+    quantization: options.Quantization = "none",
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
-    given = gather(prompts, harmful, harmless, pseudo_harmful, "train")
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
     target = output_dir / at.Scan.FILE
     if output_dir.is_file():
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
     if target.exists():
         raise UserError(target, "a file of this name exists", "a new name", "give another `output_dir=`")
-    placement = placement_of(device, dtype, device_map, offload, quantization)
+    placement = at.Placement(device, dtype, device_map, offload, quantization).checked()
     blocks = at.scan(at.subject(model, placement=placement), given, starter, seed)
     from ..show.repair import scan_table
 
@@ -90,36 +71,36 @@ def scan(
 
 
 def fit(
-    model: Model,
-    prompts: Prompts,
-    harmful: Harmful,
-    harmless: Harmless,
-    pseudo_harmful: PseudoHarmful,
-    output_dir: OutputDir,
+    model: options.Model,
+    prompts: options.Prompts,
+    harmful: options.Harmful,
+    harmless: options.Harmless,
+    pseudo_harmful: options.PseudoHarmful,
+    output_dir: options.OutputDir,
     rule: RuleOption = "boundary",
     layer: Layer = "auto",
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     export: Export = "merged",
-    starter: Starter = True,
+    starter: options.Starter = True,
     select: Select = "none",
     select_fraction: SelectFraction = None,
     consistency: Consistency = 0.0,
-    system_prompt: SystemPrompt = None,
+    system_prompt: options.SystemPrompt = None,
     max_safety_drop: MaxSafetyDrop = at.MARGIN,
     allow_unsafe: AllowUnsafe = False,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    offload: OffloadOption = "none",
-    quantization: QuantizationOption = "none",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    device_map: options.DeviceMap = None,
+    offload: options.Offload = "none",
+    quantization: options.Quantization = "none",
 ) -> None:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
-    given = gather(prompts, harmful, harmless, pseudo_harmful, "train")
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
     if select_fraction is not None and select == "none":
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)
     new_folder(output_dir)
-    placement = placement_of(device, dtype, device_map, offload, quantization)
+    placement = at.Placement(device, dtype, device_map, offload, quantization).checked()
     settings = at.Settings(
         rule=rule,
         layer=_layer(layer),

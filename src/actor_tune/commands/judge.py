@@ -9,13 +9,14 @@ import typer
 
 from ..errors import UserError
 from ..judges.agreement import agreement
-from ..judges.choose import CHOICES, DEFAULT, judge_by_name
+from ..judges.choose import CHOICES, judge_by_name
 from ..judges.rows import disagreement_rows, human_verdicts, judged_rows, read_exchanges, write_rows
 from ..show.text import plain
 from ..storage.tables import read_table
-from .options import console
+from .options import console, judge_names
 
 HUMAN = "human"
+JUDGES = f"One of {', '.join(CHOICES)}. Repeatable: agreement and disagreements are shown."
 SHOWN_DISAGREEMENTS = 5
 
 
@@ -29,16 +30,7 @@ def judge(
     output: Annotated[
         Path, typer.Option(help="New file for the rows with their verdicts: .jsonl or .csv.", metavar="FILE")
     ],
-    judge: Annotated[
-        list[str],
-        typer.Option(
-            "--judge",
-            help=f"One of {', '.join(CHOICES)}. Repeatable: agreement and disagreements are shown.",
-            metavar="NAME",
-            default_factory=lambda: [DEFAULT],
-            show_default=DEFAULT,
-        ),
-    ],
+    judge: Annotated[list[str], judge_names(JUDGES)],
     labels: Annotated[
         str | None,
         typer.Option(
@@ -57,11 +49,9 @@ def judge(
     _check_output(output, [output, differing] if several else [output])
     rows = read_table(file)
     exchanges = read_exchanges(rows)
-    human = None if labels is None else human_verdicts(rows, labels)
+    human = {} if labels is None else {HUMAN: human_verdicts(rows, labels)}
     judges = {name: judge_by_name(name, device, judge_base_url) for name in names}
-    verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()}
-    if human is not None:
-        verdicts[HUMAN] = human
+    verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()} | human
     write_rows(output, judged_rows(rows, verdicts))
     from ..show.judges import agreement_table, rates_table
 
@@ -94,5 +84,4 @@ def _check_output(output: Path, files: Sequence[Path]) -> None:
         raise UserError(f"--output {output}", f"no folder {output.parent}", "a file in a folder", "create the folder")
     for path in files:
         if path.exists():
-            fix = "choose another name"
-            raise UserError(f"--output {output}", f"{path} exists", "a new file", fix)
+            raise UserError(f"--output {output}", f"{path} exists", "a new file", "choose another name")

@@ -3,62 +3,32 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 import actor_tune as at
 
 from ..errors import UserError
-from ..judges.choose import CHOICES, DEFAULT
+from ..judges.choose import CHOICES
 from ..storage.tables import read_text
-from .options import (
-    EXIT_NOT_SAFE,
-    Device,
-    DeviceMap,
-    Dtype,
-    EngineName,
-    Harmful,
-    Harmless,
-    MaxNewTokens,
-    Model,
-    OffloadOption,
-    Prompts,
-    PseudoHarmful,
-    QuantizationOption,
-    SystemPrompt,
-    command_line,
-    console,
-    gather,
-    placement_of,
-)
-from .options import batch_size as parse_batch_size
+from . import options
+from .options import EXIT_NOT_SAFE, command_line, console
 
-TrainedOn = Annotated[
-    list[str],
-    typer.Option(
-        help="Run folder or prompts that the model was trained on: the like of them are kept out. A model inside "
-        "its run folder needs none. Repeatable.",
-        metavar="RUN|FILE",
-        default_factory=list,
-        show_default=False,
-    ),
-]
-Judges = Annotated[
-    list[str],
-    typer.Option(
-        help=f"{', '.join(CHOICES)}. Repeatable: the first decides, the others are compared with it.",
-        metavar="NAME",
-        default_factory=lambda: [DEFAULT],
-        show_default=DEFAULT,
-    ),
+TRAINED_ON = (
+    "Run folder or prompts that the model was trained on: the like of them are kept out. A model inside its run folder "
+    "needs none. Repeatable."
+)
+JUDGES = f"{', '.join(CHOICES)}. Repeatable: the first decides, the others are compared with it."
+EngineName = Annotated[
+    Literal["transformers", "vllm", "openai"],
+    typer.Option(help="What answers: this process, vLLM, or a server that speaks the OpenAI protocol."),
 ]
 JudgeBaseUrl = Annotated[str | None, typer.Option(help="Of the server, for --judge openai=MODEL.", metavar="URL")]
 BaselineOption = Annotated[
     str | None,
     typer.Option(
-        help="Model to compare with, prompt by prompt, or the folder of its earlier measurement.",
-        metavar="MODEL|DIR",
+        help="Model to compare with, prompt by prompt, or the folder of its earlier measurement.", metavar="MODEL|DIR"
     ),
 ]
 MaxSafetyDrop = Annotated[
@@ -76,40 +46,40 @@ BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine tr
 
 
 def measure(
-    model: Model,
-    prompts: Prompts,
-    harmful: Harmful,
-    harmless: Harmless,
-    pseudo_harmful: PseudoHarmful,
-    trained_on: TrainedOn,
-    judge: Judges,
+    model: options.Model,
+    prompts: options.Prompts,
+    harmful: options.Harmful,
+    harmless: options.Harmless,
+    pseudo_harmful: options.PseudoHarmful,
+    trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
+    judge: Annotated[list[str], options.judge_names(JUDGES)],
     output_dir: Annotated[
         Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
     ],
     baseline: BaselineOption = None,
     max_safety_drop: MaxSafetyDrop = None,
-    system_prompt: SystemPrompt = None,
+    system_prompt: options.SystemPrompt = None,
     limit: Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)] = None,
-    max_new_tokens: MaxNewTokens = at.ANSWER_TOKENS,
+    max_new_tokens: options.MaxNewTokens = at.ANSWER_TOKENS,
     engine: EngineName = "transformers",
     base_url: Annotated[str | None, typer.Option(help="Of the server, for --engine openai.", metavar="URL")] = None,
     judge_base_url: JudgeBaseUrl = None,
     perplexity: Perplexity = None,
     lm_eval: LmEval = None,
     batch_size: BatchSize = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    device_map: DeviceMap = None,
-    offload: OffloadOption = "none",
-    quantization: QuantizationOption = "none",
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    device_map: options.DeviceMap = None,
+    offload: options.Offload = "none",
+    quantization: options.Quantization = "none",
 ) -> None:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
     if max_safety_drop is not None and baseline is None:  # said again here, before a judge is loaded
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
     _check_engine(engine, perplexity, lm_eval)
-    given = gather(prompts, harmful, harmless, pseudo_harmful, "held_out")
-    placement = placement_of(device, dtype, device_map, offload, quantization)
-    size = parse_batch_size(batch_size)
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful)
+    given = given or at.starter("held_out")
+    placement, size = at.Placement(device, dtype, device_map, offload, quantization).checked(), _batch_size(batch_size)
     subject = partial(at.subject, engine=engine, base_url=base_url, placement=placement, batch_size=size)
     found = at.measure(
         subject(model),
@@ -161,3 +131,12 @@ def _check_engine(engine: str, perplexity: Path | None, lm_eval: str | None) -> 
         if value and engine != "transformers":
             fix = "measure that without `engine=`"
             raise UserError(f"`{setting}={value}`", f"`engine={engine}`", "a model in this process", fix)
+
+
+def _batch_size(value: str) -> int | None:
+    """The number, or None for "auto"."""
+    if value == "auto":
+        return None
+    if value.isdecimal() and int(value) > 0:
+        return int(value)
+    raise UserError("`batch_size=`", repr(value), "auto or a positive number", "leave it out for auto")

@@ -3,63 +3,40 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-import actor_tune as at
-
-from ..errors import UserError
-
-if TYPE_CHECKING:
-    from ..models.placement import DtypeName, Offload, Quantization
-    from ..prompts.starter import StarterPart
+from ..judges.choose import DEFAULT
 
 EXIT_NOT_SAFE = 3
 
 # No markup: set names, paths and answers are not to be trusted with it.
 console = Console(markup=False, emoji=False, highlight=False)
 
+PROMPTS = (
+    "csv, jsonl or parquet with the columns prompt (or messages), kind and optionally set; or a public set by name "
+    "(xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable."
+)
+
+
+def several(name: str, text: str, metavar: str = "FILE") -> Any:
+    """An option that may be given several times, or not at all."""
+    return typer.Option(name, help=text, metavar=metavar, default_factory=list, show_default=False)
+
+
+def judge_names(text: str) -> Any:
+    """The option --judge, which may be given several times."""
+    return typer.Option("--judge", help=text, metavar="NAME", default_factory=lambda: [DEFAULT], show_default=DEFAULT)
+
+
 Model = Annotated[str, typer.Argument(help="Model folder or Hugging Face Hub id.", metavar="MODEL")]
 OutputDir = Annotated[Path, typer.Option(help="New or empty folder for the results.", metavar="DIR")]
-Prompts = Annotated[
-    list[str],
-    typer.Option(
-        "--prompts",
-        help="csv, jsonl or parquet with the columns prompt (or messages), kind and optionally set; or a public set "
-        "by name (xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable.",
-        metavar="FILE|NAME[=FILE]",
-        default_factory=list,
-        show_default=False,
-    ),
-]
-Harmful = Annotated[
-    list[Path],
-    typer.Option(
-        "--harmful",
-        help="Harmful prompts alone; also txt, one a line.",
-        metavar="FILE",
-        default_factory=list,
-        show_default=False,
-    ),
-]
-Harmless = Annotated[
-    list[Path],
-    typer.Option(
-        "--harmless", help="Harmless prompts alone.", metavar="FILE", default_factory=list, show_default=False
-    ),
-]
-PseudoHarmful = Annotated[
-    list[Path],
-    typer.Option(
-        "--pseudo-harmful",
-        help="Benign prompts alone that only look harmful.",
-        metavar="FILE",
-        default_factory=list,
-        show_default=False,
-    ),
-]
+Prompts = Annotated[list[str], several("--prompts", PROMPTS, "FILE|NAME[=FILE]")]
+Harmful = Annotated[list[Path], several("--harmful", "Harmful prompts alone; also txt, one a line.")]
+Harmless = Annotated[list[Path], several("--harmless", "Harmless prompts alone.")]
+PseudoHarmful = Annotated[list[Path], several("--pseudo-harmful", "Benign prompts alone that only look harmful.")]
 SystemPrompt = Annotated[
     str | None, typer.Option(help="System prompt for every prompt that has none of its own.", metavar="TEXT")
 ]
@@ -78,52 +55,15 @@ DeviceMap = Annotated[
     Literal["auto", "balanced"] | None,
     typer.Option(help="Spread the blocks over all GPUs and RAM, as transformers does.", show_default=False),
 ]
-OffloadOption = Annotated[
+Offload = Annotated[
     Literal["none", "stream"],
     typer.Option("--offload", help="stream: weights stay on disk, one block at a time is in memory."),
 ]
-QuantizationOption = Annotated[
+Quantization = Annotated[
     Literal["none", "bnb_4bit"],
     typer.Option("--quantization", help="bnb_4bit: all blocks but the trained one are held in 4 bits."),
 ]
 MaxNewTokens = Annotated[int, typer.Option(help="Length of answers in tokens.", min=1)]
-EngineName = Annotated[
-    Literal["transformers", "vllm", "openai"],
-    typer.Option(help="What answers: this process, vLLM, or a server that speaks the OpenAI protocol."),
-]
-
-
-def gather(
-    prompts: list[str], harmful: list[Path], harmless: list[Path], pseudo_harmful: list[Path], part: "StarterPart"
-) -> list[at.Prompt]:
-    """The prompts of all options; the starter prompts of `part` where there are none."""
-    return at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter(part)
-
-
-def placement_of(
-    device: str,
-    dtype: "DtypeName",
-    device_map: str | None = None,
-    offload: "Offload" = "none",
-    quantization: "Quantization" = "none",
-) -> "at.Placement":
-    """Where the model goes.
-
-    **Raises:** `UserError` when two of the options exclude each other, or the machine has no such device.
-    """
-    return at.Placement(device, dtype, device_map, offload, quantization).checked()
-
-
-def batch_size(value: str) -> int | None:
-    """The number, or None for "auto".
-
-    **Raises:** `UserError` when it is neither.
-    """
-    if value == "auto":
-        return None
-    if value.isdecimal() and int(value) > 0:
-        return int(value)
-    raise UserError("`batch_size=`", repr(value), "auto or a positive number", "leave it out for auto")
 
 
 def command_line() -> str:

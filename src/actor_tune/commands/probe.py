@@ -11,7 +11,7 @@ from ..errors import UserError, require_package
 from ..records.file import read
 from ..records.run import Run
 from ..storage.files import new_folder
-from .options import Device, Dtype, OutputDir, Seed, command_line, console, placement_of
+from .options import Device, Dtype, OutputDir, Seed, command_line, console
 
 
 def probe(
@@ -29,10 +29,10 @@ def probe(
     """Does safety last when the model is fine-tuned on benign data, and which topics did the edit disturb?"""
     require_package("actor probe", "peft", "testbed")
     require_package("actor probe", "matplotlib", "plot")
-    record = run_with_model(run)
+    record = _record(run)
     asked = at.read(harmless=[harmless]) if harmless else None
     new_folder(output_dir)
-    placement = placement_of(device, dtype)
+    placement = at.Placement(device, dtype).checked()
     default, trained = (at.subject(name, placement=placement) for name in (record.model.name, str(run / "model")))
     system_prompt = record.settings.get("system_prompt")
     probed = at.probe(default, trained, asked, system_prompt, steps, every, seed, output_dir, command_line())
@@ -44,11 +44,8 @@ def probe(
     console.print(f"Numbers in {file}, picture in {picture}")
 
 
-def run_with_model(folder: Path) -> Run:
-    """The record of the fit in `folder`.
-
-    **Raises:** `UserError` when it is no run, or its model was not written.
-    """
+def _record(folder: Path) -> Run:
+    """The record of the fit in `folder`, which has its model."""
     if not (folder / Run.FILE).is_file():
         raise UserError(folder, f"no {Run.FILE}", "the folder of a fit", "give the `output_dir=` of `actor fit`")
     if not (folder / "model").is_dir():

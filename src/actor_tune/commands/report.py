@@ -10,8 +10,7 @@ import actor_tune as at
 
 def report(
     paths: Annotated[
-        list[Path],
-        typer.Argument(help="Folders of `actor fit` and `actor measure`.", metavar="RUN_OR_RESULTS..."),
+        list[Path], typer.Argument(help="Folders of `actor fit` and `actor measure`.", metavar="RUN_OR_RESULTS...")
     ],
     output: Annotated[Path, typer.Option(help="New HTML file.", metavar="FILE")] = Path("report.html"),
 ) -> None:

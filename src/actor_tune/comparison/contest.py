@@ -20,6 +20,7 @@ from ..engines.engine import Engine, Subject
 from ..engines.local import local_engine
 from ..engines.respond import respond
 from ..measurement.damage import KL_PROMPTS
+from ..models.block_checks import check_effect, check_reading
 from ..models.chat import TokenIds, encode
 from ..models.divergence import mean_kl
 from ..models.first_token import first_token_logprobs
@@ -27,7 +28,6 @@ from ..models.inputs import BlockInputs, block_inputs
 from ..models.load import restore_precision
 from ..models.model import ChatModel
 from ..models.placement import settle
-from ..models.wiring import check_effect, check_reading
 from ..prompts.prompt import Prompt, of_kind
 from ..records.outcome import ANSWER_TOKENS, MethodOutcome
 from ..records.response import Response

@@ -14,7 +14,7 @@ from ..errors import require_package
 from ..models.activations import compact_head
 from ..models.chat import TokenIds, encode, pad
 from ..models.inputs import opening_is_exact
-from ..models.keys import Keys, KeyValue, attends_to_all, opening_length
+from ..models.kv_cache import Keys, KeyValue, attends_to_all, opening_length
 from ..models.model import ChatModel
 from ..progress import track
 from ..records.response import Response

@@ -27,7 +27,7 @@ from ..models.first_token import first_token_logprobs, first_token_refusal, refu
 from ..models.inputs import block_inputs
 from ..models.model import ChatModel
 from ..prompts.prompt import Prompt, of_kind, with_system_prompt
-from ..prompts.starter import starter_prompts
+from ..prompts.starter import starter
 from ..records.outcome import ANSWER_TOKENS
 from ..records.probe import Probe, Step, Topic
 from ..records.response import Response
@@ -73,8 +73,8 @@ def probe(
 
     **Raises:** `UserError` when a model is not in this process, or harmful and harmless prompts are answered alike.
     """
-    known = starter_prompts("held_out")
-    asked, benign = list(harmless or of_kind(known, "harmless")), of_kind(starter_prompts("train"), "harmless")
+    known = starter("held_out")
+    asked, benign = list(harmless or of_kind(known, "harmless")), of_kind(starter("train"), "harmless")
     held_out = [prompt for prompt in known if prompt.kind != "harmless"]
     if system_prompt:
         asked, held_out, benign = (with_system_prompt(each, system_prompt) for each in (asked, held_out, benign))

@@ -23,9 +23,9 @@ from ..records.response import Response
 from ..storage.files import sha256_of, write_json
 from ..storage.versions import versions
 from .contest import Contest, Key, Shared, run_missing
-from .lesson import answers_of, asked, missing_answers, not_learned
 from .methods.known import DEFAULT, KNOWN, NamedMethod
 from .outcomes import line, summaries
+from .training_answers import answers_of, asked, missing_answers, not_learned
 
 log = logging.getLogger(__name__)
 
@@ -156,14 +156,10 @@ def _outcomes(shared: Shared) -> list[MethodOutcome]:
 
 
 def _kept(work: Path | None) -> dict[Key, MethodOutcome]:
-    """The outcomes that earlier runs left in `work`; one that is not of this version is an error."""
+    """The outcomes that earlier runs left in `work`; one that is damaged is an error."""
     kept = {}
     for file in [*work.glob(f"{DEFAULT}.json"), *work.glob("*-[0-9]*.json")] if work else []:
-        try:
-            outcome = read_value(MethodOutcome, file)
-        except UserError:
-            fix = "remove it, or choose another folder"
-            raise UserError(file, "no outcome of this version", "one that it wrote", fix) from None
+        outcome = read_value(MethodOutcome, file)
         kept[outcome.method, outcome.seed] = outcome
     return kept
 

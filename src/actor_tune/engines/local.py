@@ -1,8 +1,8 @@
 """Answers of a model loaded here, by transformers.
 
 Greedy, and nothing else: no sampling, penalty or banned word that the checkpoint's generation config may name; only its
-ends are used. Where the model's attention allows it, prompts are answered in slots (`slots.py`): an answered prompt
-makes room for the next one at once. Elsewhere `generate` of transformers answers them batch by batch.
+ends are used. Where the model's attention allows it, an answered prompt makes room for the next one at once
+(`continuous_batching`). Elsewhere `generate` of transformers answers them batch by batch.
 """
 
 import logging
@@ -17,11 +17,11 @@ from transformers import GenerationConfig
 from ..models.activations import compact_head
 from ..models.batches import is_out_of_memory
 from ..models.chat import TokenIds, encode, pad, rows_by_length
-from ..models.keys import attends_to_all
+from ..models.kv_cache import attends_to_all
 from ..models.model import ChatModel
 from ..prompts.prompt import Prompt
+from .continuous_batching import SLOTS_OF_CHECK, Slots, shared_prefix, slots_agree
 from .engine import Answer, Engine, Opened, Subject
-from .slots import SLOTS_OF_CHECK, Slots, shared_prefix, slots_agree
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from scipy.stats import multinomial
 from ..errors import UserError
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Prompt, of_kind
-from ..prompts.starter import starter_prompts
+from ..prompts.starter import starter
 from ..records.estimate import Estimate
 from ..records.results import Gate
 from .metrics import Z
@@ -40,7 +40,7 @@ def decide(prompts: Sequence[Prompt], before: Sequence[Verdict], after: Sequence
 
     **Raises:** `UserError` when there are too few harmful prompts for the margin (`check_power`).
     """
-    texts = {prompt.text for prompt in of_kind(starter_prompts("held_out"), "harmful")}
+    texts = {prompt.text for prompt in of_kind(starter("held_out"), "harmful")}
     pairs, built_in = [], []
     sets: dict[str, list[tuple[bool, bool]]] = {}
     for prompt, old, new in zip(prompts, before, after, strict=True):

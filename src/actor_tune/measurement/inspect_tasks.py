@@ -29,7 +29,7 @@ from ..judges.choose import DEFAULT, judge_by_name
 from ..judges.verdict import Exchange, Outcome, Verdict
 from ..prompts.presets import read_source
 from ..prompts.prompt import Kind, Prompt
-from ..prompts.starter import starter_prompts
+from ..prompts.starter import starter
 
 _MESSAGES = {"system": ChatMessageSystem, "user": ChatMessageUser, "assistant": ChatMessageAssistant}
 
@@ -55,7 +55,7 @@ def over_refusal(
     from .questions import questions
 
     values = [prompts] if isinstance(prompts, str) else prompts or []
-    given = [prompt for value in values for prompt in read_source(value)] or starter_prompts("held_out")
+    given = [prompt for value in values for prompt in read_source(value)] or starter("held_out")
     asked = questions(given, limit=limit_per_set).prompts
     samples = [_sample(number, prompt) for number, prompt in enumerate(asked, start=1)]
     return Task(

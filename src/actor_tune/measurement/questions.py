@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from ..errors import UserError
 from ..prompts.leakage import Leak, find_leaks, without
 from ..prompts.prompt import Prompt, distinct, limit_per_set, of_kind, with_system_prompt
-from ..prompts.starter import starter_prompts
+from ..prompts.starter import starter
 from ..records.results import GATE_SET
 from .gate import check_power
 
@@ -60,7 +60,7 @@ def questions(
         raise UserError("prompts", "none", "at least one", "give `prompts=FILE`")
     if any(prompt.set == GATE_SET for prompt in prompts):
         raise UserError("prompts", f"a set named {GATE_SET}", "another name: that one is the gate's", "rename the set")
-    built_in = of_kind(starter_prompts("held_out"), "harmful")
+    built_in = of_kind(starter("held_out"), "harmful")
     wanted = distinct(prompts)
     if not of_kind(wanted, "harmful"):
         log.warning("no harmful prompts given: the built-in held-out ones are measured too")

@@ -15,7 +15,7 @@ from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
 from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import Estimate
-from ..records.file import read, read_rows, write, write_rows
+from ..records.file import read, read_rows, write_rows
 from ..records.request import MeasureRequest, open_request
 from ..records.response import (
     BASELINE_FILE,
@@ -65,18 +65,14 @@ class EarlierMeasurement:
 
         - `subject`: gives the model of a name, to be asked in the same way as the model that is compared.
 
-        **Raises:** `UserError` when it did not end, or another version wrote it.
+        **Raises:** `UserError` when it did not end, is damaged, or a newer version wrote it.
         """
         folder = Path(folder)
         file = folder / Results.FILE
         if not file.is_file():
             fix = "run that measurement again, and it goes on"
             raise UserError(f"`baseline={folder}`", "a measurement that did not end", file.name, fix)
-        try:
-            results = read(Results, folder)
-        except UserError:
-            expected = f"results of schema {Results.SCHEMA}"
-            raise UserError(file, "not written by this version", expected, "measure that model again") from None
+        results = read(Results, folder)
         responses = [response_of(row) for row in read_rows(ResponseRow, folder / RESPONSES_FILE)]
         return cls(folder, subject(results.model), results.settings, responses)
 
@@ -122,7 +118,7 @@ class Measurement:
             write_rows(self.baseline, folder / BASELINE_FILE)
         if self.results.agreement:
             write_jsonl(folder / DISAGREEMENTS_FILE, self.disagreements)
-        write(self.results, folder)
+        self.results.save(folder)
 
     def __repr__(self) -> str:
         scores = [f"{name} {score.value:.3f}" for name in SCORES if (score := self.score(name))]

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import Cache
 
 from .chat import Batch
-from .keys import Keys
+from .kv_cache import Keys
 from .model import ChatModel
 
 

@@ -17,7 +17,7 @@ from ..errors import UserError
 from .activations import forward, opening_pass, run_block, start_at, stop_after, stop_before
 from .batches import run_batches
 from .chat import Batch, TokenIds, pad, rows_by_length
-from .keys import Keys, common_opening
+from .kv_cache import Keys, common_opening
 from .machine import give_back
 from .model import ChatModel
 from .placement import device_of, held, is_elsewhere

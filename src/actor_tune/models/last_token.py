@@ -18,7 +18,7 @@ from torch import nn
 from .activations import Received, forward, hidden_of, pass_through, stop_before
 from .chat import Batch, pad
 from .inputs import BlockInputs
-from .keys import Kept, Keys, KeysRead, KeyValue, attends_to_all
+from .kv_cache import Kept, Keys, KeysRead, KeyValue, attends_to_all
 from .model import ChatModel
 from .placement import device_of
 

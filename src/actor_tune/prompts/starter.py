@@ -12,8 +12,15 @@ from .prompt import Kind, Prompt
 StarterPart = Literal["train", "held_out"]
 
 
-def starter_prompts(part: StarterPart) -> list[Prompt]:
-    """The prompts that ship with the package; `part` is "train" or "held_out". Twins stay in the same part."""
+def starter(part: StarterPart = "train") -> list[Prompt]:
+    """The prompts that ship with the package: `train` to learn from, or `held_out` to measure on.
+
+    ```python
+    prompts = at.starter("train")
+    ```
+
+    Twins, a harmful and a benign prompt of like words, are in the same part.
+    """
     return list(_shipped(part))
 
 
@@ -27,14 +34,4 @@ def _shipped(part: StarterPart) -> tuple[Prompt, ...]:
 def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and the starter prompts of the training part that are not among them."""
     given = {prompt.text for prompt in prompts}
-    return [*prompts, *(prompt for prompt in starter_prompts("train") if prompt.text not in given)]
-
-
-def starter(part: StarterPart = "train") -> list[Prompt]:
-    """The prompts that ship with the package: `train` to learn from, or `held_out` to measure on.
-
-    ```python
-    prompts = at.starter("train")
-    ```
-    """
-    return starter_prompts(part)
+    return [*prompts, *(prompt for prompt in starter("train") if prompt.text not in given)]

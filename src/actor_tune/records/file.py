@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 
@@ -23,23 +23,18 @@ LEVELS = 100
 """Objects and lists within each other; ours have six."""
 
 
-class Record(Protocol):
+class Record:
     """A dataclass that has a file of its own."""
 
     FILE: ClassVar[str]
     SCHEMA: ClassVar[int]
 
-
-class Saved:
-    """A record that is saved by itself."""
-
-    FILE: ClassVar[str]
-    SCHEMA: ClassVar[int]
-
     def save(self, folder: str | Path) -> Path:
-        """Write it into `folder`, which is made where it is missing, and return the file."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        return write(self, Path(folder))
+        """Write it into `folder`, which is made where it is missing, its schema first, and return the file."""
+        path = Path(folder) / self.FILE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"schema": self.SCHEMA} | json_of(self))
+        return path
 
 
 Value = TypeVar("Value")
@@ -70,13 +65,6 @@ def read_rows(kind: type[Value], path: Path) -> list[Value]:
     """The rows of a jsonl file; `UserError` when there is none, or a line of it is damaged."""
     lines = ((f"{path}, line {number}", line) for number, line in enumerate(read_text(path).split("\n"), start=1))
     return [convert(parse(line, where), kind, where) for where, line in lines if line.strip()]
-
-
-def write(record: Record, folder: Path) -> Path:
-    """Write `record` into `folder` under its name, with its schema first, and return the file."""
-    path = folder / record.FILE
-    write_json(path, {"schema": record.SCHEMA} | json_of(record))
-    return path
 
 
 def write_rows(rows: Iterable[Any], path: Path) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from .estimate import Estimate, score
-from .file import Saved
+from .file import Record
 
 ANSWER_TOKENS = 24
 """Enough to tell a refusal from an answer; every method answers all evaluation prompts with every seed."""
@@ -70,7 +70,7 @@ class MethodSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison(Saved):
+class Comparison(Record):
     """A comparison of methods: what was asked for, and what came of it.
 
     - `train`: hash of the file that was learned from, or its name.

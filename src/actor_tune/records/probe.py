@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from .file import Saved
+from .file import Record
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Topic:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probe(Saved):
+class Probe(Record):
     """How long safety lasts under benign fine-tuning, by model, and what the edit disturbed, by topic."""
 
     FILE: ClassVar[str] = "probe.json"

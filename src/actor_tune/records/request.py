@@ -7,8 +7,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..storage.files import new_folder, write_json
-from ..storage.tables import read_text
-from .file import convert, json_of, parse
+from .file import json_of, read_value
 from .results import Results
 
 FILE = "request.json"
@@ -63,10 +62,7 @@ def open_request(folder: Path, request: MeasureRequest | CompareRequest) -> None
         write_json(file, asked)
         return
     fix = "repeat that request, or choose another folder"
-    try:
-        begun = convert(parse(read_text(file), str(file)), dict[str, Any], str(file))
-    except UserError as error:
-        raise UserError(file, error.found, "the request that was begun here", fix) from None
+    begun = read_value(dict[str, Any], file)
     for key in [*begun, *asked]:
         if begun.get(key) != asked.get(key):
             found = f"begun with {key} = {json.dumps(begun.get(key))[:100]}"

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from ..judges.agreement import Agreement
 from ..prompts.prompt import Kind
 from .estimate import Corrected, Difference, Estimate, score
+from .file import Record
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "harmless_refusal_rate")
 
@@ -148,7 +149,7 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Results(Measured):
+class Results(Measured, Record):
     """A model's measurement, and where there was a baseline, its own and what changed.
 
     - `judge`: the one that decided; `agreement`: of the others with it.

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
+from .file import Record
 from .response import PromptRow
 from .results import Gate
 from .scan import BlockEffect
@@ -77,7 +78,7 @@ class Given:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class Run(Record):
     """Everything needed to say what was run and to run it again; where its file is, the run is whole.
 
     - `placement`, `settings`, `training`: what decided it, by name.

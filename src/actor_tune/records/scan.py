@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from .file import Saved
+from .file import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class BlockEffect:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scan(Saved):
+class Scan(Record):
     """What each scanned block does.
 
     - `layer`: the candidate with the largest effect, and the `reason` for it in a sentence or two.

@@ -20,7 +20,7 @@ from ..models.placement import held
 from ..models.state import loaded
 from ..prompts.leakage import find_leaks, without
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, with_system_prompt
-from ..prompts.starter import starter_prompts
+from ..prompts.starter import starter
 from ..records import file
 from ..records.response import conversation
 from ..records.results import MARGIN, Gate
@@ -158,7 +158,7 @@ class Fit:
         write_json(folder / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
         if self.gated:
             file.write_rows(self.gated.answers, folder / GATE_ANSWERS_FILE)
-        file.write(self.record(export, command), folder)
+        self.record(export, command).save(folder)
 
     def positions(self) -> list[Position]:
         """Each prompt's position along the direction, before and after."""
@@ -189,7 +189,7 @@ class Fit:
             layer=block.layer,
             scan=block.scan.blocks if block.scan else None,
             prompts={kind: Given(len(prompts), fingerprint(prompts)) for kind, prompts in given.items()},
-            starter_sha256=fingerprint(starter_prompts("train")) if settings.mixes_starter else None,
+            starter_sha256=fingerprint(starter("train")) if settings.mixes_starter else None,
             trained_on=len(block.validation) - sum(block.validation),
             validated_on=sum(block.validation),
             direction_length=block.direction.length,
@@ -246,7 +246,7 @@ def gate_prompts(training: Sequence[Prompt], margin: float, system_prompt: str |
 
     **Raises:** `UserError` when too few are left for the margin.
     """
-    built_in = of_kind(starter_prompts("held_out"), "harmful")
+    built_in = of_kind(starter("held_out"), "harmful")
     kept = without(built_in, find_leaks(built_in, training))
     try:
         check_power(len(kept), margin)

@@ -14,6 +14,7 @@ import torch
 from ..engines.engine import Subject, model_of
 from ..engines.local import subject_of
 from ..errors import UserError
+from ..models.block_checks import check_effect, check_reading
 from ..models.chat import encode
 from ..models.checkpoint import stored_dtype_of_block
 from ..models.inputs import BlockInputs, block_inputs
@@ -21,7 +22,6 @@ from ..models.load import restore_precision
 from ..models.model import ChatModel, check_layer
 from ..models.placement import held, is_elsewhere, settle
 from ..models.state import State, interpolate, loaded, state_of
-from ..models.wiring import check_effect, check_reading
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
 from ..prompts.split import Split, split_validation
 from ..prompts.starter import with_starter

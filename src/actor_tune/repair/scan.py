@@ -16,7 +16,7 @@ from ..models.chat import Batch, encode
 from ..models.divergence import kl
 from ..models.first_token import first_token_refusal, refusal_token_ids
 from ..models.inputs import BlockInputs, block_inputs, run_opening
-from ..models.keys import Kept, Keys
+from ..models.kv_cache import Kept, Keys
 from ..models.model import ChatModel
 from ..models.placement import held
 from ..progress import track

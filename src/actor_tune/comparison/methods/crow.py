@@ -9,8 +9,8 @@ from ...errors import UserError
 from ...models.model import ChatModel
 from ...prompts.prompt import of_kind
 from ...repair.consistency import EPSILON
-from ..lesson import answers_of
 from ..lora import Batch, adapted, answer_examples, answer_loss, train_adapters
+from ..training_answers import answers_of
 from .method import Fitted, Task
 
 ALPHA = 11.0

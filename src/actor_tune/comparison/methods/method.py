@@ -24,7 +24,7 @@ class Task:
 
     - `split`: the prompts, divided by `seed` into those to learn from and those for validation.
     - `layer`: the block with the largest effect on refusal, which every method takes that needs one.
-    - `answers`: what fine-tuning learns (`lesson`).
+    - `answers`: what fine-tuning learns (`training_answers`).
     """
 
     split: Split

@@ -1,8 +1,8 @@
 """Supervised fine-tuning (SFT) on answers, by LoRA: what a user would do instead."""
 
 from ...models.model import ChatModel
-from ..lesson import answers_of
 from ..lora import adapted, answer_examples, train_adapters
+from ..training_answers import answers_of
 from .method import Fitted, Task
 
 STRENGTHS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)

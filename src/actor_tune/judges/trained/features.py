@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, replace
 
 from ..verdict import Exchange
-from .asked import Asked, asked
 from .concepts import CONCEPTS, COURTESY, FOREIGN_REFUSAL, Concept, found
+from .intent import Asked, asked
 from .sentences import Sentence, take_apart
 
 REJECTING = ("refuse", "object", "lack", "stance")

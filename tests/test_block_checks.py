@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from actor_tune.errors import UserError
-from actor_tune.models import wiring
+from actor_tune.models import block_checks
+from actor_tune.models.block_checks import check_effect, check_reading
 from actor_tune.models.chat import encode
 from actor_tune.models.inputs import block_inputs
-from actor_tune.models.wiring import check_effect, check_reading
 
 LAYER = 1
 
@@ -20,7 +20,7 @@ def test_the_wiring_checks_pass_for_every_family(any_family, opened_prompts):
 
 def other_inputs(monkeypatch, change):
     """What the block receives from kept inputs is `change` of what it should be."""
-    monkeypatch.setattr(wiring, "block_inputs", lambda *arguments: changed(block_inputs(*arguments), change))
+    monkeypatch.setattr(block_checks, "block_inputs", lambda *arguments: changed(block_inputs(*arguments), change))
 
 
 def changed(inputs, change):

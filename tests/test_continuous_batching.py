@@ -8,10 +8,10 @@ from transformers.models.gemma2 import Gemma2Config
 from transformers.models.mistral import MistralConfig
 from transformers.models.qwen3_next import Qwen3NextConfig
 
+from actor_tune.engines.continuous_batching import Slots, shared_prefix, slots_agree
 from actor_tune.engines.local import local_engine
-from actor_tune.engines.slots import Slots, shared_prefix, slots_agree
 from actor_tune.models.chat import encode
-from actor_tune.models.keys import attends_to_all
+from actor_tune.models.kv_cache import attends_to_all
 from actor_tune.prompts.prompt import Prompt, with_system_prompt
 from conftest import CONFIGS, make_model, make_prompts
 

@@ -19,7 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from ..models.activations import compact_head, forward, opening_pass
 from ..models.chat import Batch, TokenIds, pad
-from ..models.keys import opening_length
+from ..models.kv_cache import opening_length
 from ..models.model import ChatModel
 
 GROWTH = 32

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from actor_tune.models.chat import encode
-from actor_tune.models.keys import Keys, KeysRead, KeyValue, attends_to_all, common_opening
+from actor_tune.models.kv_cache import Keys, KeysRead, KeyValue, attends_to_all, common_opening
 from actor_tune.prompts.prompt import with_system_prompt
 from conftest import CONFIGS, make_model, make_prompts
 
