@@ -1,8 +1,8 @@
-# make install | demo | test | check | results | comparison | bench | judge-page | api-page
+# make install | demo | test | check | results | comparison | bench | judge-page | api-page | tour
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-slow check fix results comparison bench gate-page judge-page api-page
+.PHONY: install demo test check fix results comparison bench gate-page judge-page api-page tour
 
 install: .venv/installed
 
@@ -14,11 +14,10 @@ install: .venv/installed
 demo: install
 	$(BIN)/actor demo
 
+# A test a core; those on the real testbed model (RUN_SLOW=1) one by one, with all cores.
 test: install
-	$(BIN)/python -m pytest
-
-test-slow: install
-	$(BIN)/python -m pytest --run-slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
 
 check: install
 	$(BIN)/ruff format --check src tests tools benchmarks
@@ -33,6 +32,11 @@ fix: install
 # docs/api.md, from the docstrings.
 api-page: install
 	$(BIN)/python -m tools.make_api_page --output docs/api.md
+
+# docs/tour.ipynb, run anew.
+tour: install
+	test -d runs/testbed || $(BIN)/actor testbed --output-dir runs/testbed
+	$(BIN)/python -m tools.make_tour --testbed runs/testbed --output docs/tour.ipynb
 
 # Simulation of the safety gate.
 gate-page: install
