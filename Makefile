@@ -16,7 +16,7 @@ demo: install
 
 # A test a core; those on the real testbed model (RUN_SLOW=1) one by one, with all cores.
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
 
 check: install

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from ..models.activations import compact_head, forward, opening_pass
+from ..models.activations import forward, opening_pass, run_model
 from ..models.chat import Batch, TokenIds, pad
 from ..models.kv_cache import opening_length
 from ..models.model import ChatModel
@@ -167,15 +167,8 @@ class Slots:
         return order
 
     def _run(self, input_ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        with compact_head(self.chat_model):
-            logits = self.chat_model.model(
-                input_ids=input_ids,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=self._cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits
+        batch = Batch([*range(len(input_ids))], 0, input_ids, mask, position_ids)
+        logits: torch.Tensor = run_model(self.chat_model, batch, self._cache).logits
         return logits[:, -1]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UserError
-from ..models.activations import compact_head
+from ..models.activations import run_model
 from ..models.chat import TokenIds, encode, pad, rows_by_length
 from ..models.divergence import kl
 from ..models.model import ChatModel
@@ -76,14 +76,7 @@ def answer_logprobs(
     values: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     for rows in track(list(rows_by_length(sequences, batch_size)), "Comparing next tokens"):
         batch = pad(sequences, rows, chat_model.pad_id, chat_model.device)
-        with compact_head(chat_model):
-            logits = chat_model.model(
-                input_ids=batch.input_ids,
-                attention_mask=batch.attention_mask,
-                position_ids=batch.position_ids,
-                use_cache=False,
-                logits_to_keep=KL_TOKENS,
-            ).logits
+        logits = run_model(chat_model, batch, keep=KL_TOKENS).logits
         for line, row in enumerate(rows):
             values[row] = logits[line, -1 - len(read[row]) :].float().log_softmax(dim=-1).cpu()
     first = torch.zeros(sum(len(value) for value in values), dtype=torch.bool)

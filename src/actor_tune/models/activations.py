@@ -40,17 +40,28 @@ def hidden_of(output: Any) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
-def forward(chat_model: ChatModel, batch: Batch, keys: Cache | None = None) -> torch.Tensor:
-    """Logits (prompt, vocabulary) float32 at the last position; `keys` are of the tokens before those of `batch`."""
+def run_model(
+    chat_model: ChatModel, batch: Batch, keys: Cache | None = None, keep: int = 1, hidden_states: bool = False
+) -> Any:
+    """What transformers returns for `batch`: logits of the last `keep` positions, and hidden states if asked for.
+
+    `keys` are of the tokens before those of `batch`.
+    """
     with compact_head(chat_model):
-        logits = chat_model.model(
+        return chat_model.model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             past_key_values=keys,
             use_cache=keys is not None,
-            logits_to_keep=1,
-        ).logits
+            output_hidden_states=hidden_states,
+            logits_to_keep=keep,
+        )
+
+
+def forward(chat_model: ChatModel, batch: Batch, keys: Cache | None = None) -> torch.Tensor:
+    """Logits (prompt, vocabulary) float32 at the last position; `keys` are of the tokens before those of `batch`."""
+    logits: torch.Tensor = run_model(chat_model, batch, keys).logits
     return logits[:, -1].float()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import UserError
-from .activations import forward, pass_through, shifted, start_at, stop_after
+from .activations import forward, pass_through, run_model, shifted, start_at, stop_after
 from .chat import TokenIds, pad
 from .inputs import block_inputs, opening_keys
 from .model import ChatModel
@@ -26,14 +26,7 @@ def check_reading(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenId
     with stop_after(chat_model.blocks[layer]) as seen:
         forward(chat_model, batch)
     with pass_through(chat_model, range(layer + 1, len(chat_model.blocks))):
-        states = chat_model.model(
-            input_ids=batch.input_ids,
-            attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
-            use_cache=False,
-            output_hidden_states=True,
-            logits_to_keep=1,
-        ).hidden_states
+        states = run_model(chat_model, batch, hidden_states=True).hidden_states
     real = batch.attention_mask.bool().cpu()
     same = torch.equal(seen[0].cpu()[real], states[layer + 1].cpu()[real])
     _refuse_unless(same, chat_model, layer, "its output is not `hidden_states[layer + 1]`")
