@@ -1,5 +1,6 @@
 # make install | demo | test | check | results | comparison | bench | judge-page | api-page | tour
 PYTHON ?= python3
+WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 
 .PHONY: install demo test check fix results comparison bench gate-page judge-page api-page tour
@@ -16,7 +17,7 @@ demo: install
 
 # A test a core; those on the real testbed model (RUN_SLOW=1) one by one, with all cores.
 test: install
-	RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
 
 check: install

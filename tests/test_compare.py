@@ -224,15 +224,15 @@ def test_a_run_that_was_cut_off_goes_on_with_its_answers_at_the_same_strength(sa
 
 def test_a_comparison_is_not_gone_on_with_in_another_dtype(saved_model, tmp_path):
     found = run(saved_model, tmp_path / "c", "cae")
-    replace(found, computed_in="bfloat16").save(tmp_path / "c")
-    with pytest.raises(UserError, match=f"computed in bfloat16; expected {saved_model.computed_in}, as now"):
+    replace(found, computed_in="float16").save(tmp_path / "c")
+    with pytest.raises(UserError, match=f"computed in float16; expected {saved_model.computed_in}, as now"):
         run(saved_model, tmp_path / "c", "cae")
 
 
 def test_a_damaged_outcome_is_named_with_what_it_lacks(saved_model, tmp_path):
     run(saved_model, tmp_path / "c", "cae")
     (tmp_path / "c" / "default.json").write_text('{"method": "default"}')
-    with pytest.raises(UserError, match=r"default\.json, seed: nothing"):
+    with pytest.raises(UserError, match=r"default\.json, seed: nothing; .*; remove it, or choose another folder"):
         run(saved_model, tmp_path / "c", "cae")
 
 

@@ -82,5 +82,6 @@ def test_a_folder_with_something_else_is_refused(tmp_path):
 @pytest.mark.parametrize(("content", "found"), [("{", "not JSON"), ("[]", "[]")])
 def test_a_damaged_request_is_named(tmp_path, content, found):
     (tmp_path / "request.json").write_text(content)
-    with pytest.raises(UserError, match=re.escape(f"request.json: {found}")):
+    with pytest.raises(UserError, match=re.escape(f"request.json: {found}")) as caught:
         open_request(tmp_path, REQUEST)
+    assert str(caught.value).endswith("; repeat that request, or choose another folder")

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -9,11 +10,12 @@ from actor_tune.measurement.change import change
 from actor_tune.measurement.metrics import measured
 from actor_tune.records.response import Response, response_row
 from actor_tune.records.results import Results
+from actor_tune.records.run import Trial
 from actor_tune.records.scan import BlockEffect
 from actor_tune.repair.scan import scan_of
 from actor_tune.show.measurement import results_table, side_by_side
 from actor_tune.show.pictures import draw_positions
-from actor_tune.show.repair import scan_table
+from actor_tune.show.repair import fit_table, scan_table
 from conftest import make_prompts
 
 PROMPTS = make_prompts()
@@ -51,6 +53,29 @@ def cells(text, label):
     first = next(row for row, line in enumerate(lines) if line.startswith(f"│ {label}"))
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines[first : first + 2]]
     return [" ".join(filter(None, parts)) for parts in zip(*rows, strict=True)]
+
+
+def test_the_table_of_a_fit_is_of_the_prompts_kept_aside():
+    asked = make_prompts(2)
+    aside = [row % 2 == 1 for row in range(len(asked))]
+    place = {"harmful": 1.0, "harmless": 0.0, "pseudo_harmful": 0.5}
+    positions = [place[prompt.kind] if kept else 99.0 for prompt, kept in zip(asked, aside, strict=True)]
+    trials = [Trial(0.0, 0.25, 0.9, 0.0, 0.0, 0.0, []), Trial(1.0, 0.5, 0.8, 0.1, 0.125, 0.0, [])]
+    block = SimpleNamespace(
+        layer=2,
+        trials=trials,
+        chosen=trials[1],
+        prompts=asked,
+        validation=aside,
+        before=positions,
+        after=[position - 2 for position in positions],
+        warnings=["look out"],
+    )
+    text = printed(fit_table(block))
+    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
+    assert ["> 1.0", "50.0 %", "80.0 %", "0.125"] in lines
+    assert ["pseudo_harmful", "+0.50", "-1.50"] in lines
+    assert "look out" in text
 
 
 def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores():

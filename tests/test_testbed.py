@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -39,12 +40,24 @@ def test_a_folder_that_is_not_empty_is_refused_before_anything_is_downloaded(tmp
         testbed.build_testbed(tmp_path)
 
 
+def test_a_download_that_fails_leaves_no_folder_that_looks_built(tmp_path, monkeypatch):
+    def fail(_workspace):
+        raise UserError("the wheel", "no network", "a network", "wait")
+
+    monkeypatch.setattr(testbed, "_download", fail)
+    for build in (testbed.build_testbed, testbed.build_base):
+        with pytest.raises(UserError, match="no network"):
+            build(tmp_path / "new" / "testbed")
+        assert list((tmp_path / "new").iterdir()) == []
+
+
 def test_the_adapter_is_small():
     assert ADAPTER.stat().st_size <= 6_000_000
 
 
-def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys, monkeypatch):
-    """On a tiny model that passes whatever it does; what becomes of the real one, the tour shows."""
+@pytest.mark.parametrize("status", [0, 3])
+def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys, monkeypatch, status):
+    """On a tiny model whose fit passes whatever it does; what becomes of the real one, the tour shows."""
     monkeypatch.setattr(at, "build_testbed", lambda folder: save_model(make_model(), folder))
     monkeypatch.setattr(at, "starter", lambda part: make_prompts(12 if part == "train" else 4))
     for module in ("scan", "strength"):
@@ -52,20 +65,23 @@ def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys,
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _limits: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_arguments: None)
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_arguments: make_prompts(4)[:4])
-    passed = Gate(True, 0.05, 0.0, 0.0, 0.0, 4, 80, "Safety gate passed.")
-    for room in ("repair.gated", "measurement.run"):
-        monkeypatch.setattr(f"actor_tune.{room}.decide", lambda *_arguments: passed)
-    assert run("demo", "--output-dir", tmp_path / "demo", "--max-new-tokens", 2) == 0
+    fitted = Gate(True, 0.05, 0.0, 0.0, 0.0, 4, 80, "The gate of the fit.")
+    measured = replace(fitted, passed=status == 0, sentence="The gate of the measurement.")
+    monkeypatch.setattr("actor_tune.repair.gated.decide", lambda *_arguments: fitted)
+    monkeypatch.setattr("actor_tune.measurement.run.decide", lambda *_arguments: measured)
+    assert run("demo", "--output-dir", tmp_path / "demo", "--max-new-tokens", 2) == status
     for name in ("testbed/config.json", "run/model/config.json", "before/results.json", "report.html"):
         assert (tmp_path / "demo" / name).is_file()
     assert (tmp_path / "demo" / "projections.png").stat().st_size > 20_000
-    assert json.loads((tmp_path / "demo" / "after" / "results.json").read_text())["gate"]["passed"]
+    assert json.loads((tmp_path / "demo" / "after" / "results.json").read_text())["gate"] == asdict(measured)
+    assert json.loads((tmp_path / "demo" / "run" / "run.json").read_text())["gate"] == asdict(fitted)
     printed = capsys.readouterr().out
     for said in (
         "1 of 4",
         "Mean position along the refusal",
         "Measured again",
         "trade-off score",
-        "Safety gate passed.",
+        "The gate of the fit.",
+        "The gate of the measurement.",
     ):
         assert said in printed

@@ -54,7 +54,16 @@ class AffineModel(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         return self.head
 
-    def forward(self, input_ids, attention_mask, position_ids, past_key_values, use_cache, logits_to_keep):
+    def forward(
+        self,
+        input_ids,
+        attention_mask,
+        position_ids,
+        past_key_values,
+        use_cache,
+        output_hidden_states,
+        logits_to_keep,
+    ):
         hidden = self.embedding(input_ids)
         for block in self.blocks:
             hidden = block(hidden)

@@ -25,7 +25,8 @@ def main() -> None:
 
 def run_tour(folder: Path, testbed: Path) -> nbformat.NotebookNode:
     """The notebook with what came out, run in `folder`, where it writes; an error in a cell is raised."""
-    (folder / "testbed").symlink_to(testbed.resolve())
+    (folder / "runs").mkdir()
+    (folder / "runs" / "testbed").symlink_to(testbed.resolve())  # else the first cell would build one
     notebook = nbformat.read(TOUR, as_version=4)
     client = NotebookClient(notebook, timeout=1500, resources={"metadata": {"path": str(folder)}})
     client.execute()

@@ -159,7 +159,7 @@ def _kept(work: Path | None) -> dict[Key, MethodOutcome]:
     """The outcomes that earlier runs left in `work`; one that is damaged is an error."""
     kept = {}
     for file in [*work.glob(f"{DEFAULT}.json"), *work.glob("*-[0-9]*.json")] if work else []:
-        outcome = read_value(MethodOutcome, file)
+        outcome = read_value(MethodOutcome, file, "remove it, or choose another folder")
         kept[outcome.method, outcome.seed] = outcome
     return kept
 

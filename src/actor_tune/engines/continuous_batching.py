@@ -167,7 +167,8 @@ class Slots:
         return order
 
     def _run(self, input_ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        batch = Batch([*range(len(input_ids))], 0, input_ids, mask, position_ids)
+        opening = mask.shape[1] - input_ids.shape[1]
+        batch = Batch([*range(len(input_ids))], opening, input_ids, mask, position_ids)
         logits: torch.Tensor = run_model(self.chat_model, batch, self._cache).logits
         return logits[:, -1]
 

@@ -56,9 +56,9 @@ def read(kind: type[AnyRecord], folder: Path) -> AnyRecord:
     return convert(value, kind, str(path))
 
 
-def read_value(kind: type[Value], path: Path) -> Value:
-    """A file that holds one value of this `kind` and no schema; `UserError` where there is none or it is damaged."""
-    return convert(parse(read_text(path), str(path)), kind, str(path))
+def read_value(kind: type[Value], path: Path, fix: str = FIX) -> Value:
+    """A file that holds one value of this `kind` and no schema; `UserError`, with `fix`, where none or damaged."""
+    return convert(parse(read_text(path), str(path), fix), kind, str(path), fix)
 
 
 def read_rows(kind: type[Value], path: Path) -> list[Value]:
@@ -82,14 +82,14 @@ def json_of(value: Any) -> Any:
     return msgspec.to_builtins(value)
 
 
-def parse(text: str, where: str) -> Any:
-    """The value of a JSON `text`; `where` it stands is for messages.
+def parse(text: str, where: str, fix: str = FIX) -> Any:
+    """The value of a JSON `text`; `where` it stands, and what may `fix` it, are for messages.
 
     **Raises:** `UserError` when it is not JSON, nested too deeply, or holds a number that is not finite.
     """
     try:
         value = json.loads(text)
-        _check(value, where)
+        _check(value, where, fix)
         return value
     except json.JSONDecodeError as error:
         found = f"not JSON ({error.msg})"
@@ -97,10 +97,10 @@ def parse(text: str, where: str) -> Any:
         found = "nested too deeply"
     except ValueError:  # Python reads no number of more than some thousand digits
         found = "a number of too many digits"
-    raise UserError(where, found, "a whole file", FIX)
+    raise UserError(where, found, "a whole file", fix)
 
 
-def convert(value: Any, kind: type[Value], where: str) -> Value:
+def convert(value: Any, kind: type[Value], where: str, fix: str = FIX) -> Value:
     """`value`, as JSON holds it, as a `kind`; `UserError` names the key that is missing or of another type."""
     try:
         return msgspec.convert(value, kind)
@@ -108,16 +108,16 @@ def convert(value: Any, kind: type[Value], where: str) -> Value:
         message = str(error)
     except UnicodeEncodeError:  # half of a surrogate pair in a key or a choice, which msgspec cannot look up
         whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-        return convert(json.loads(whole), kind, where)
+        return convert(json.loads(whole), kind, where, fix)
     what, _, path = message.partition(" - at `$")
     steps = _named([int(number) if number else key for key, number in _STEP.findall(path)], value, kind, message)
     where = _place(where, steps)
     missing = re.search("missing required field `(.+)`", what)
     if missing:
-        raise UserError(f"{where}, {missing[1]}", "nothing", "a value", FIX)
+        raise UserError(f"{where}, {missing[1]}", "nothing", "a value", fix)
     expected = re.search("Expected (.+), got", what)
     words = "a choice that is known here" if "enum" in what else "a smaller number"
-    raise UserError(where, shown(_at(value, steps)), _in_words(expected[1]) if expected else words, FIX)
+    raise UserError(where, shown(_at(value, steps)), _in_words(expected[1]) if expected else words, fix)
 
 
 def shown(value: Any) -> str:
@@ -168,7 +168,7 @@ def _place(where: str, steps: Sequence[Step]) -> str:
     return ", ".join([where, *names])
 
 
-def _check(value: Any, where: str, steps: tuple[Step, ...] = ()) -> None:
+def _check(value: Any, where: str, fix: str, steps: tuple[Step, ...] = ()) -> None:
     """Stop at a number that is not finite, or at too many levels, which what is done with a value may not stand."""
     if len(steps) == LEVELS:
         raise RecursionError
@@ -176,6 +176,6 @@ def _check(value: Any, where: str, steps: tuple[Step, ...] = ()) -> None:
     for step, part in parts:
         if isinstance(part, float):
             if not math.isfinite(part):
-                raise UserError(_place(where, [*steps, step]), shown(part), "a finite number", FIX)
+                raise UserError(_place(where, [*steps, step]), shown(part), "a finite number", fix)
         elif isinstance(part, (dict, list)):
-            _check(part, where, (*steps, step))
+            _check(part, where, fix, (*steps, step))

@@ -62,7 +62,7 @@ def open_request(folder: Path, request: MeasureRequest | CompareRequest) -> None
         write_json(file, asked)
         return
     fix = "repeat that request, or choose another folder"
-    begun = read_value(dict[str, Any], file)
+    begun = read_value(dict[str, Any], file, fix)
     for key in [*begun, *asked]:
         if begun.get(key) != asked.get(key):
             found = f"begun with {key} = {json.dumps(begun.get(key))[:100]}"

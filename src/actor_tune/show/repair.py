@@ -32,7 +32,7 @@ def scan_table(scan: Scan) -> Group:
 
 
 def fit_table(block: "FittedBlock") -> Group:
-    """Strengths tried, the chosen one marked, and mean positions before and after."""
+    """Strengths tried, the chosen one marked, and mean positions before and after, of the validation prompts."""
     trials = Table(title=f"Block {block.layer}: strengths on the validation prompts (first answer token)")
     for column in ("strength", "compliance", "safety", "KL harmless"):
         trials.add_column(column, justify="right")
@@ -41,11 +41,12 @@ def fit_table(block: "FittedBlock") -> Group:
         numbers = (score_text(trial.compliance), score_text(trial.safety), f"{trial.kl_harmless:.3f}")
         label = f"{'> ' if chosen else ''}{trial.strength:.1f}"
         trials.add_row(label, *numbers, style="bold" if chosen else None)
-    places = Table(title="Mean position along the refusal direction (0 harmless mean, 1 harmful mean)")
+    unit = "0 harmless mean, 1 harmful mean"
+    places = Table(title=f"Mean position along the refusal direction, validation prompts ({unit})")
     for column in ("kind", "before", "after"):
         places.add_column(column, justify="left" if column == "kind" else "right")
     for kind in KINDS:
-        rows = [row for row, prompt in enumerate(block.prompts) if prompt.kind == kind]
+        rows = [row for row, prompt in enumerate(block.prompts) if prompt.kind == kind and block.validation[row]]
         means = [sum(values[row] for row in rows) / len(rows) for values in (block.before, block.after)]
         places.add_row(Text(kind, COLOURS[kind]), *[f"{mean:+.2f}" for mean in means])
     return Group(trials, places, *[Text(warning, "yellow") for warning in block.warnings])
