@@ -2,6 +2,7 @@
 PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
+TESTBED := runs/testbed/tokenizer.json
 
 .PHONY: install demo test check fix results comparison bench gate-page judge-page api-page tour
 
@@ -34,9 +35,12 @@ fix: install
 api-page: install
 	$(BIN)/python -m tools.make_api_page --output docs/api.md
 
+# The file of the testbed that is written last.
+$(TESTBED): | install
+	$(BIN)/actor testbed --output-dir $(@D)
+
 # docs/tour.ipynb, run anew.
-tour: install
-	test -d runs/testbed || $(BIN)/actor testbed --output-dir runs/testbed
+tour: install $(TESTBED)
 	$(BIN)/python -m tools.make_tour --testbed runs/testbed --output docs/tour.ipynb
 
 # Simulation of the safety gate.
@@ -53,9 +57,8 @@ comparison: install
 	$(BIN)/python -m tools.make_comparison_page --work runs/comparison --output docs/comparison.md
 
 # Figures of docs/performance.md; BENCHMARKS as for results. Takes hours and 14 GB of disk. Each line is a run.
-bench: install
+bench: install $(TESTBED)
 	mkdir -p runs/bench
-	test -d runs/testbed || $(BIN)/actor testbed --output-dir runs/testbed
 	$(BIN)/python -m benchmarks.bench_fit --model runs/testbed --train $(BENCHMARKS)/reference_train.csv >> runs/bench/fit.json
 	$(BIN)/python -m benchmarks.bench_measure --model runs/testbed >> runs/bench/measure.json
 	$(BIN)/python -m benchmarks.bench_scale --work runs/bench/models >> runs/bench/scale.json

@@ -229,6 +229,15 @@ def test_a_comparison_is_not_gone_on_with_in_another_dtype(saved_model, tmp_path
         run(saved_model, tmp_path / "c", "cae")
 
 
+def test_a_damaged_table_is_made_again_once_it_is_removed(saved_model, tmp_path):
+    found = run(saved_model, tmp_path / "c", "cae")
+    found.save(tmp_path / "c").write_text("{")
+    with pytest.raises(UserError, match=r"compare\.json: not JSON .*; remove it, or choose another folder"):
+        run(saved_model, tmp_path / "c", "cae")
+    (tmp_path / "c" / "compare.json").unlink()
+    assert run(saved_model, tmp_path / "c", "cae").methods == found.methods
+
+
 def test_a_damaged_outcome_is_named_with_what_it_lacks(saved_model, tmp_path):
     run(saved_model, tmp_path / "c", "cae")
     (tmp_path / "c" / "default.json").write_text('{"method": "default"}')

@@ -29,6 +29,8 @@ from .training_answers import answers_of, asked, missing_answers, not_learned
 
 log = logging.getLogger(__name__)
 
+DAMAGED = "remove it, or choose another folder"  # what it says is computed again
+
 
 def compare(
     model: ChatModel | Subject, contest: Contest, work: str | Path | None = None, command: str = ""
@@ -129,7 +131,7 @@ def _earlier(work: Path | None, computed_in: str) -> Comparison | None:
     """What an earlier comparison in `work` recorded; it is an error if that was computed in another dtype."""
     if work is None or not (work / Comparison.FILE).exists():
         return None
-    earlier = read(Comparison, work)
+    earlier = read(Comparison, work, DAMAGED)
     if earlier.computed_in != computed_in:
         found = f"computed in {earlier.computed_in or 'a dtype that it does not name'}"
         fix = "repeat it as it was, or choose another folder"
@@ -159,7 +161,7 @@ def _kept(work: Path | None) -> dict[Key, MethodOutcome]:
     """The outcomes that earlier runs left in `work`; one that is damaged is an error."""
     kept = {}
     for file in [*work.glob(f"{DEFAULT}.json"), *work.glob("*-[0-9]*.json")] if work else []:
-        outcome = read_value(MethodOutcome, file, "remove it, or choose another folder")
+        outcome = read_value(MethodOutcome, file, DAMAGED)
         kept[outcome.method, outcome.seed] = outcome
     return kept
 

@@ -167,8 +167,7 @@ class Slots:
         return order
 
     def _run(self, input_ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor) -> torch.Tensor:
-        opening = mask.shape[1] - input_ids.shape[1]
-        batch = Batch([*range(len(input_ids))], opening, input_ids, mask, position_ids)
+        batch = Batch([*range(len(input_ids))], input_ids, mask, position_ids)
         logits: torch.Tensor = run_model(self.chat_model, batch, self._cache).logits
         return logits[:, -1]
 
@@ -197,7 +196,7 @@ def _plain(chat_model: ChatModel, ids: TokenIds, token: int) -> torch.Tensor:
     forward(chat_model, prompt, cache)
     one = torch.tensor([[token]], device=chat_model.device)
     mask = torch.ones(1, len(ids) + 1, dtype=torch.int64, device=chat_model.device)
-    return forward(chat_model, Batch([0], len(ids), one, mask, torch.full_like(one, len(ids))), cache)[0]
+    return forward(chat_model, Batch([0], one, mask, torch.full_like(one, len(ids))), cache)[0]
 
 
 def _close(logits: torch.Tensor, plain: torch.Tensor) -> bool:

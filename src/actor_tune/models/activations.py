@@ -182,6 +182,6 @@ def run_block(
 
 def last_logits(chat_model: ChatModel, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
     """Logits (prompt, vocabulary) float32 from what the last block returned, (prompt, token, d_model)."""
-    last = Batch(batch.rows, 0, batch.input_ids[:, -1:], batch.attention_mask[:, -1:], batch.position_ids[:, -1:])
+    last = Batch(batch.rows, batch.input_ids[:, -1:], batch.attention_mask[:, -1:], batch.position_ids[:, -1:])
     with start_at(chat_model, len(chat_model.blocks), hidden[:, -1:]):
         return forward(chat_model, last)

