@@ -18,7 +18,6 @@ from pathlib import Path
 import actor_tune as at
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.respond import respond
-from actor_tune.models.checkpoint import checkpoint_names
 from actor_tune.models.patch import base_hash
 from actor_tune.repair.method import fit_block
 from actor_tune.storage.model_folder import weight_files
@@ -73,7 +72,7 @@ def stream(folder: Path, layer: int) -> Record:
         block = fit_block(chat_model, prompts, at.Settings(layer=layer, starter=False, allow_unsafe=True))
     seconds = time.perf_counter() - start
     with phases.phase("patch"):
-        tensors = checkpoint_names(chat_model, layer, block.state)
+        tensors = block.stored.on_disk(block.state)
         patch = at.Patch(layer, tensors, chat_model.name, base_hash(chat_model), "random weights")
         patch.save(folder.parent / "patch.safetensors")
     with phases.phase("answers"):

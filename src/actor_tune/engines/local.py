@@ -9,16 +9,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
 from transformers import GenerationConfig
 
-from ..models.activations import compact_head
+from ..models.activations import compact_head, finite_logits
 from ..models.batches import is_out_of_memory
-from ..models.chat import TokenIds, encode, pad, rows_by_length
+from ..models.chat import Batch, TokenIds, encode, pad, rows_by_length
 from ..models.kv_cache import attends_to_all
 from ..models.model import ChatModel
+from ..models.trials import alike, holds, padding_is_exact, some_of_all_lengths
 from ..prompts.prompt import Prompt
 from .continuous_batching import SLOTS_OF_CHECK, Slots, shared_prefix, slots_agree
 from .engine import Answer, Engine, Opened, Subject
@@ -114,7 +116,6 @@ def _answers(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
         return _generate(chat_model, job)
     slots = Slots(chat_model, shared_prefix(prompts), job.size)
     if not slots_agree(slots, prompts):
-        log.warning("with a shared prefix this model says something else: answering batch by batch")
         return _generate(chat_model, job)
     return _fill_slots(slots, job)
 
@@ -161,16 +162,46 @@ def _fill_slots(slots: Slots, job: _Job) -> Iterator[Answer]:
 @torch.inference_mode()
 def _generate(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
     ends = _ends(chat_model)
-    for start in range(0, len(job.rows), job.size):
-        batch = pad(job.token_ids, list(job.rows[start : start + job.size]), chat_model.pad_id, chat_model.device)
-        with compact_head(chat_model), _plain_decoding(chat_model):
-            output = chat_model.model.generate(  # type: ignore[operator]
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=job.max_new_tokens
-            )
-        new_tokens = output[:, batch.input_ids.shape[1] :].tolist()
+    prompts = job.prompts(job.rows)
+    equal = not (padding_is_exact(chat_model, prompts) and _padded_answers_are_exact(chat_model, prompts))
+    for lines in rows_by_length(prompts, job.size, equal=equal):
+        batch = pad(prompts, lines, chat_model.pad_id, chat_model.device)
+        new_tokens = _generated(chat_model, batch, job.max_new_tokens).sequences[:, batch.input_ids.shape[1] :].tolist()
         texts = chat_model.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-        for row, text, tokens in zip(batch.rows, texts, new_tokens, strict=True):
-            yield Answer(row, text, finished=not ends.isdisjoint(tokens))
+        for line, text, tokens in zip(lines, texts, new_tokens, strict=True):
+            yield Answer(job.rows[line], text, finished=not ends.isdisjoint(tokens))
+
+
+def _padded_answers_are_exact(chat_model: ChatModel, prompts: Sequence[TokenIds]) -> bool:
+    """Whether padding changes nothing after the first token either, where the model reads what it has kept."""
+    rows = some_of_all_lengths(prompts)
+
+    def second(rows: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first new token (prompt), and logits (prompt, vocabulary) of the second."""
+        found = _generated(chat_model, pad(prompts, rows, chat_model.pad_id, chat_model.device), 2, logits=True)
+        return found.sequences[:, -2], found.logits[1]
+
+    def trial() -> bool:
+        (first, together), alone = second(rows), [second([row]) for row in rows]
+        # Where rounding makes the first token another, what follows is another question.
+        same = first == torch.cat([token for token, _ in alone])
+        apart = torch.cat([logits for _, logits in alone])
+        return 2 * int(same.sum()) > len(rows) and alike(together[same], apart[same], chat_model.model.dtype)
+
+    return len({*map(len, prompts)}) == 1 or holds(chat_model, "padding with what is kept", prompts, trial)
+
+
+def _generated(chat_model: ChatModel, batch: Batch, new_tokens: int, logits: bool = False) -> Any:
+    """What `generate` of transformers returns; with `logits` of all, exactly so many `new_tokens`, else at most."""
+    with compact_head(chat_model), finite_logits(chat_model, batch), _plain_decoding(chat_model):
+        return chat_model.model.generate(  # type: ignore[operator]
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens if logits else None,
+            return_dict_in_generate=True,
+            output_logits=logits,
+        )
 
 
 def _ends(chat_model: ChatModel) -> set[int]:

@@ -7,9 +7,10 @@ import torch
 
 from ..errors import UserError
 from ..models.activations import run_model
-from ..models.chat import TokenIds, encode, pad, rows_by_length
+from ..models.chat import TokenIds, encode, pad
 from ..models.divergence import kl
 from ..models.model import ChatModel
+from ..models.trials import groups_of
 from ..progress import track
 from ..prompts.prompt import Prompt
 
@@ -74,7 +75,7 @@ def answer_logprobs(
     ]
     sequences: list[TokenIds] = [question + answer for question, answer in zip(questions, read, strict=True)]
     values: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
-    for rows in track(list(rows_by_length(sequences, batch_size)), "Comparing next tokens"):
+    for rows in track(groups_of(chat_model, sequences, batch_size), "Comparing next tokens"):
         batch = pad(sequences, rows, chat_model.pad_id, chat_model.device)
         logits = run_model(chat_model, batch, keep=KL_TOKENS).logits
         for line, row in enumerate(rows):

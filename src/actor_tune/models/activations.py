@@ -4,7 +4,7 @@ Blocks are passed through rather than left out, so that the family's own code st
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import Cache
 
+from ..errors import UserError
 from .chat import Batch
 from .kv_cache import Keys
 from .model import ChatModel
@@ -40,21 +41,18 @@ def hidden_of(output: Any) -> torch.Tensor:
     return output if isinstance(output, torch.Tensor) else output[0]
 
 
-def run_model(
-    chat_model: ChatModel, batch: Batch, keys: Cache | None = None, keep: int = 1, hidden_states: bool = False
-) -> Any:
-    """What transformers returns for `batch`: logits of the last `keep` positions, and hidden states if asked for.
+def run_model(chat_model: ChatModel, batch: Batch, keys: Cache | None = None, keep: int = 1) -> Any:
+    """What transformers returns for `batch`: logits of the last `keep` positions.
 
     `keys` are of the tokens before those of `batch`.
     """
-    with compact_head(chat_model):
+    with compact_head(chat_model), finite_logits(chat_model, batch):
         return chat_model.model(
             input_ids=batch.input_ids,
             attention_mask=batch.attention_mask,
             position_ids=batch.position_ids,
             past_key_values=keys,
             use_cache=keys is not None,
-            output_hidden_states=hidden_states,
             logits_to_keep=keep,
         )
 
@@ -63,6 +61,57 @@ def forward(chat_model: ChatModel, batch: Batch, keys: Cache | None = None) -> t
     """Logits (prompt, vocabulary) float32 at the last position; `keys` are of the tokens before those of `batch`."""
     logits: torch.Tensor = run_model(chat_model, batch, keys).logits
     return logits[:, -1].float()
+
+
+@contextmanager
+def finite_logits(chat_model: ChatModel, batch: Batch) -> Iterator[None]:
+    """Stop where logits are NaN or infinite: the answer would be token 0 again and again, `!!!!` in most vocabularies.
+
+    **Raises:** `UserError` naming the first block that returns such numbers for `batch`.
+    """
+
+    def check(_module: nn.Module, _arguments: Any, logits: torch.Tensor) -> None:
+        if not logits.amax(dim=-1).isfinite().all():
+            raise _NotFinite
+
+    with chat_model.model.get_output_embeddings().register_forward_hook(check):
+        try:
+            yield
+        except _NotFinite:
+            pass
+        else:
+            return
+    raise not_finite(chat_model, batch)
+
+
+class _NotFinite(Exception):  # noqa: N818 - leaves a forward pass
+    pass
+
+
+@torch.no_grad()
+def not_finite(chat_model: ChatModel, batch: Batch) -> UserError:
+    """The error that names the first block which returns NaN or infinity for `batch`, run anew."""
+    bad: list[int] = []
+
+    def look(layer: int, output: Any) -> None:
+        if not hidden_of(output).isfinite().all():
+            bad.append(layer)
+            raise _LeaveForwardPass
+
+    with ExitStack() as hooks:
+        hooks.enter_context(suppress(_LeaveForwardPass))
+        for layer, block in enumerate(chat_model.blocks):
+            hooks.enter_context(block.register_forward_hook(lambda _m, _a, output, at=layer: look(at, output)))
+        chat_model.model(batch.input_ids, attention_mask=batch.attention_mask[:, -batch.input_ids.shape[1] :])
+    return not_finite_at(chat_model, bad[0] if bad else None)
+
+
+def not_finite_at(chat_model: ChatModel, layer: int | None) -> UserError:
+    """The error that says so of block `layer`; None: of the logits alone."""
+    where = "its logits are" if layer is None else f"block {layer} returns"
+    others = [name for name in ("float32", "bfloat16") if name != chat_model.computed_in]
+    fix = f"try {' or '.join(f'`dtype={name}`' for name in others)}, or download it again"
+    return UserError(chat_model.name, f"{where} NaN or infinity in {chat_model.computed_in}", "finite numbers", fix)
 
 
 @contextmanager
@@ -146,23 +195,32 @@ def start_at(chat_model: ChatModel, layer: int, hidden: torch.Tensor) -> Iterato
         if layer < len(chat_model.blocks):
             injected = chat_model.blocks[layer].register_forward_pre_hook(replace_input, with_kwargs=True)
         else:
-            injected = chat_model.blocks[-1].register_forward_hook(lambda *_: hidden)
+            injected = chat_model.blocks[-1].register_forward_hook(lambda *_: _as_returned(chat_model, -1, hidden))
         with injected:
             yield
+
+
+def _as_returned(chat_model: ChatModel, layer: int, hidden: torch.Tensor) -> Any:
+    """`hidden` in the form in which block `layer` returns it; what else it returns is asked for by nothing here."""
+    values = chat_model.returned[layer]
+    return (hidden, *[None] * (values - 1)) if values else hidden
 
 
 @contextmanager
 def pass_through(chat_model: ChatModel, layers: range) -> Iterator[None]:
     """Let the blocks `layers` return what they receive."""
 
-    def forward(hidden_states: torch.Tensor, *_arguments: object, **_keywords: object) -> torch.Tensor:
-        return hidden_states
+    def forward_of(layer: int) -> Callable[..., Any]:
+        def forward(hidden_states: torch.Tensor, *_arguments: object, **_keywords: object) -> Any:
+            return _as_returned(chat_model, layer, hidden_states)
+
+        return forward
 
     # Set on the instance, so that the class and any other block keep theirs; an instance attribute that was there
     # before (accelerate puts one) comes back.
     before = {layer: chat_model.blocks[layer].__dict__.pop("forward", None) for layer in layers}
     for layer in layers:
-        chat_model.blocks[layer].__dict__["forward"] = forward
+        chat_model.blocks[layer].__dict__["forward"] = forward_of(layer)
     try:
         yield
     finally:

@@ -83,11 +83,18 @@ def pad(token_ids: Sequence[TokenIds], rows: list[int], pad_id: int, device: tor
     return Batch(rows, input_ids.to(device), attention_mask.to(device), position_ids.to(device))
 
 
-def rows_by_length(token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int = 0) -> Iterator[list[int]]:
-    """Groups of at most `batch_size` indices and, if named, `batch_tokens` tokens, padding included; longest first."""
+def rows_by_length(
+    token_ids: Sequence[TokenIds], batch_size: int, batch_tokens: int = 0, equal: bool = False
+) -> Iterator[list[int]]:
+    """Groups of at most `batch_size` indices and, if named, `batch_tokens` tokens, padding included; longest first.
+
+    `equal` makes groups of one length each, without padding.
+    """
     order = sorted(range(len(token_ids)), key=lambda row: -len(token_ids[row]))
     while order:
         most = batch_tokens // len(token_ids[order[0]]) if batch_tokens else batch_size
         size = max(1, min(batch_size, most))
+        if equal:
+            size = sum(len(token_ids[row]) == len(token_ids[order[0]]) for row in order[:size])
         yield order[:size]
         order = order[size:]

@@ -1,4 +1,4 @@
-"""The checkpoint of a model: how a block is stored in it, and a whole one with a changed block put in (`model/`).
+"""The checkpoint of a model: its weight files, and a whole one with a changed block put in (`model/`).
 
 Weight files are read and written by their headers alone: no tensor but those of the changed block is ever in memory.
 """
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ..errors import UserError
 from ..storage.files import building, clone_or_copy, link_or_copy, replacing
 from ..storage.model_folder import weight_files
-from .model import ChatModel, block_name
+from .model import check_tensor
 from .state import State
 
 SINGLE_FILE = "model.safetensors"
@@ -60,51 +60,16 @@ def loaded_files(folder: Path) -> list[Path]:
     return [file for file in files if file.name in named]
 
 
-def block_names(chat_model: ChatModel, layer: int) -> dict[str, str]:
-    """Names of the parameters of block `layer` within the block -> their names in the checkpoint."""
-    prefix = block_name(chat_model, layer)
-    return {name: f"{prefix}.{name}" for name, _ in chat_model.blocks[layer].named_parameters()}
+def check_files(name: str, folder: Path) -> None:
+    """Read all weights of the model `name` in `folder` once, one after the other.
 
-
-def stored_dtype_of_block(chat_model: ChatModel, layer: int) -> dict[str, torch.dtype]:
-    """The dtype of each parameter of block `layer`, by its name within the block, as it is stored; of a model in memory
-    alone, as it is there.
-
-    **Raises:** `UserError` where the block could not be written back: a parameter is not in the weight files under its
-    name and shape, as with experts that transformers fuses when it loads them, or is quantised there.
+    **Raises:** `UserError` when one is not finite.
     """
-    names = block_names(chat_model, layer)
-    parameters = dict(chat_model.blocks[layer].named_parameters())
-    if chat_model.folder is None:
-        for name, parameter in parameters.items():
-            if parameter.dtype not in FLOAT_DTYPES.values():
-                found, fix = f"{names[name]} is {parameter.dtype}", "wrap the model as it is before it is quantised"
-                raise UserError(chat_model.name, found, "floating-point weights", fix)
-        return {name: parameter.dtype for name, parameter in parameters.items()}
-    stored = {name: tensor for file in loaded_files(chat_model.folder) for name, tensor in read_header(file).items()}
-    dtypes = {}
-    for name, parameter in parameters.items():
-        there = stored.get(names[name])
-        if there is None or there.shape != tuple(parameter.shape) or there.dtype not in FLOAT_DTYPES:
-            entry = f"{there.dtype} {list(there.shape)}" if there else "missing"
-            found = f"{names[name]} is {list(parameter.shape)} in memory and {entry} in the weight files"
-            expected = f"the same shape in both, stored as {', '.join(FLOAT_DTYPES)}"
-            raise UserError(chat_model.name, found, expected, "choose another block, or report this architecture")
-        dtypes[name] = FLOAT_DTYPES[there.dtype]
-    return dtypes
-
-
-def checkpoint_names(chat_model: ChatModel, layer: int, state: State) -> State:
-    """`state` of block `layer` under the names that its tensors have in the checkpoint (parameters only).
-
-    **Raises:** `ValueError` when a tensor is not in the dtype that it is stored in. Rounding it here would be too late:
-    the strength was chosen for other numbers.
-    """
-    names = block_names(chat_model, layer)
-    for name, dtype in stored_dtype_of_block(chat_model, layer).items():
-        if state[name].dtype != dtype:
-            raise ValueError(f"{names[name]} is {state[name].dtype}, but {dtype} in the weight files")
-    return {full: state[name] for name, full in names.items()}
+    for file in loaded_files(folder):
+        with safe_open(file, framework="pt") as reader:
+            for tensor_name, stored in read_header(file).items():
+                if stored.dtype in FLOAT_DTYPES:
+                    check_tensor(name, tensor_name, reader.get_tensor(tensor_name))
 
 
 def save_tensors(path: Path, tensors: State, metadata: dict[str, str]) -> None:
@@ -121,12 +86,13 @@ def save_tensors(path: Path, tensors: State, metadata: dict[str, str]) -> None:
             stream.write(text)
 
 
-def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
+def save_merged(base_folder: Path, tensors: State, folder: Path, code: bool = False) -> None:
     """Write the base checkpoint into `folder` with `tensors` in the place of those of the same names.
 
     Weight files without a changed tensor are linked or copied, all other files (config, tokenizer, chat template)
     copied, byte for byte. A file with changed tensors is copied, and only their bytes are replaced: no file of the
     result has an old tensor, so it does not matter in which order a loader reads them, or whether it reads the index.
+    Python files are copied only where `code` says that the model runs them.
 
     **Raises:** `KeyError` when the base has no tensor of a name, `ValueError` when it has another dtype or shape there.
     """
@@ -147,6 +113,7 @@ def save_merged(base_folder: Path, tensors: State, folder: Path) -> None:
                     _overwrite(stream, name, stored[name], tensors[name])
         for file in sorted(base_folder.iterdir()):
             left_out = file.suffix in WEIGHT_SUFFIXES or (file.match("*.index.json") and file.name != read)
+            left_out |= file.suffix == ".py" and not code
             if file.is_file() and not left_out:
                 shutil.copyfile(file, unfinished / file.name)
 

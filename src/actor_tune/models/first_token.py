@@ -1,6 +1,7 @@
 """Refusal read off the first token of an answer."""
 
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
@@ -8,9 +9,11 @@ import torch
 from ..errors import UserError
 from .activations import forward, last_logits, start_at
 from .batches import run_batches
+from .chat import pad
 from .inputs import BlockInputs, advance, opening_keys
 from .model import ChatModel
 from .placement import held, is_elsewhere
+from .trials import alike, holds, some_of_all_lengths
 
 
 def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor, model_name: str) -> torch.Tensor:
@@ -35,9 +38,25 @@ def first_token_refusal(logprobs: torch.Tensor, tokens: torch.Tensor) -> torch.T
 
 @torch.no_grad()
 def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
-    """Log-probabilities of the first answer token, running only blocks from `inputs.layer` on: (prompt, vocabulary)."""
+    """Log-probabilities of the first answer token, (prompt, vocabulary), running only blocks from `inputs.layer` on.
+
+    Where the model does not say the same so, as one whose blocks use what earlier blocks left behind, it runs whole.
+    """
+    return (_from_block if _restarts(chat_model, inputs) else _from_text)(chat_model, inputs)
+
+
+def _restarts(chat_model: ChatModel, inputs: BlockInputs) -> bool:
+    """Whether starting at the block is exact, tried once for each block on some prompts."""
+    few = inputs.select(some_of_all_lengths(inputs.token_ids))
+
+    def trial() -> bool:
+        return alike(_from_block(chat_model, few), _from_text(chat_model, few), chat_model.model.dtype)
+
+    return holds(chat_model, f"starting at block {inputs.layer}", inputs.token_ids, trial)
+
+
+def _from_block(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
     streamed = any(is_elsewhere(block) for block in chat_model.blocks[inputs.layer :])
-    logprobs: dict[int, torch.Tensor] = {}
     with ExitStack() as memory:
         if streamed:
             memory.enter_context(held(chat_model.model.get_input_embeddings()))
@@ -46,11 +65,29 @@ def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Te
             memory.enter_context(held(chat_model.model.get_output_embeddings()))
         keys = None if streamed else opening_keys(chat_model, inputs)
 
-        def run(rows: list[int]) -> None:
+        def logits(rows: list[int]) -> torch.Tensor:
             batch, hidden = inputs.batch(rows, chat_model)
-            with nullcontext() if streamed else start_at(chat_model, inputs.layer, hidden):
-                logits = last_logits(chat_model, batch, hidden) if streamed else forward(chat_model, batch, keys)
-            logprobs.update(zip(rows, logits.log_softmax(dim=-1).cpu(), strict=True))
+            if streamed:
+                return last_logits(chat_model, batch, hidden)
+            with start_at(chat_model, inputs.layer, hidden):
+                return forward(chat_model, batch, keys)
 
-        run_batches(inputs.groups(), run, "Reading first tokens")
-    return torch.stack([logprobs[row] for row in range(len(inputs.token_ids))])
+        return _logprobs(inputs, logits)
+
+
+def _from_text(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
+    def logits(rows: list[int]) -> torch.Tensor:
+        return forward(chat_model, pad(inputs.token_ids, rows, chat_model.pad_id, chat_model.device))
+
+    return _logprobs(inputs, logits)
+
+
+def _logprobs(inputs: BlockInputs, logits: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+    """Log-probabilities (prompt, vocabulary), from `logits` of some rows at a time."""
+    found: dict[int, torch.Tensor] = {}
+
+    def run(rows: list[int]) -> None:
+        found.update(zip(rows, logits(rows).log_softmax(dim=-1).cpu(), strict=True))
+
+    run_batches(inputs.groups(), run, "Reading first tokens")
+    return torch.stack([found[row] for row in range(len(inputs.token_ids))])

@@ -13,14 +13,23 @@ from itertools import accumulate
 import psutil
 import torch
 
-from ..errors import UserError
-from .activations import forward, opening_pass, run_block, start_at, stop_after, stop_before
+from .activations import (
+    forward,
+    not_finite,
+    not_finite_at,
+    opening_pass,
+    run_block,
+    start_at,
+    stop_after,
+    stop_before,
+)
 from .batches import run_batches
 from .chat import Batch, TokenIds, pad, rows_by_length
 from .kv_cache import Keys, common_opening
 from .machine import give_back
 from .model import ChatModel
 from .placement import device_of, held, is_elsewhere
+from .trials import padding_is_exact
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +48,7 @@ class BlockInputs:
     - `opening`: tokens with which all prompts begin and which are kept once.
     - `opening_hidden`: (opening, d_model); `hidden`: (token, d_model), the tokens after the opening of all prompts in a
       row, that of prompt i from `starts[i]` on; in the dtype of the model, on its device, in RAM, or in a file.
+    - `padded`: whether prompts of unlike length may be run together.
     """
 
     layer: int
@@ -47,6 +57,7 @@ class BlockInputs:
     opening_hidden: torch.Tensor
     hidden: torch.Tensor
     starts: list[int]
+    padded: bool
 
     def places(self, row: int) -> range:
         """Where in `hidden` the tokens of prompt `row` are."""
@@ -82,7 +93,11 @@ class BlockInputs:
 
     def groups(self) -> list[list[int]]:
         """All rows in batches of like length."""
-        return list(rows_by_length(self.token_ids, PREFIX_BATCH, PREFIX_TOKENS))
+        return self.batches(PREFIX_BATCH, PREFIX_TOKENS)
+
+    def batches(self, batch_size: int, batch_tokens: int = 0) -> list[list[int]]:
+        """All rows in batches of like length, or of one where prompts are not padded."""
+        return list(rows_by_length(self.token_ids, batch_size, batch_tokens, equal=not self.padded))
 
 
 @torch.no_grad()
@@ -101,9 +116,9 @@ def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
         if streamed:
             inputs = advance(chat_model, inputs, layer)
     give_back()
-    if not inputs.hidden.isfinite().all():
-        found = f"block {layer} receives NaN or infinity"
-        raise UserError(chat_model.name, found, "finite activations", "try `dtype=float32`, or download it again")
+    for row in range(len(inputs.token_ids)):
+        if not inputs.whole(row).isfinite().all():
+            raise not_finite(chat_model, pad(inputs.token_ids, [row], chat_model.pad_id, chat_model.device))
     return inputs
 
 
@@ -113,7 +128,7 @@ def _run_to(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], openin
     if keys is not None:  # a cache without layers is false
         with stop_before(block) as first:
             _forward_opening(chat_model, token_ids, keys)
-    lengths = [len(ids) - opening for ids in token_ids]
+    lengths, padded = [len(ids) - opening for ids in token_ids], padding_is_exact(chat_model, token_ids)
     starts = [0, *accumulate(lengths)][:-1]
     kept: list[BlockInputs] = []
 
@@ -125,10 +140,10 @@ def _run_to(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], openin
         if not kept:
             opening_hidden = first[0].hidden[0] if opening else hidden[0, :0]
             room = storage(sum(lengths), hidden)
-            kept.append(BlockInputs(layer, token_ids, opening, opening_hidden, room, starts))
+            kept.append(BlockInputs(layer, token_ids, opening, opening_hidden, room, starts, padded))
         kept[0].put(rows, hidden)
 
-    groups = rows_by_length(token_ids, PREFIX_BATCH, PREFIX_TOKENS)
+    groups = rows_by_length(token_ids, PREFIX_BATCH, PREFIX_TOKENS, equal=not padded)
     run_batches(groups, run, f"Running blocks 0 to {layer - 1} once" if layer else "Embedding prompts")
     return kept[0]
 
@@ -151,6 +166,8 @@ def advance(chat_model: ChatModel, inputs: BlockInputs, layer: int) -> BlockInpu
             opening_hidden, keys = run_opening(chat_model, inputs, index, inputs.opening_hidden)
             run = partial(_through_block, chat_model, inputs, keys)
             run_batches(inputs.groups(), run, f"All prompts through block {index}")
+            if not inputs.hidden.isfinite().all():
+                raise not_finite_at(chat_model, index)
         inputs = replace(inputs, layer=index + 1, opening_hidden=opening_hidden)
     return inputs
 

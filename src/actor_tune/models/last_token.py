@@ -66,6 +66,8 @@ def last_tokens(chat_model: ChatModel, inputs: BlockInputs, groups: Sequence[lis
 
 def whole_block(chat_model: ChatModel, inputs: BlockInputs, rows: list[int]) -> LastTokens:
     """Run the block for all tokens, opening included."""
+    if not inputs.padded and len({len(inputs.token_ids[row]) for row in rows}) > 1:
+        return _one_by_one(chat_model, inputs, rows)
     batch = pad(inputs.token_ids, rows, chat_model.pad_id, chat_model.device)
     received = _received(chat_model, inputs.layer, batch, None)
     width = batch.input_ids.shape[1]
@@ -78,6 +80,12 @@ def whole_block(chat_model: ChatModel, inputs: BlockInputs, rows: list[int]) -> 
         return hidden_of(block(hidden, *received.arguments, **received.keywords))[:, -1]
 
     return LastTokens(rows, output)
+
+
+def _one_by_one(chat_model: ChatModel, inputs: BlockInputs, rows: list[int]) -> LastTokens:
+    """`whole_block` without padding."""
+    each = [whole_block(chat_model, inputs, [row]) for row in rows]
+    return LastTokens(rows, lambda block, disturb: torch.cat([one.output(block, disturb) for one in each]))
 
 
 def keys_first(chat_model: ChatModel, inputs: BlockInputs, rows: list[int]) -> LastTokens:

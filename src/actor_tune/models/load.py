@@ -1,31 +1,51 @@
-"""Load a chat model, find its decoder blocks, and prove that hooking a block does what the method assumes.
+"""Load a chat model, whole or with some of its weights left on disk, and make sure that it is the one on disk."""
 
-A block is named by the 0-based index of its output: block l's output is `hidden_states[l + 1]` of transformers, except
-for the last block, whose entry there is taken after the final norm.
-"""
-
+import copy
 import logging
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError, require_package
 from ..progress import progress_is_shown
 from ..storage.model_folder import WEIGHT_FILES, model_folder, weight_files
+from .batches import is_out_of_memory
 from .chat import check_template
-from .model import DEFAULT_PLACEMENT, ChatModel, block_name, find_blocks, ready
+from .checkpoint import check_files
+from .loaded_keys import check_keys
+from .model import DEFAULT_PLACEMENT, ChatModel, block_lists, ready
 from .placement import HALF, Placement, device_map_with_disk, device_of, resolve_dtype
+from .stored import block_from_files
 
 
-def load(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: int | None = None) -> ChatModel:
+def load(
+    name: str,
+    placement: Placement = DEFAULT_PLACEMENT,
+    last_block: int | None = None,
+    trust_remote_code: bool = False,
+) -> ChatModel:
     """Load a local folder or Hub id, ready for reading (no gradients, eval mode).
 
     ```python
@@ -36,51 +56,101 @@ def load(name: str, placement: Placement = DEFAULT_PLACEMENT, last_block: int | 
 
     - `last_block`: blocks above this one stay on disk until `placement.settle` fetches them. Negative counts from the
       end. Without effect where `placement` spreads the weights or packs them: then all of them are placed at once.
+    - `trust_remote_code`: run Python code that comes with the model. Without it none is run, and nobody is asked.
 
-    **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, when a
-    weight is not finite, or when `placement` cannot be had.
+    **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, lacks a
+    weight or has another than its config says, when a weight is not finite, or when `placement` cannot be had.
     """
     quiet_libraries()
     placement = placement.checked()
-    folder = model_folder(name)
+    folder = model_folder(name, code=trust_remote_code)
     if not (folder / "config.json").is_file():
         raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
     if not weight_files(folder):
         raise UserError(name, "no weights", f"{WEIGHT_FILES} beside config.json", "save the model with save_pretrained")
-    tokenizer = load_tokenizer(name, folder)
-    device = placement.device
-    options: dict[str, Any] = {}
-    model = None
-    try:
-        config = AutoConfig.from_pretrained(folder)
-        stored = stored_dtype(config)
-        dtype = resolve_dtype(placement.dtype, stored, device)
-        options["dtype"] = dtype
-        options["device_map"] = placement.device_map or device
-        in_one_place = placement.device_map is None and placement.quantization == "none"
-        if placement.offload == "stream" or (in_one_place and last_block is not None):
-            empty, blocks = empty_model(folder)
-            first = 0 if placement.offload == "stream" or last_block is None else last_block % len(blocks) + 1
-            if first < len(blocks):
-                # Weights that transformers rearranges, such as fused experts, cannot stay in their files.
-                options["offload_folder"] = tempfile.mkdtemp(prefix="actor-tune-")
-                # Else transformers would read and convert every weight on disk, only to drop it again.
-                options["dtype"] = stored
-                options["device_map"] = device_map_with_disk(empty, blocks, device, range(first, len(blocks)))
-        if placement.quantization == "bnb_4bit":
-            options["quantization_config"] = _four_bits(dtype)
-        model = AutoModelForCausalLM.from_pretrained(folder, **options)
-        if options["dtype"] != dtype:
-            cast(model, dtype)
-    except (OSError, ValueError, SafetensorError) as error:
-        found = f"a model that cannot be loaded ({_first_line(error)})"
-        raise UserError(name, found, "a causal language model with all its weights", "download it again") from None
-    finally:
-        if "offload_folder" in options and model is None:
-            shutil.rmtree(options["offload_folder"])
-    if "offload_folder" in options:
-        weakref.finalize(model, shutil.rmtree, options["offload_folder"])
+    tokenizer = load_tokenizer(name, folder, trust_remote_code)
+    config = load_config(name, folder, trust_remote_code)
+    stored = stored_dtype(config)
+    dtype = resolve_dtype(placement.dtype, stored, placement.device)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": placement.device_map or placement.device}
+    if placement.quantization == "bnb_4bit":
+        options["quantization_config"] = _four_bits(dtype)
+    places = _places(config, placement, last_block, trust_remote_code)
+    if places is None:
+        model = _from_files(name, folder, config, options, trust_remote_code)
+    else:
+        check_files(name, folder)
+        # Weights that transformers rearranges, such as fused experts, cannot stay in their files.
+        offloaded = tempfile.mkdtemp(prefix="actor-tune-")
+        # In the dtype of the files: else transformers would read and convert every weight on disk, only to drop it.
+        options |= {"dtype": stored, "device_map": places, "offload_folder": offloaded}
+        try:
+            model = _from_files(name, folder, config, options, trust_remote_code)
+        except BaseException:
+            shutil.rmtree(offloaded)
+            raise
+        weakref.finalize(model, shutil.rmtree, offloaded)
+        cast(model, dtype)
     return ready(name, folder, model, tokenizer, placement)
+
+
+def _places(
+    config: PreTrainedConfig, placement: Placement, last_block: int | None, trust_remote_code: bool
+) -> dict[str, str] | None:
+    """Module -> where it is to be, where some blocks are left on disk; else None."""
+    in_one_place = placement.device_map is None and placement.quantization == "none"
+    if placement.offload != "stream" and (last_block is None or not in_one_place):
+        return None
+    empty, blocks = empty_model(config, trust_remote_code)
+    first = 0 if placement.offload == "stream" or last_block is None else last_block % len(blocks) + 1
+    if first == len(blocks):
+        return None
+    return device_map_with_disk(empty, blocks, placement.device, range(first, len(blocks)))
+
+
+def _from_files(
+    name: str, folder: Path, config: PreTrainedConfig, options: dict[str, Any], trust_remote_code: bool
+) -> PreTrainedModel:
+    with _readable(name, "a causal language model with all its weights", "download it again"):
+        model, found = model_class(config).from_pretrained(
+            folder,
+            config=config,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_keys` tells
+            **options,
+        )
+    check_keys(name, folder, model, found)
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def model_class(config: PreTrainedConfig) -> Any:
+    """What loads a model of `config`: the whole of what was saved, where it has a language model inside; else that."""
+    kinds = {
+        AutoModelForCausalLM: MODEL_FOR_CAUSAL_LM_MAPPING,
+        AutoModelForImageTextToText: MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    }
+    able: dict[Any, Any] = {kind: classes[type(config)] for kind, classes in kinds.items() if type(config) in classes}
+    saved = config.architectures or []
+    return next((kind for kind, one in able.items() if one.__name__ in saved), next(iter(able), AutoModelForCausalLM))
+
+
+@contextmanager
+def _readable(name: str, expected: str, fix: str) -> Iterator[None]:
+    """Errors of transformers about what it reads as a `UserError`; others, as of memory, as they are."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(name, _first_line(error), "the packages that this model needs", "install them") from None
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
+        reason = _first_line(error)
+        if "trust_remote_code" in str(error):
+            reason, expected = "it needs Python code of its own", "none, or code that you trust"
+            fix = "read that code, and if you trust it, use `trust_remote_code=True`"
+        raise UserError(name, f"it cannot be loaded ({reason})", expected, fix) from error
 
 
 def quiet_libraries() -> None:
@@ -97,30 +167,38 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def load_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+def load_config(name: str, folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The config in `folder`.
+
+    **Raises:** `UserError` when there is none, or it is of no model that transformers knows.
+    """
+    with _readable(name, "the config of a chat model", "check the path, or download it again"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    return config
+
+
+def load_tokenizer(name: str, folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
     """The tokenizer in `folder`, with its chat template.
 
     **Raises:** `UserError` when there is none.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            name, f"no tokenizer ({_first_line(error)})", "a chat model", "save its tokenizer too"
-        ) from None
+    with _readable(name, "the tokenizer of a chat model", "save its tokenizer too"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     check_template(tokenizer, name)
     return tokenizer
 
 
-def empty_model(folder: Path) -> tuple[PreTrainedModel, nn.ModuleList]:
-    """The model of `folder` without weights, from its config alone, and its blocks."""
-    config = AutoConfig.from_pretrained(folder)
+def empty_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> tuple[PreTrainedModel, nn.ModuleList]:
+    """The model of `config` without weights, and its blocks, as far as its structure tells."""
+    config = copy.deepcopy(config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with torch.device("meta"):  # accelerate's init_empty_weights allocates each tensor before it drops it
         # bfloat16, because some kernels for experts take nothing else; nothing that is read off it depends on that.
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval()
-    return model, find_blocks(model)
+        made = model_class(config).from_config(config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
+    model: PreTrainedModel = made.eval()
+    text, lists = set(model.get_decoder().modules()), block_lists(model)
+    return model, next((blocks for blocks in lists.values() if blocks in text), next(iter(lists.values())))
 
 
 def restore_precision(chat_model: ChatModel, layer: int) -> None:
@@ -130,17 +208,9 @@ def restore_precision(chat_model: ChatModel, layer: int) -> None:
     """
     if chat_model.placement.quantization == "none" or chat_model.folder is None:
         return
-    _, blocks = empty_model(chat_model.folder)
-    prefix = block_name(chat_model, layer)
+    _, blocks = empty_model(chat_model.model.config)
     block = blocks[layer]
-    for file in weight_files(chat_model.folder):
-        with safe_open(file, framework="pt") as reader:
-            names = [name for name in reader.keys() if name.startswith(f"{prefix}.")]  # noqa: SIM118 - no mapping
-            tensors = {name.removeprefix(f"{prefix}."): reader.get_tensor(name) for name in names}
-        block.load_state_dict(tensors, strict=False, assign=True)
-    if missing := [name for name, parameter in block.named_parameters() if parameter.is_meta]:
-        found = f"no {prefix}.{missing[0]} in the weight files"
-        raise UserError(chat_model.name, found, "the block in full precision", "leave `quantization=` out")
+    block.load_state_dict(block_from_files(chat_model, layer, block), strict=False, assign=True)
     device = device_of(chat_model.blocks[layer])
     dtype = next(parameter for parameter in chat_model.model.parameters() if parameter.is_floating_point()).dtype
     chat_model.blocks[layer] = block.to(device, dtype).eval().requires_grad_(False)

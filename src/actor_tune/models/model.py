@@ -1,7 +1,9 @@
 """A loaded chat model, and its decoder blocks."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +22,7 @@ class ChatModel:
 
     - `name`: the path or Hub id that the user gave; `folder`: where its files are, None where it is in memory alone.
     - `blocks`: the decoder blocks in order; an entry is the module that turns block l's input into its output.
+    - `returned`: how many values each block returns in a tuple, the hidden state first; 0: that alone, as a tensor.
     - `placement`: where it was asked to be.
     """
 
@@ -28,6 +31,7 @@ class ChatModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     blocks: nn.ModuleList
+    returned: tuple[int, ...]
     placement: Placement = DEFAULT_PLACEMENT
 
     @property
@@ -75,9 +79,21 @@ def ready(
     """
     model.eval().requires_grad_(False)
     for tensor_name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.is_meta and not tensor.isfinite().all():
-            raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
-    return ChatModel(name, folder, model, tokenizer, find_blocks(model), placement)
+        if not tensor.is_meta:  # else it is on disk
+            check_tensor(name, tensor_name, tensor)
+    blocks, returned = _run_through(name, model)
+    return ChatModel(name, folder, model, tokenizer, blocks, returned, placement)
+
+
+def check_tensor(name: str, tensor_name: str, tensor: torch.Tensor) -> None:
+    """Stop with a `UserError` where `tensor` of the model `name` is not finite."""
+    if tensor.is_floating_point() and not tensor.isfinite().all():
+        raise UserError(name, f"NaN or infinity in {tensor_name}", "finite weights", "download or train it again")
+
+
+def runs_own_code(chat_model: ChatModel) -> bool:
+    """Whether Python files that came with the model are run."""
+    return type(chat_model.model).__module__.startswith("transformers_modules")
 
 
 def block_name(chat_model: ChatModel, layer: int) -> str:
@@ -86,19 +102,54 @@ def block_name(chat_model: ChatModel, layer: int) -> str:
     return next(name for name, module in chat_model.model.named_modules() if module is block)
 
 
-def find_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder blocks, found by structure: the one `ModuleList` as long as the text config says there are layers.
+def block_lists(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
+    """What may be the decoder blocks: every `ModuleList` as long as the text config says there are layers, by name.
 
-    **Raises:** `UserError` when no list, or more than one, has that length.
+    **Raises:** `UserError` when there is none.
     """
     layers = model.config.get_text_config().num_hidden_layers
     modules = {name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
-    lists = {name: module for name, module in modules.items() if len(module) == layers}
-    lists = {name: module for name, module in lists.items() if "layer" in name.rsplit(".", 1)[-1]} or lists
-    if len(lists) != 1:
-        found = f"{len(lists)} lists of {layers} modules ({', '.join(lists) or 'none'})"
-        raise UserError(type(model).__name__, found, "one list of decoder blocks", "report this architecture")
-    return next(iter(lists.values()))
+    if lists := {name: module for name, module in modules.items() if len(module) == layers}:
+        return lists
+    lengths = ", ".join(f"{name} of {len(module)}" for name, module in modules.items()) or "none"
+    found = f"no list of {layers} modules among its lists ({lengths})"
+    raise UserError(type(model).__name__, found, "a list of decoder blocks", "choose a model with plain blocks")
+
+
+class _Seen(Exception):  # noqa: N818 - not an error
+    """Leaves a forward pass in which enough was seen."""
+
+
+@torch.no_grad()
+def _run_through(name: str, model: PreTrainedModel) -> tuple[nn.ModuleList, tuple[int, ...]]:
+    """The list of blocks that a text runs through (a wrapper's other parts do not), and what each returns.
+
+    Blocks of one class return alike, so that the pass ends when each class was seen: weights may be on disk.
+    """
+    lists = block_lists(model)
+    seen: dict[str, dict[type, int]] = {where: {} for where in lists}
+
+    def look(where: str, block: nn.Module, output: Any) -> None:
+        seen[where][type(block)] = 0 if isinstance(output, torch.Tensor) else len(output)
+        if seen[where].keys() == set(map(type, lists[where])):
+            raise _Seen
+
+    with ExitStack() as hooks:
+        for where, blocks in lists.items():
+            for block in blocks:
+                hooks.enter_context(block.register_forward_hook(lambda b, _, output, at=where: look(at, b, output)))
+        try:
+            tokens = torch.zeros(1, 2, dtype=torch.int64, device=device_of(model.get_input_embeddings()))
+            model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+        except _Seen:
+            pass
+        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            found = f"a text alone cannot be run ({str(error).strip().splitlines()[0][:200]})"
+            raise UserError(name, found, "a model that takes text", "choose a chat model of text") from error
+    for where, blocks in lists.items():
+        if seen[where]:
+            return blocks, tuple(seen[where][type(block)] for block in blocks)
+    raise UserError(name, f"a text runs through none of {', '.join(lists)}", "decoder blocks", "choose another model")
 
 
 def check_layer(chat_model: ChatModel, layer: int) -> int:

@@ -14,10 +14,11 @@ from torch import nn
 from ..errors import UserError
 from ..storage.files import building
 from ..storage.model_folder import weight_files, weights_hash
-from .checkpoint import block_names, save_merged, save_tensors
-from .model import ChatModel
+from .checkpoint import save_merged, save_tensors
+from .model import ChatModel, runs_own_code
 from .placement import is_elsewhere
 from .state import State, weights_in_memory
+from .stored import stored_block
 
 FORMAT = "actor-tune patch 1"
 
@@ -74,11 +75,18 @@ class Patch:
 
         **Raises:** `UserError` when it is not the patch's model, its weights are on disk, or a patch is applied to it.
         """
-        parameters = self._parameters(chat_model)
+        block = self._block(chat_model)
         self._check_base(chat_model)
-        before = {name: value.detach().clone() for name, value in parameters.items()}
+        stored = stored_block(chat_model, self.layer)
+        shapes = [{name: list(value.shape) for name, value in each.items()} for each in (stored.places, self.tensors)]
+        for name in sorted({*stored.places, *self.tensors}):
+            here, there = (each.get(name, "missing") for each in shapes)
+            if here != there:
+                found = f"{name} is {here} in the model and {there} in the patch"
+                raise UserError(chat_model.name, found, "the same block", "load the model of the patch")
+        before = {name: value.detach().clone() for name, value in block.named_parameters()}
         _APPLIED[chat_model.model] = _Applied(self, before)
-        _put(parameters, self.tensors)
+        _put(block, stored.in_memory(self.tensors))
 
     def revert(self, chat_model: ChatModel) -> None:
         """Put the block as it was back into `chat_model`, bit for bit.
@@ -89,7 +97,7 @@ class Patch:
         if applied is None or not applied.patch._equals(self):
             found = "another patch is applied" if applied else "no patch is applied"
             raise UserError(chat_model.name, found, f"this one, of block {self.layer}", "apply it first")
-        _put(self._parameters(chat_model), applied.before)
+        _put(self._block(chat_model), applied.before)
         del _APPLIED[chat_model.model]
 
     @contextmanager
@@ -111,13 +119,13 @@ class Patch:
         """
         if chat_model.folder is not None:
             self._check_base(chat_model)
-            return save_merged(chat_model.folder, self.tensors, folder)
+            return save_merged(chat_model.folder, self.tensors, folder, code=runs_own_code(chat_model))
         with self.applied(chat_model), building(folder) as unfinished:
             chat_model.model.save_pretrained(unfinished)
             chat_model.tokenizer.save_pretrained(unfinished)
 
-    def _parameters(self, chat_model: ChatModel) -> dict[str, nn.Parameter]:
-        """The parameters of the block in `chat_model` by their names in the checkpoint."""
+    def _block(self, chat_model: ChatModel) -> nn.Module:
+        """The block in `chat_model`."""
         if not self.layer < len(chat_model.blocks):
             found = f"{len(chat_model.blocks)} blocks, and the patch is one of block {self.layer}"
             raise UserError(chat_model.name, found, f"the model {self.base}", "load the model of the patch")
@@ -125,15 +133,10 @@ class Patch:
         if is_elsewhere(block):
             fix = "load the model without `offload=stream`, on one device"
             raise UserError(chat_model.name, f"the weights of block {self.layer} are on disk", "in memory", fix)
-        names = block_names(chat_model, self.layer)
-        parameters = {names[name]: parameter for name, parameter in block.named_parameters()}
-        shapes = [{name: list(value.shape) for name, value in each.items()} for each in (parameters, self.tensors)]
-        for name in sorted({*parameters, *self.tensors}):
-            here, there = (each.get(name, "missing") for each in shapes)
-            if here != there:
-                found = f"{name} is {here} in the model and {there} in the patch"
-                raise UserError(chat_model.name, found, "the same block", "load the model of the patch, not quantised")
-        return parameters
+        if chat_model.placement.quantization != "none":
+            found, fix = f"`quantization={chat_model.placement.quantization}`", "load the model without it"
+            raise UserError(chat_model.name, found, "a model that is not packed", fix)
+        return block
 
     def _check_base(self, chat_model: ChatModel) -> None:
         if base_hash(chat_model) != self.base_sha256:
@@ -156,8 +159,8 @@ _APPLIED: WeakKeyDictionary[nn.Module, _Applied] = WeakKeyDictionary()  # models
 
 
 @torch.no_grad()
-def _put(parameters: dict[str, nn.Parameter], values: State) -> None:
-    for name, parameter in parameters.items():
+def _put(block: nn.Module, values: State) -> None:
+    for name, parameter in block.named_parameters():
         parameter.copy_(values[name])
 
 

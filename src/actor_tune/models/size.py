@@ -3,13 +3,11 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..errors import UserError
 from .load import empty_model, stored_dtype
 
 log = logging.getLogger(__name__)
@@ -40,17 +38,12 @@ class ModelSize:
         return sum(self.blocks[index] for index in blocks)
 
 
-def model_size(folder: Path) -> ModelSize:
-    """Count the parameters of the model that `config.json` in `folder` describes. No other file is opened.
+def model_size(config: PreTrainedConfig, trust_remote_code: bool = False) -> ModelSize:
+    """Count the parameters of the model that `config` describes. No file is opened.
 
-    **Raises:** `UserError` when the config is missing or not of a causal language model with one list of blocks.
+    **Raises:** `UserError` when it has no list of blocks.
     """
-    try:
-        stored = stored_dtype(AutoConfig.from_pretrained(folder))
-        model, blocks = empty_model(folder)
-    except (OSError, ValueError) as error:
-        found = f"a config that gives no model ({str(error).strip().splitlines()[0][:200]})"
-        raise UserError(folder, found, "a causal language model", "check the path, or download it again") from None
+    model, blocks = empty_model(config, trust_remote_code)
     inside = {id(parameter) for parameter in blocks.parameters()}
     outside = [parameter.numel() for parameter in model.parameters() if id(parameter) not in inside]
     vocabulary, d_model = model.get_output_embeddings().weight.shape
@@ -62,7 +55,7 @@ def model_size(folder: Path) -> ModelSize:
         d_model=d_model,
         vocabulary=vocabulary,
         kv_values_per_token=_kv_values(model, 2 * d_model * len(blocks)),
-        stored_bytes=stored.itemsize,
+        stored_bytes=stored_dtype(config).itemsize,
     )
 
 

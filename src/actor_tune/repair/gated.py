@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
 from ..measurement.gate import check_power, decide
-from ..models.checkpoint import checkpoint_names, save_tensors
+from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
 from ..models.patch import Patch, base_hash
 from ..models.placement import held
@@ -126,7 +126,7 @@ class Fit:
         if self.withheld:
             fix = "add harmful prompts like the pseudo-harmful ones; `allow_unsafe=True` gives it all the same"
             raise UserError(self.model.name, " ".join(self.reasons).rstrip("."), "a fit that passed", fix)
-        tensors = checkpoint_names(self.model, self.layer, self.block.state)
+        tensors = self.block.stored.on_disk(self.block.state)
         safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
         return Patch(self.layer, tensors, self.model.name, self.base_sha256, safety)
 

@@ -16,12 +16,12 @@ from ..engines.local import subject_of
 from ..errors import UserError
 from ..models.block_checks import check_effect, check_reading
 from ..models.chat import encode
-from ..models.checkpoint import stored_dtype_of_block
 from ..models.inputs import BlockInputs, block_inputs
 from ..models.load import restore_precision
 from ..models.model import ChatModel, check_layer
 from ..models.placement import held, is_elsewhere, settle
 from ..models.state import State, interpolate, loaded, state_of
+from ..models.stored import StoredBlock, stored_block
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
 from ..prompts.split import Split, split_validation
 from ..prompts.starter import with_starter
@@ -75,7 +75,8 @@ DEFAULTS = Settings()
 class FittedBlock:
     """A trained block, and how it came about.
 
-    - `state`: the block's parameters to keep, in the checkpoint's dtype; `trained`: those at strength 1, in float32.
+    - `state`: the block's parameters to keep, in the checkpoint's dtype; `trained`: those at strength 1, in float32;
+      `stored`: how they lie in the checkpoint.
     - `scan`: None where the block was named.
     - `trials`: the strengths tried, and `chosen`, the one kept.
     - `failure`: why it should not be used, in a sentence; None when it is within the limits.
@@ -91,6 +92,7 @@ class FittedBlock:
     trials: list[Trial]
     chosen: Trial
     state: State
+    stored: StoredBlock
     trained: State
     prompts: list[Prompt]
     validation: list[bool]
@@ -142,7 +144,7 @@ def _fit_block(
     chat_model: ChatModel, split: Split, settings: Settings, layer: int, scanned: Scan | None, seconds: dict[str, float]
 ) -> FittedBlock:
     """`fit_block` of block `layer`, whose weights are in memory; `seconds` are those of the stages before."""
-    block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_dtype_of_block(chat_model, layer)
+    block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_block(chat_model, layer)
     with _timed(seconds, "run blocks below"):
         token_ids = encode(chat_model.tokenizer, split.train + split.validation)
         check_reading(chat_model, layer, token_ids)
@@ -166,12 +168,14 @@ def _fit_block(
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         limits, strengths = settings.limits, rule.strengths
-        trials = try_strengths(chat_model, validation, split.validation, trained.state, stored, limits, strengths)
+        trials = try_strengths(
+            chat_model, validation, split.validation, trained.state, stored.dtypes, limits, strengths
+        )
         chosen = choose(trials, limits) if rule.searched else trials[-1]
         if chosen.strength == 0 and settings.allow_unsafe:
             chosen = next(trial for trial in trials if trial.strength == 1)
 
-    state = interpolate(state_of(block), trained.state, chosen.strength, stored)
+    state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
     with loaded(block, state):
         after = position(block_outputs(chat_model, inputs)).tolist()
     return FittedBlock(
@@ -183,6 +187,7 @@ def _fit_block(
         trials=trials,
         chosen=chosen,
         state=state,
+        stored=stored,
         trained=trained.state,
         prompts=everything,
         validation=[row >= count for row in range(len(everything))],

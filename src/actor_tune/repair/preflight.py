@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import AutoConfig
 
 from ..engines.local import AUTO_BATCH_SIZE
 from ..errors import UserError
 from ..models.chat import encode
-from ..models.load import load_tokenizer, stored_dtype
+from ..models.load import load_config, load_tokenizer, stored_dtype
 from ..models.machine import Memory, free_memory, measured_rate
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.placement import Placement, resolve_dtype
@@ -113,6 +112,7 @@ def preflight(
     settings: method.Settings = method.DEFAULTS,
     placement: Placement = DEFAULT_PLACEMENT,
     margin: float = MARGIN,
+    trust_remote_code: bool = False,
 ) -> Preflight:
     """What fitting the model `name` on `prompts` will need, with as many gate prompts at a time as there is room for.
 
@@ -125,9 +125,10 @@ def preflight(
     require(prompts)
     asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
     split, placement = method.prepare(prompts, settings), placement.checked()
-    folder, device = model_folder(name, weights=False), placement.device
-    tokenizer, size = load_tokenizer(name, folder), model_size(folder)
-    dtype = resolve_dtype(placement.dtype, stored_dtype(AutoConfig.from_pretrained(folder)), device)
+    folder, device = model_folder(name, weights=False, code=trust_remote_code), placement.device
+    tokenizer = load_tokenizer(name, folder, trust_remote_code)
+    config = load_config(name, folder, trust_remote_code)
+    size, dtype = model_size(config, trust_remote_code), resolve_dtype(placement.dtype, stored_dtype(config), device)
     count = len(size.blocks)
     cost = Cost(
         size=size,

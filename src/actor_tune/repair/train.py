@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..models.chat import rows_by_length
 from ..models.inputs import BlockInputs
 from ..models.last_token import Disturb, LastTokens, last_tokens, undisturbed
 from ..models.machine import give_back
@@ -139,7 +138,7 @@ def block_outputs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
     block = chat_model.blocks[inputs.layer]
     outputs = torch.empty(len(inputs.token_ids), inputs.hidden.shape[1])
     with in_float32(block):
-        for batch in _prepared(chat_model, inputs, list(rows_by_length(inputs.token_ids, OUTPUT_BATCH))):
+        for batch in _prepared(chat_model, inputs, inputs.batches(OUTPUT_BATCH)):
             outputs[batch.rows] = batch.output(block, undisturbed).cpu()
     return outputs
 
@@ -147,7 +146,7 @@ def block_outputs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
 def _anchors(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> list[LastTokens]:
     """The prompts that the refusal direction is made from, in large batches."""
     rows = (kinds != PSEUDO_HARMFUL).nonzero().flatten().tolist()
-    groups = rows_by_length([inputs.token_ids[row] for row in rows], OUTPUT_BATCH)
+    groups = inputs.select(rows).batches(OUTPUT_BATCH)
     return _prepared(chat_model, inputs, [[rows[index] for index in group] for group in groups])
 
 

@@ -13,12 +13,13 @@ WEIGHT_FILES = "*.safetensors"
 OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*")
 
 
-def model_folder(name: str, weights: bool = True) -> Path:
+def model_folder(name: str, weights: bool = True, code: bool = False) -> Path:
     """The folder of `name`: itself when it is a local folder, else the downloaded snapshot of a Hub repository.
 
     **Arguments:**
 
     - `weights`: False leaves the weights on the Hub.
+    - `code`: fetch Python files too.
 
     **Raises:** `UserError` when it is neither.
     """
@@ -27,7 +28,8 @@ def model_folder(name: str, weights: bool = True) -> Path:
     if Path(name).exists():
         raise UserError(name, "a file", "a model folder or a Hub id", "name the folder it is in")
     try:
-        return Path(snapshot_download(name, allow_patterns=[*OTHER_FILES, *([WEIGHT_FILES] if weights else [])]))
+        wanted = [*OTHER_FILES, *([WEIGHT_FILES] if weights else []), *(["*.py"] if code else [])]
+        return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = str(error).splitlines()[0]
         fix = "check the spelling and the network"

@@ -3,10 +3,10 @@
 from contextlib import AbstractContextManager
 
 from ...models.chat import encode
-from ...models.checkpoint import stored_dtype_of_block
 from ...models.inputs import block_inputs
 from ...models.model import ChatModel
 from ...models.state import interpolate, loaded, state_of
+from ...models.stored import stored_block
 from ...prompts.split import Split
 from ...repair.coreset import Selection
 from ...repair.method import Settings, learn, selected
@@ -29,7 +29,7 @@ def actor(rule: RuleName, select: Selection = "none") -> Method:
         chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
         trained = learn(chat_model, chosen.train, inputs, settings).trained.state
         block = chat_model.blocks[task.layer]
-        before, stored = state_of(block), stored_dtype_of_block(chat_model, task.layer)
+        before, stored = state_of(block), stored_block(chat_model, task.layer).dtypes
 
         def changed(strength: float, _sign: int) -> AbstractContextManager[None]:
             return loaded(block, interpolate(before, trained, strength, stored))
