@@ -61,7 +61,7 @@ def measure(model: str, train: Path, settings: at.Settings, plain_epochs: int, s
     split = prepare(given, settings)
     everything = split.train + split.validation
     chat_model = at.load(model)
-    token_ids = encode(chat_model.tokenizer, everything)
+    token_ids = chat_model.encode(everything)
     record: Record = {
         "benchmark": "fit",
         **environment(),
@@ -123,7 +123,7 @@ def plain_loops(
     kinds = rules.kind_codes([prompt.kind for prompt in prompts])
     direction = refusal_direction(activations[kinds == rules.HARMFUL], activations[kinds == rules.HARMLESS])
     targets = rules.boundary_targets(activations, kinds, direction, rules.BOUNDARY_SHIFTS).to(chat_model.device)
-    token_ids = encode(chat_model.tokenizer, prompts)
+    token_ids = chat_model.encode(prompts)
     block, loops = chat_model.blocks[fitted.layer], {}
     for name, schedule in (("per_query", rules.RULES["paper"].schedule), ("batched", fitted.schedule)):
         say(f"plain loop, batches of {schedule.batch_size}")

@@ -21,7 +21,7 @@ from typing import TypeVar
 import torch
 
 import actor_tune as at
-from actor_tune.models.chat import TokenIds, encode
+from actor_tune.models.chat import TokenIds
 from actor_tune.models.inputs import block_inputs
 from actor_tune.repair.direction import refusal_direction
 from actor_tune.repair.rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
@@ -97,7 +97,7 @@ def of_shape(name: str, count: int, sft_steps: int, device: str, dtype: torch.dt
     reset_peak(device)
     chat_model = at.wrap(random_model(shape, device, dtype), byte_tokenizer(), "random weights")
     prompts = random_prompts(count)
-    token_ids = encode(chat_model.tokenizer, prompts)
+    token_ids = chat_model.encode(prompts)
     record: Record = {
         "shape": asdict(shape),
         "weights_bytes": sum(weight.numel() * weight.element_size() for weight in chat_model.model.parameters()),

@@ -123,13 +123,12 @@ def inside(model_type: str, text: dict[str, Any], vision: dict[str, Any]) -> dic
     return settings | {"tie_word_embeddings": False}
 
 
+PLAIN = """llama mistral ministral ministral3 qwen2 qwen3 gemma phi phi3 olmo olmo2 stablelm cohere granite glm glm4
+    nemotron smollm3 starcoder2 seed_oss apertus ernie4_5 hunyuan_v1_dense gpt_neox gpt2 gpt_bigcode bloom"""
+
 # Name -> (model_type, what differs from SIZES); None leaves a key out.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    **{
-        name: (name, {})
-        for name in ["llama", "mistral", "ministral", "qwen2", "qwen3", "gemma", "phi", "olmo", "olmo2", "stablelm", "cohere", "granite", "glm", "glm4", "nemotron", "starcoder2", "seed_oss", "apertus", "ernie4_5", "hunyuan_v1_dense"]
-    },
-    "ministral3": ("ministral3", {}),
+    **{name: (name, {}) for name in PLAIN.split()},
     "gemma2": ("gemma2", {"sliding_window": 16}),
     "gemma3_text": ("gemma3_text", {"sliding_window": 16}),
     "gemma4_text": ("gemma4_text", GEMMA4),
@@ -137,18 +136,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma4",
         inside("gemma4_text", GEMMA4, GEMMA4_VISION | {"model_type": "gemma4_vision"}) | {"audio_config": None},
     ),
-    "phi3": ("phi3", {}),
     "phi4_multimodal": (
         "phi4_multimodal",
         {"vision_config": VISION, "audio_config": PHI4_AUDIO, "original_max_position_embeddings": 256},
     ),
-    "gpt_neox": ("gpt_neox", {}),
-    "gpt2": ("gpt2", {}),
-    "gpt_bigcode": ("gpt_bigcode", {}),
     "opt": ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
     "olmo3": ("olmo3", {"sliding_window": 16}),
     "cohere2": ("cohere2", {"sliding_window": 16}),
-    "smollm3": ("smollm3", {}),
     "gpt_oss": ("gpt_oss", LOCAL_EXPERTS | {"sliding_window": 16}),
     "llama4_text": ("llama4_text", LLAMA4),
     "exaone4": ("exaone4", {"sliding_window": 16}),
@@ -174,7 +168,6 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llava": ("llava", inside("llama", {}, VISION | {"model_type": "clip_vision_model"}) | {"image_token_index": 258}),
     "gptj": ("gptj", {"rotary_dim": 4}),
     "gpt_neo": ("gpt_neo", {"attention_types": [[["global", "local"], 2]], "window_size": 16}),
-    "bloom": ("bloom", {}),
     "mpt": ("mpt", {"expansion_ratio": 2, "max_seq_len": 256}),
     "falcon": ("falcon", {"alibi": False, "head_dim": None}),
     "falcon_h1": ("falcon_h1", MAMBA2 | {"mamba_d_ssm": 64}),

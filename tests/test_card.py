@@ -21,12 +21,16 @@ def folders(tmp_path):
     return base, model
 
 
-def card(folders, gate=PASSED, reasons=()):
+def card(folders, gate=PASSED, reasons=(), thinks=None):
     """Of the part of a `Fit` that a card tells."""
     base, model = folders
     block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN)
-    origin, settings = SimpleNamespace(name="some/base", folder=base), SimpleNamespace(rule="boundary")
-    fit = SimpleNamespace(model=origin, settings=settings, layer=21, block=block, gate=gate, reasons=reasons)
+    told = {"enable_thinking": False}
+    origin = SimpleNamespace(name="some/base", folder=base, chat_template_kwargs=told)
+    settings = SimpleNamespace(rule="boundary")
+    fit = SimpleNamespace(
+        model=origin, settings=settings, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks
+    )
     write_card(model, fit)
     return (model / "README.md").read_text()
 
@@ -70,3 +74,15 @@ def test_the_bases_card_is_kept_and_its_licence_carried_over(folders):
 def test_a_damaged_card_of_the_base_does_not_stop_anything(folders, content):
     (folders[0] / "README.md").write_bytes(content)
     assert "base_model: some/base" in card(folders)
+
+
+def test_the_card_of_a_model_that_reasons_says_which_mode_was_trained_and_that_the_other_was_not(folders):
+    text = " ".join(card(folders, thinks=False).split())
+    told = """with the chat template told {"enable_thinking": false}."""
+    assert f"It was trained where it answers, {told} Reasoning first was not trained" in text
+
+
+def test_where_it_was_trained_as_it_begins_to_reason_the_card_says_that(folders):
+    text = " ".join(card(folders, thinks=True).split())
+    assert "It was trained where it begins to reason" in text
+    assert "Answering without reasoning was not trained" in text

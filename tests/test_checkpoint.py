@@ -14,15 +14,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from actor_tune.errors import UserError
 from actor_tune.models import checkpoint
 from actor_tune.models.checkpoint import (
-    checkpoint_names,
     save_merged,
     save_tensors,
-    stored_dtype_of_block,
 )
 from actor_tune.models.load import load as load_placed
 from actor_tune.models.model import ChatModel
 from actor_tune.models.placement import Placement
 from actor_tune.models.state import state_of
+from actor_tune.models.stored import stored_block
 from conftest import CONFIGS, make_model, make_tokenizer, save_model
 
 LAYER = 2
@@ -35,7 +34,7 @@ def load(folder: str) -> ChatModel:
 
 def edited(chat_model):
     state = state_of(chat_model.blocks[LAYER])
-    return checkpoint_names(chat_model, LAYER, {name: tensor + 1 for name, tensor in state.items()})
+    return stored_block(chat_model, LAYER).on_disk({name: tensor + 1 for name, tensor in state.items()})
 
 
 def save_tiny(folder, family="llama", tied=False, shard_size="5GB"):
@@ -218,8 +217,10 @@ def test_an_older_model_is_not_overwritten(tmp_path, model_folder):
 @pytest.mark.parametrize("wrong", [torch.float32, torch.float16])
 def test_tensors_in_another_dtype_than_the_stored_are_a_bug_and_not_cast(tmp_path, model_folder, wrong):
     chat_model = load(str(model_folder))
-    with pytest.raises(ValueError, match="bfloat16 in the weight files"):
-        checkpoint_names(chat_model, LAYER, {k: v.to(wrong) for k, v in state_of(chat_model.blocks[LAYER]).items()})
+    with pytest.raises(ValueError, match="bfloat16 in the checkpoint"):
+        stored_block(chat_model, LAYER).on_disk(
+            {name: tensor.to(wrong) for name, tensor in state_of(chat_model.blocks[LAYER]).items()}
+        )
     tensors = {name: tensor.to(wrong) for name, tensor in edited(chat_model).items()}
     with pytest.raises(ValueError, match="in the weight files"):
         save_merged(model_folder, tensors, tmp_path / "merged")
@@ -241,19 +242,21 @@ def test_the_stored_dtype_is_the_file_s_and_not_that_of_the_memory(tmp_path, mod
     save_file(contents, file, metadata={"format": "pt"})
     chat_model = load(str(model_folder))
     chat_model = replace(chat_model, model=chat_model.model.float())
-    dtypes = stored_dtype_of_block(chat_model, LAYER)
+    stored = stored_block(chat_model, LAYER)
+    dtypes = stored.dtypes
     assert dtypes.keys() == dict(chat_model.blocks[LAYER].named_parameters()).keys()
     assert {name for name, dtype in dtypes.items() if dtype == torch.float32} == {"input_layernorm.weight"}
     assert set(dtypes.values()) == {torch.float32, torch.bfloat16}
     rounded = {name: tensor.to(dtypes[name]) for name, tensor in state_of(chat_model.blocks[LAYER]).items()}
-    save_merged(model_folder, checkpoint_names(chat_model, LAYER, rounded), tmp_path / "merged")
+    save_merged(model_folder, stored.on_disk(rounded), tmp_path / "merged")
     assert (tmp_path / "merged" / "model.safetensors").read_bytes() == file.read_bytes()
 
 
-def test_a_block_whose_weights_were_left_on_disk_can_be_checked(model_folder):
+def test_a_block_that_is_not_what_the_files_have_is_refused(model_folder):
     chat_model = load(str(model_folder))
-    chat_model.blocks[LAYER].to("meta")
-    assert set(stored_dtype_of_block(chat_model, LAYER).values()) == {torch.bfloat16}
+    chat_model.blocks[LAYER].mlp.up_proj.weight[3, 3] += 1
+    with pytest.raises(UserError, match=rf"layers\.{LAYER}\.mlp\.up_proj\.weight is .* with other values"):
+        stored_block(chat_model, LAYER)
 
 
 def test_a_block_that_is_quantised_in_the_files_is_refused_before_training(model_folder):
@@ -264,7 +267,7 @@ def test_a_block_that_is_quantised_in_the_files_is_refused_before_training(model
     contents[name] = contents[name].to(torch.float8_e4m3fn)
     save_file(contents, file, metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"F8_E4M3 \[48, 32\] in the weight files"):
-        stored_dtype_of_block(chat_model, LAYER)
+        stored_block(chat_model, LAYER)
 
 
 def test_the_tokenizer_and_chat_template_come_along(tmp_path, model_folder):
@@ -293,13 +296,13 @@ def test_the_bytes_of_a_file_follow_from_what_is_in_it_and_its_metadata_keep_the
 
 def test_of_a_model_in_memory_alone_blocks_are_stored_as_they_are_there():
     chat_model = make_model(dtype=torch.bfloat16)
-    assert set(stored_dtype_of_block(chat_model, LAYER).values()) == {torch.bfloat16}
+    assert set(stored_block(chat_model, LAYER).dtypes.values()) == {torch.bfloat16}
     assert edited(chat_model).keys() == {
         name for name in chat_model.model.state_dict() if name.startswith(f"model.layers.{LAYER}.")
     }
     chat_model.blocks[LAYER].mlp.up_proj.weight = torch.nn.Parameter(torch.zeros(2, 2).char(), requires_grad=False)
     with pytest.raises(UserError, match=r"mlp\.up_proj\.weight is torch\.int8; expected floating-point weights"):
-        stored_dtype_of_block(chat_model, LAYER)
+        stored_block(chat_model, LAYER)
 
 
 def test_a_tensor_that_the_base_does_not_have_is_a_bug_and_not_ignored(tmp_path, model_folder):
@@ -307,13 +310,22 @@ def test_a_tensor_that_the_base_does_not_have_is_a_bug_and_not_ignored(tmp_path,
         save_merged(model_folder, {"other": torch.zeros(1)}, tmp_path / "a")
 
 
-def test_a_block_that_could_not_be_written_back_is_refused_before_training(tmp_path):
-    """transformers fuses the experts of Qwen3-MoE when it loads them, and stores them apart."""
-    for family in ("llama", "qwen2", "gemma2"):
-        stored_dtype_of_block(load(str(save_model(make_model(family), tmp_path / family))), LAYER)
-    chat_model = load(str(save_model(make_model("qwen3_moe"), tmp_path / "moe")))
-    with pytest.raises(UserError, match=r"experts.* in memory and missing in the weight files"):
-        stored_dtype_of_block(chat_model, LAYER)
+def test_experts_that_are_fused_in_memory_are_written_as_the_base_has_them(tmp_path):
+    """transformers fuses the experts of Qwen3-MoE when it loads them; on disk each has three matrices of its own."""
+    folder = save_model(make_model("qwen3_moe", torch.bfloat16), tmp_path / "moe")
+    chat_model = load(str(folder))
+    stored, base = stored_block(chat_model, LAYER), tensors_of(folder / "model.safetensors")
+    state = state_of(chat_model.blocks[LAYER])
+    assert all(torch.equal(tensor, base[name]) for name, tensor in stored.on_disk(state).items())
+    gate_and_up = state["mlp.experts.gate_up_proj"]
+    gate_and_up[3, 24 + 5, 7] = 9.0  # expert 3, of `up` (behind 24 rows of `gate`) row 5
+    written = stored.on_disk(state)
+    changed = {name for name, tensor in written.items() if not torch.equal(tensor, base[name])}
+    assert changed == {f"model.layers.{LAYER}.mlp.experts.3.up_proj.weight"}
+    assert written[changed.pop()][5, 7] == 9.0
+    again = stored.in_memory(written)
+    assert again.keys() == dict(chat_model.blocks[LAYER].named_parameters()).keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in again.items())
 
 
 def test_what_is_written_can_be_read_by_others(tmp_path, model_folder):

@@ -80,5 +80,5 @@ def test_out_of_memory_halves_the_batch_and_goes_on(chat_model, prompts, caplog)
 
 def test_activations_that_are_not_finite_are_refused(chat_model, prompts):
     chat_model.blocks[0].mlp.up_proj.weight[3, 3] = float("nan")
-    with pytest.raises(UserError, match="block 2 receives NaN or infinity"):
+    with pytest.raises(UserError, match="block 0 returns NaN or infinity in float32"):
         block_inputs(chat_model, 2, encode(chat_model.tokenizer, prompts))

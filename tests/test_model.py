@@ -64,7 +64,7 @@ def test_a_folder_without_weights_config_or_template_is_refused(tmp_path, model_
 def test_weights_that_are_cut_short_are_refused(model_folder):
     file = model_folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(UserError, match="a model that cannot be loaded"):
+    with pytest.raises(UserError, match="it cannot be loaded"):
         load(str(model_folder))
 
 

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from actor_tune.errors import UserError
 from actor_tune.models.chat import encode
-from actor_tune.models.checkpoint import checkpoint_names, save_merged
+from actor_tune.models.checkpoint import save_merged
 from actor_tune.models.load import empty_model, load
 from actor_tune.models.placement import (
     Placement,
@@ -59,8 +59,8 @@ def test_a_device_that_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS))
-def test_every_tensor_has_a_place_and_blocks_on_disk_are_those_asked_for(tmp_path, family):
-    model, blocks = empty_model(save_model(make_model(family), tmp_path / "m"))
+def test_every_tensor_has_a_place_and_blocks_on_disk_are_those_asked_for(family):
+    model, blocks = empty_model(make_model(family).model.config)
     places = device_map_with_disk(model, blocks, "cpu", range(2, 4))
     for name, _ in model.named_parameters():
         place = [value for key, value in places.items() if name.startswith(f"{key}.")]
@@ -133,14 +133,17 @@ def test_the_folder_for_rearranged_weights_goes_with_the_model(tmp_path, monkeyp
     assert not list((tmp_path / "temporary").iterdir())
 
 
-def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch):
+@pytest.fixture
+def wide(monkeypatch):
+    """On a processor with bfloat16, bitsandbytes needs widths that its blocks of 64 divide, as all real models have."""
+    sizes = {**SIZES, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16}
+    monkeypatch.setitem(CONFIGS, "wide", LlamaConfig(**sizes))
+
+
+def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch, wide):
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
     for module in ("scan", "strength"):
         monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
-    # On a processor with bfloat16, bitsandbytes needs widths that its blocks of 64 divide, as all real models have.
-    monkeypatch.setitem(
-        CONFIGS, "wide", LlamaConfig(**{**SIZES, "hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
-    )
     folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
     chat_model = load(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
     found = fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
@@ -148,7 +151,7 @@ def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_p
     stored = load_file(folder / "model.safetensors")
     for name, parameter in chat_model.blocks[1].named_parameters():  # the base's own weights, not rounded to 4 bits
         assert torch.equal(parameter.bfloat16(), stored[f"model.layers.1.{name}"])
-    tensors = checkpoint_names(chat_model, 1, found.state)
+    tensors = found.stored.on_disk(found.state)
     save_merged(folder, tensors, tmp_path / "merged")
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     for name, tensor in stored.items():
@@ -178,9 +181,9 @@ def test_a_named_block_does_not_undo_a_device_map(checkpoint):
     assert not any(is_elsewhere(block) for block in spread.blocks)
 
 
-def test_a_named_block_of_a_quantised_model_can_be_loaded(tmp_path):
+def test_a_named_block_of_a_quantised_model_can_be_loaded(tmp_path, wide):
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
-    folder = save_model(make_model("llama", torch.bfloat16), tmp_path / "m")
+    folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
     chat_model = load(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"), last_block=1)
     assert all(type(block.mlp.up_proj).__name__ == "Linear4bit" for block in chat_model.blocks)
 

@@ -70,12 +70,16 @@ def test_the_table_of_a_fit_is_of_the_prompts_kept_aside():
         before=positions,
         after=[position - 2 for position in positions],
         warnings=["look out"],
+        experts=[True, False, True],
+        opening="<think>\n\n</think>",
     )
     text = printed(fit_table(block))
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
     assert ["> 1.0", "50.0 %", "80.0 %", "0.125"] in lines
     assert ["pseudo_harmful", "+0.50", "-1.50"] in lines
     assert "look out" in text
+    assert "Experts of the block that training changed: 2 of 3" in text
+    assert "All answers begin with '<think>\\n\\n</think>': trained behind that" in text
 
 
 def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores():

@@ -61,7 +61,6 @@ class AffineModel(nn.Module):
         position_ids,
         past_key_values,
         use_cache,
-        output_hidden_states,
         logits_to_keep,
     ):
         hidden = self.embedding(input_ids)
@@ -74,7 +73,7 @@ def affine_chat_model(size: int) -> ChatModel:
     torch.manual_seed(5)
     model = AffineModel(size).requires_grad_(False)
     tokenizer = SimpleNamespace(pad_token_id=0, eos_token_id=0)
-    return ChatModel("affine", None, model, tokenizer, model.blocks)
+    return ChatModel("affine", None, model, tokenizer, model.blocks, (0,) * len(model.blocks))
 
 
 def test_algorithm_1_equals_an_independent_transcription():
@@ -84,7 +83,7 @@ def test_algorithm_1_equals_an_independent_transcription():
     names = ["harmful", "harmless", "pseudo_harmful"] * 4
     kinds = kind_codes(names)
     hidden = torch.randn(len(names), 6, generator=generator)
-    inputs = BlockInputs(1, [[1]] * len(names), 0, hidden[:0], hidden, list(range(len(names))))
+    inputs = BlockInputs(1, [[1]] * len(names), 0, hidden[:0], hidden, list(range(len(names))), padded=True)
     weight, bias = block.map.weight.numpy().copy(), block.map.bias.numpy().copy()
     alpha, rate, every = 0.3, 1e-2, 5
 

@@ -4,6 +4,7 @@ from .comparison.probe import probe as probe
 from .comparison.run import compare as compare
 from .engines.choose import subject as subject
 from .engines.engine import ANSWER_TOKENS as ANSWER_TOKENS
+from .engines.engine import REASONING_TOKENS as REASONING_TOKENS
 from .engines.engine import Subject as Subject
 from .errors import UserError as UserError
 from .judges.choose import judge as judge

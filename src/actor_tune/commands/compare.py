@@ -1,5 +1,6 @@
 """`actor compare`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,27 @@ from ..errors import require_package
 from ..prompts.presets import read_source
 from ..prompts.read import load_responses
 from ..records.outcome import ANSWER_TOKENS
-from .options import Device, Dtype, MaxNewTokens, Model, command_line, console
+from .options import (
+    ChatTemplateKwargs,
+    Device,
+    Dtype,
+    MaxNewTokens,
+    Model,
+    TrustRemoteCode,
+    command_line,
+    console,
+    template_kwargs,
+)
+
+Limit = Annotated[int | None, typer.Option(help="At most this many evaluation prompts of each set.", min=1)]
+AnswersFrom = Annotated[
+    str | None,
+    typer.Option(
+        help="For sft and crow: a model that answers benign prompts, such as the one before alignment; not needed "
+        "where --train has a column `response`.",
+        metavar="MODEL",
+    ),
+]
 
 
 def compare(
@@ -36,22 +57,18 @@ def compare(
     ] = None,
     seeds: Annotated[int, typer.Option(help="How many seeds, from 0 on.", min=1)] = 3,
     starter: Annotated[bool, typer.Option(help="Every method also learns from the built-in prompts.")] = False,
-    answers_from: Annotated[
-        str | None,
-        typer.Option(
-            help="For sft and crow: a model that answers benign prompts, such as the one before alignment; not "
-            "needed where --train has a column `response`.",
-            metavar="MODEL",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many evaluation prompts of each set.", min=1)] = None,
+    answers_from: AnswersFrom = None,
+    limit: Limit = None,
     max_new_tokens: MaxNewTokens = ANSWER_TOKENS,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+    chat_template_kwargs: ChatTemplateKwargs = None,
 ) -> None:
     """Compare methods on the same prompts, with the same judge and the same rule for their strength."""
     require_package("actor compare", "matplotlib", "plot")
-    placement = at.Placement(device, dtype).checked()
+    placement = at.Placement(device, dtype, trust_remote_code=trust_remote_code).checked()
+    subject = partial(at.subject, placement=placement, chat_template_kwargs=template_kwargs(chat_template_kwargs))
     contest = at.Contest(
         train=read_source(train, "train"),
         evaluation=read_source(evaluation, "evaluation"),
@@ -59,16 +76,16 @@ def compare(
         seeds=seeds,
         starter=starter,
         answers=load_responses(Path(train)) if Path(train).is_file() else {},
-        answers_from=at.subject(answers_from, placement=placement) if answers_from else None,
+        answers_from=subject(answers_from) if answers_from else None,
         limit=limit,
         max_new_tokens=max_new_tokens,
         train_source=train,
         evaluation_source=evaluation,
     )
-    compared = at.compare(at.subject(model, placement=placement), contest, output_dir, command_line())
+    compared = at.compare(subject(model), contest, output_dir, command_line())
     from ..show.comparison import compare_table, draw_frontier
 
-    file, picture = compared.save(output_dir), output_dir / "frontier.png"
     console.print(compare_table(compared.methods))
+    file, picture = compared.save(output_dir), output_dir / "frontier.png"
     draw_frontier(picture, compared.methods)
     console.print(f"Numbers in {file}, picture in {picture}")

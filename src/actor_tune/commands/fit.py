@@ -54,6 +54,8 @@ def scan(
     device_map: options.DeviceMap = None,
     offload: options.Offload = "none",
     quantization: options.Quantization = "none",
+    trust_remote_code: options.TrustRemoteCode = False,
+    chat_template_kwargs: options.ChatTemplateKwargs = None,
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
@@ -62,8 +64,9 @@ def scan(
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
     if target.exists():
         raise UserError(target, "a file of this name exists", "a new name", "give another `output_dir=`")
-    placement = at.Placement(device, dtype, device_map, offload, quantization).checked()
-    blocks = at.scan(at.subject(model, placement=placement), given, starter, seed)
+    placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
+    told = options.template_kwargs(chat_template_kwargs)
+    blocks = at.scan(at.subject(model, placement=placement, chat_template_kwargs=told), given, starter, seed)
     from ..show.repair import scan_table
 
     console.print(scan_table(blocks))
@@ -93,6 +96,9 @@ def fit(
     device_map: options.DeviceMap = None,
     offload: options.Offload = "none",
     quantization: options.Quantization = "none",
+    trust_remote_code: options.TrustRemoteCode = False,
+    chat_template_kwargs: options.ChatTemplateKwargs = None,
+    max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
 ) -> None:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
@@ -100,7 +106,7 @@ def fit(
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)
     new_folder(output_dir)
-    placement = at.Placement(device, dtype, device_map, offload, quantization).checked()
+    placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,
         layer=_layer(layer),
@@ -112,11 +118,19 @@ def fit(
         select_fraction=select_fraction or at.Settings.select_fraction,
         consistency=consistency,
     )
-    need = at.preflight(model, given, settings, placement, max_safety_drop)
+    told = options.template_kwargs(chat_template_kwargs)
+    need = at.preflight(model, given, settings, placement, max_safety_drop, told)
     console.print(need.sentence)
     need.check()
     block = settings.layer if isinstance(settings.layer, int) else None
-    fitted = at.fit(at.load(model, placement, block), given, settings, max_safety_drop, answer_batch=need.answer_batch)
+    fitted = at.fit(
+        at.load(model, placement, block, told),
+        given,
+        settings,
+        max_safety_drop,
+        answer_batch=need.answer_batch,
+        max_reasoning_tokens=max_reasoning_tokens,
+    )
     show_and_save(fitted, output_dir, export)
 
 

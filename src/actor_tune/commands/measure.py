@@ -42,6 +42,10 @@ Perplexity = Annotated[Path | None, typer.Option(help="Plain text to measure per
 LmEval = Annotated[
     str | None, typer.Option(help="Benchmarks of lm-eval to run too, such as mmlu,arc_easy.", metavar="TASKS")
 ]
+Limit = Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)]
+OutputDir = Annotated[
+    Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
+]
 BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")]
 
 
@@ -53,13 +57,11 @@ def measure(
     pseudo_harmful: options.PseudoHarmful,
     trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
     judge: Annotated[list[str], options.judge_names(JUDGES)],
-    output_dir: Annotated[
-        Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
-    ],
+    output_dir: OutputDir,
     baseline: BaselineOption = None,
     max_safety_drop: MaxSafetyDrop = None,
     system_prompt: options.SystemPrompt = None,
-    limit: Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)] = None,
+    limit: Limit = None,
     max_new_tokens: options.MaxNewTokens = at.ANSWER_TOKENS,
     engine: EngineName = "transformers",
     base_url: Annotated[str | None, typer.Option(help="Of the server, for --engine openai.", metavar="URL")] = None,
@@ -72,6 +74,9 @@ def measure(
     device_map: options.DeviceMap = None,
     offload: options.Offload = "none",
     quantization: options.Quantization = "none",
+    trust_remote_code: options.TrustRemoteCode = False,
+    chat_template_kwargs: options.ChatTemplateKwargs = None,
+    max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
 ) -> None:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
     if max_safety_drop is not None and baseline is None:  # said again here, before a judge is loaded
@@ -79,8 +84,15 @@ def measure(
     _check_engine(engine, perplexity, lm_eval)
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful)
     given = given or at.starter("held_out")
-    placement, size = at.Placement(device, dtype, device_map, offload, quantization).checked(), _batch_size(batch_size)
-    subject = partial(at.subject, engine=engine, base_url=base_url, placement=placement, batch_size=size)
+    subject = partial(
+        at.subject,
+        engine=engine,
+        base_url=base_url,
+        placement=at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked(),
+        batch_size=_batch_size(batch_size),
+        chat_template_kwargs=options.template_kwargs(chat_template_kwargs),
+        max_reasoning_tokens=max_reasoning_tokens,
+    )
     found = at.measure(
         subject(model),
         at.questions(given, at.trained_on(model, trained_on), max_safety_drop, limit, system_prompt),

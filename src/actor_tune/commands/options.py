@@ -1,5 +1,6 @@
 """Options that several commands share, and what they turn into."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from ..errors import UserError
 from ..judges.choose import DEFAULT
 
 EXIT_NOT_SAFE = 3
@@ -63,7 +65,30 @@ Quantization = Annotated[
     Literal["none", "bnb_4bit"],
     typer.Option("--quantization", help="bnb_4bit: all blocks but the trained one are held in 4 bits."),
 ]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model. Read it first.")
+]
+ChatTemplateKwargs = Annotated[
+    str | None,
+    typer.Option(
+        help="What the chat template is told besides, as JSON: '{\"enable_thinking\": false}'.", metavar="JSON"
+    ),
+]
+MaxReasoningTokens = Annotated[
+    int, typer.Option(help="What a model that reasons may think before its answer, in tokens.", min=1)
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Length of answers in tokens.", min=1)]
+
+
+def template_kwargs(text: str | None) -> dict[str, Any]:
+    """What --chat-template-kwargs says."""
+    try:
+        value = json.loads(text) if text else {}
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"`chat_template_kwargs={text}`", "no JSON object", '{"NAME": VALUE, ...}', "correct it")
+    return value
 
 
 def command_line() -> str:

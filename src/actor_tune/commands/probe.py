@@ -11,7 +11,17 @@ from ..errors import UserError, require_package
 from ..records.file import read
 from ..records.run import Run
 from ..storage.files import new_folder
-from .options import Device, Dtype, OutputDir, Seed, command_line, console
+from .options import (
+    ChatTemplateKwargs,
+    Device,
+    Dtype,
+    OutputDir,
+    Seed,
+    TrustRemoteCode,
+    command_line,
+    console,
+    template_kwargs,
+)
 
 
 def probe(
@@ -25,6 +35,8 @@ def probe(
     seed: Seed = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    trust_remote_code: TrustRemoteCode = False,
+    chat_template_kwargs: ChatTemplateKwargs = None,
 ) -> None:
     """Does safety last when the model is fine-tuned on benign data, and which topics did the edit disturb?"""
     require_package("actor probe", "peft", "testbed")
@@ -32,8 +44,12 @@ def probe(
     record = _record(run)
     asked = at.read(harmless=[harmless]) if harmless else None
     new_folder(output_dir)
-    placement = at.Placement(device, dtype).checked()
-    default, trained = (at.subject(name, placement=placement) for name in (record.model.name, str(run / "model")))
+    placement = at.Placement(device, dtype, trust_remote_code=trust_remote_code).checked()
+    told = template_kwargs(chat_template_kwargs)
+    default, trained = (
+        at.subject(name, placement=placement, chat_template_kwargs=told)
+        for name in (record.model.name, str(run / "model"))
+    )
     system_prompt = record.settings.get("system_prompt")
     probed = at.probe(default, trained, asked, system_prompt, steps, every, seed, output_dir, command_line())
     from ..show.probe import draw_durability, probe_tables

@@ -21,7 +21,7 @@ from ..engines.local import local_engine
 from ..engines.respond import respond
 from ..measurement.damage import KL_PROMPTS
 from ..models.block_checks import check_effect, check_reading
-from ..models.chat import TokenIds, encode
+from ..models.chat import TokenIds
 from ..models.divergence import mean_kl
 from ..models.first_token import first_token_logprobs
 from ..models.inputs import BlockInputs, block_inputs
@@ -106,7 +106,7 @@ class Shared:
     @cached_property
     def harmless(self) -> list[TokenIds]:
         """Prompts on which KL is measured."""
-        return encode(self.chat_model.tokenizer, of_kind(self.prompts, "harmless")[:KL_PROMPTS])
+        return self.chat_model.encode(of_kind(self.prompts, "harmless")[:KL_PROMPTS])
 
     @cached_property
     def plain(self) -> torch.Tensor:
@@ -149,7 +149,7 @@ def _of_seed(shared: Shared, seed: int) -> _OfSeed:
     chat_model = shared.chat_model
     settings = Settings(seed=seed, starter=shared.contest.starter)
     split = prepare(shared.contest.train, settings)
-    train, validation = (encode(chat_model.tokenizer, part) for part in (split.train, split.validation))
+    train, validation = (chat_model.encode(part) for part in (split.train, split.validation))
     start = time.perf_counter()
     layer = scan_candidates(chat_model, split, settings).layer
     restore_precision(chat_model, layer)
@@ -228,7 +228,7 @@ def detector_figures(chat_model: ChatModel, fitted: Fitted, prompts: Sequence[Pr
     if fitted.detector is None:
         return {}
     groups: dict[str, list[bool]] = {}
-    for prompt, sign in zip(prompts, fitted.signs(encode(chat_model.tokenizer, prompts)), strict=True):
+    for prompt, sign in zip(prompts, fitted.signs(chat_model.encode(prompts)), strict=True):
         for group in (prompt.kind, f"{prompt.kind}/{prompt.set}"):
             groups.setdefault(group, []).append(sign == fitted.detector.harmful_sign)
     figures = {"threshold": fitted.detector.threshold}

@@ -47,13 +47,16 @@ class Adapter:
     scale: float
 
 
-def answer_examples(tokenizer: Any, answers: Sequence[Response]) -> list[dict[str, TokenIds]]:
+def answer_examples(
+    tokenizer: Any, answers: Sequence[Response], chat_template_kwargs: Mapping[str, Any] | None = None
+) -> list[dict[str, TokenIds]]:
     """Tokens of each prompt with its answer, ended where it is finished, and of the answer, which is learned.
 
     Prompts whose answer has no token are left out.
     """
     examples = []
-    for prompt_ids, answer in zip(encode(tokenizer, [answer.prompt for answer in answers]), answers, strict=True):
+    questions = encode(tokenizer, [answer.prompt for answer in answers], chat_template_kwargs)
+    for prompt_ids, answer in zip(questions, answers, strict=True):
         end = [tokenizer.eos_token_id] if answer.finished else []
         answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
         if answer_ids:

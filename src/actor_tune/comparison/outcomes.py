@@ -16,6 +16,7 @@ from ..judges.garbled import garbled
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Verdict
 from ..measurement.metrics import Z, measured, wilson
+from ..measurement.verdicts import verdicts_on
 from ..prompts.prompt import Prompt
 from ..records.estimate import Estimate
 from ..records.outcome import MethodOutcome, MethodSummary
@@ -57,7 +58,7 @@ def outcome_of(
     figures: dict[str, float],
 ) -> MethodOutcome:
     """What `responses` amount to, judged by the trained judge."""
-    said = judge_trained([response.exchange for response in responses])
+    said = verdicts_on(judge_trained, responses)
     verdicts = [for_the_worse(item.prompt, verdict) for item, verdict in zip(responses, said, strict=True)]
     found = measured(name, responses, verdicts)
     refused: dict[str, str] = {}

@@ -21,7 +21,6 @@ from ..engines.engine import Subject, model_of
 from ..engines.local import local_engine, subject_of
 from ..engines.respond import respond
 from ..measurement.damage import AnswerLogprobs, answer_logprobs
-from ..models.chat import encode
 from ..models.divergence import kl
 from ..models.first_token import first_token_logprobs, first_token_refusal, refusal_token_ids
 from ..models.inputs import block_inputs
@@ -84,7 +83,7 @@ def probe(
     learned = respond(engine, benign, ANSWER_TOKENS, work / "benign.jsonl" if work else None)
     texts = [item.text for item in respond(engine, asked, ANSWER_TOKENS, work / "harmless.jsonl" if work else None)]
     harmful = of_kind(held_out, "harmful")
-    token_ids = encode(chat_model.tokenizer, [*harmful, *asked])
+    token_ids = chat_model.encode([*harmful, *asked])
     first = first_token_logprobs(chat_model, block_inputs(chat_model, 0, token_ids))
     tokens = refusal_token_ids(first[: len(harmful)], first[len(harmful) :], default.name)
     before = answer_logprobs(chat_model, asked, texts)
@@ -120,7 +119,7 @@ def durability(
     - `held_out`: harmful and pseudo-harmful prompts.
     - `refusal_tokens`: first answer tokens that begin a refusal, those of the default model for both models.
     """
-    token_ids = encode(chat_model.tokenizer, held_out)
+    token_ids = chat_model.encode(held_out)
     harmful = torch.tensor([prompt.kind == "harmful" for prompt in held_out])
     seen: list[Step] = []
 
@@ -132,7 +131,7 @@ def durability(
         seen.append(Step(number, 1 - float(refusal[~harmful].mean()), float(refusal[harmful].mean())))
 
     look(0)
-    examples = answer_examples(chat_model.tokenizer, answers)
+    examples = answer_examples(chat_model.tokenizer, answers, chat_model.chat_template_kwargs)
     train_adapters(chat_model, examples, seed, learning_rate=LEARNING_RATE, max_steps=steps, look=look)
     return seen
 

@@ -20,6 +20,7 @@ from ..records.file import json_of, read, read_value
 from ..records.outcome import Comparison, MethodOutcome
 from ..records.request import CompareRequest, open_request
 from ..records.response import Response
+from ..repair.opening import where_answers_begin
 from ..storage.files import sha256_of, write_json
 from ..storage.versions import versions
 from .contest import Contest, Key, Shared, run_missing
@@ -72,7 +73,7 @@ def compare(
     benign = [prompt for prompt in missing if prompt.kind != "harmful"]
     if benign and contest.answers_from:
         answers |= asked(contest.answers_from.open().engine, benign, contest.max_new_tokens, work)
-    chat_model = model_of(model)
+    chat_model = where_answers_begin(model_of(model), contest.train)
     earlier = _earlier(work, chat_model.computed_in)
     answers |= asked(local_engine(chat_model), of_kind(missing, "harmful"), contest.max_new_tokens, work)
     for name, prompts in lesson.items():

@@ -9,6 +9,7 @@ from ..engines.respond import respond
 from ..errors import UserError, require_package
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Verdict
+from ..measurement.verdicts import verdicts_on
 from ..prompts.prompt import KINDS, Prompt, of_kind
 from ..records.response import Response
 
@@ -84,7 +85,7 @@ def targets(responses: Sequence[Response]) -> dict[Prompt, Response]:
 
     Instead of all others, a plain refusal of harmful prompts, and nothing (an answer without a token) of benign ones.
     """
-    verdicts = judge_trained([response.exchange for response in responses])
+    verdicts = verdicts_on(judge_trained, responses)
     return {answer.prompt: _target(answer, verdict) for answer, verdict in zip(responses, verdicts, strict=True)}
 
 

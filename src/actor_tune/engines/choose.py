@@ -1,10 +1,13 @@
 """Engines by the names that users give them."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..errors import UserError
 from ..models.load import load
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.placement import Placement
-from .engine import Opened, Subject
+from .engine import REASONING_TOKENS, Opened, Subject
 from .local import local_engine
 from .openai import openai_engine
 from .vllm import vllm_engine
@@ -18,6 +21,8 @@ def subject(
     base_url: str | None = None,
     placement: Placement = DEFAULT_PLACEMENT,
     batch_size: int | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    max_reasoning_tokens: int = REASONING_TOKENS,
 ) -> Subject:
     """A model to be asked, loaded or connected to when its turn comes, so that two need not fit into memory.
 
@@ -29,6 +34,8 @@ def subject(
 
     - `engine`: what answers: `transformers` (this process), `vllm`, or `openai` (a server at `base_url`).
     - `batch_size`: prompts at a time in this process; None finds it.
+    - `chat_template_kwargs`: what the chat template is told besides, such as `{"enable_thinking": False}`.
+    - `max_reasoning_tokens`: what a model that reasons may think before it answers, besides its answer.
 
     **Raises:** `UserError` when there is no such engine, the address of a server is missing, or a value would be
     ignored: an address by all engines but `openai`, a placement (but for its device) by all but `transformers`.
@@ -37,13 +44,30 @@ def subject(
 
     def opened() -> Opened:
         if base_url is not None:
-            return Opened(openai_engine(base_url, name))
+            return Opened(
+                openai_engine(
+                    base_url,
+                    name,
+                    chat_template_kwargs=chat_template_kwargs,
+                    max_reasoning_tokens=max_reasoning_tokens,
+                )
+            )
         if engine == "vllm":
-            return Opened(vllm_engine(name))
-        chat_model = load(name, placement)
-        return Opened(local_engine(chat_model, batch_size), chat_model)
+            trust = placement.trust_remote_code
+            return Opened(vllm_engine(name, None, "auto", chat_template_kwargs, max_reasoning_tokens, trust))
+        chat_model = load(name, placement, chat_template_kwargs=chat_template_kwargs)
+        return Opened(local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model)
 
-    return Subject(name, opened, engine, base_url, placement.dtype, placement.quantization)
+    return Subject(
+        name,
+        opened,
+        engine,
+        base_url,
+        placement.dtype,
+        placement.quantization,
+        chat_template_kwargs=chat_template_kwargs or {},
+        max_reasoning_tokens=max_reasoning_tokens,
+    )
 
 
 def _check(engine: str, base_url: str | None, placement: Placement) -> None:
@@ -56,6 +80,8 @@ def _check(engine: str, base_url: str | None, placement: Placement) -> None:
     if engine != "openai" and base_url is not None:
         found, fix = f"`engine={engine}`", "add it, or leave this out"
         raise UserError(f"`base_url={base_url}`", found, "`engine=openai`", fix)
+    if engine == "openai" and placement.trust_remote_code:
+        raise UserError("`trust_remote_code=True`", "`engine=openai`", "a model in this process", "leave it out")
     for setting in ("dtype", "device_map", "offload", "quantization"):
         if engine != "transformers" and getattr(placement, setting) != getattr(DEFAULT_PLACEMENT, setting):
             fix = f"leave `{setting}=` or `engine=` out"

@@ -1,8 +1,8 @@
 """What an engine is, and what it is that can be asked."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..prompts.prompt import Prompt
@@ -13,18 +13,23 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 32
 """Enough to tell a refusal from an answer, and few enough for a CPU: the default length of answers."""
 
+REASONING_TOKENS = 1024
+"""The default length of what is thought before an answer. What thinks for longer has not answered."""
+
 
 @dataclass(frozen=True)
 class Answer:
     """A model's answer to the prompt at index `row` of those given.
 
-    - `text`: without special tokens.
+    - `text`: without special tokens, and without reasoning.
     - `finished`: the model ended it; False where the limit of tokens cut it off.
+    - `reasoning`: what it thought before; None where it does not reason. If that did not end, there is no `text`.
     """
 
     row: int
     text: str
     finished: bool
+    reasoning: str | None = None
 
 
 Engine = Callable[[Sequence[Prompt], int], Iterator[Answer]]
@@ -49,7 +54,8 @@ class Subject:
 
     - `name`: as the user gave it.
     - `open`: makes it ready when its turn comes, because two need not fit into memory.
-    - `engine`, `base_url`, `dtype`, `quantization`: what its answers depend on besides, for the record.
+    - `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs`, `max_reasoning_tokens`: what its answers
+      depend on besides, for the record.
     - `in_memory`: it is loaded, and its weights may be others than those in the folder or on the Hub.
     """
 
@@ -60,6 +66,8 @@ class Subject:
     dtype: str = "auto"
     quantization: str = "none"
     in_memory: bool = False
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    max_reasoning_tokens: int = REASONING_TOKENS
 
 
 def model_of(subject: Subject) -> "ChatModel":

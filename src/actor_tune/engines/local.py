@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
-from transformers import GenerationConfig
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from ..models.activations import compact_head, finite_logits
 from ..models.batches import is_out_of_memory
-from ..models.chat import Batch, TokenIds, encode, pad, rows_by_length
+from ..models.chat import Batch, TokenIds, pad, rows_by_length
 from ..models.kv_cache import attends_to_all
 from ..models.model import ChatModel
 from ..models.trials import alike, holds, padding_is_exact, some_of_all_lengths
 from ..prompts.prompt import Prompt
 from .continuous_batching import SLOTS_OF_CHECK, Slots, shared_prefix, slots_agree
-from .engine import Answer, Engine, Opened, Subject
+from .engine import REASONING_TOKENS, Answer, Engine, Opened, Subject
+from .reading import Growth, Reader
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,13 @@ class _Job:
     """Some prompts to be answered, `size` at a time at most.
 
     - `rows`: indices in `token_ids` of the prompts, longest first.
+    - `reader`: of the answers.
     """
 
     token_ids: Sequence[TokenIds]
     rows: Sequence[int]
     size: int
-    max_new_tokens: int
+    reader: Reader
 
     def prompts(self, rows: Sequence[int]) -> list[TokenIds]:
         """The token ids of `rows`."""
@@ -59,24 +61,31 @@ def subject_of(model: ChatModel | Subject, batch_size: int | None = None) -> Sub
         return model
     opened, placement = Opened(local_engine(model, batch_size), model), model.placement
     dtype, quantization = placement.dtype, placement.quantization
-    return Subject(model.name, lambda: opened, dtype=dtype, quantization=quantization, in_memory=True)
+    told = model.chat_template_kwargs
+    return Subject(
+        model.name, lambda: opened, dtype=dtype, quantization=quantization, in_memory=True, chat_template_kwargs=told
+    )
 
 
-def local_engine(chat_model: ChatModel, batch_size: int | None = None) -> Engine:
+def local_engine(
+    chat_model: ChatModel, batch_size: int | None = None, max_reasoning_tokens: int = REASONING_TOKENS
+) -> Engine:
     """An engine that answers with `chat_model`, the longest prompts first.
 
     **Arguments:**
 
     - `batch_size`: prompts at a time; None finds it: 64, fewer where prompts are long. Out of memory halves it and goes
       on.
+    - `max_reasoning_tokens`: what a model that reasons may think before it answers, besides its answer.
     """
 
     def answer(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:
-        token_ids = encode(chat_model.tokenizer, prompts)
+        reader = Reader(chat_model.tokenizer, _ends(chat_model), max_new_tokens, max_reasoning_tokens)
+        token_ids = chat_model.encode(prompts)
         waiting = [row for rows in rows_by_length(token_ids, len(token_ids)) for row in rows]
         size = batch_size or AUTO_BATCH_SIZE
         while waiting:
-            job = _next_job(token_ids, waiting, size, max_new_tokens, limited=batch_size is None)
+            job = _next_job(token_ids, waiting, size, reader, limited=batch_size is None)
             answered = set()
             out_of_memory = False
             try:
@@ -96,14 +105,14 @@ def local_engine(chat_model: ChatModel, batch_size: int | None = None) -> Engine
     return answer
 
 
-def _next_job(token_ids: Sequence[TokenIds], waiting: list[int], size: int, max_new_tokens: int, limited: bool) -> _Job:
+def _next_job(token_ids: Sequence[TokenIds], waiting: list[int], size: int, reader: Reader, limited: bool) -> _Job:
     """The longest prompts of `waiting`; where `limited`, as few at a time as AUTO_BATCH_TOKENS says."""
-    longest = len(token_ids[waiting[0]]) + max_new_tokens
+    longest = len(token_ids[waiting[0]]) + reader.most
     fitting = min(size, max(1, AUTO_BATCH_TOKENS // longest)) if limited else size
     rows = waiting
     if fitting < size:  # Prompts of less than half the length are for another job, with more at a time.
-        rows = [row for row in waiting if 2 * (len(token_ids[row]) + max_new_tokens) > longest]
-    return _Job(token_ids, rows, min(fitting, len(rows)), max_new_tokens)
+        rows = [row for row in waiting if 2 * (len(token_ids[row]) + reader.most) > longest]
+    return _Job(token_ids, rows, min(fitting, len(rows)), reader)
 
 
 @torch.inference_mode()
@@ -111,11 +120,12 @@ def _answers(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
     if job.size < SLOTS_OF_CHECK or len(job.rows) < FEW:
         return _generate(chat_model, job)
     prompts = job.prompts(job.rows)
-    if not attends_to_all(chat_model.model, max(map(len, prompts)) + job.max_new_tokens):
+    if not attends_to_all(chat_model.model, max(map(len, prompts)) + job.reader.most):
         log.info("some blocks do not attend to all earlier tokens: answering batch by batch")
         return _generate(chat_model, job)
     slots = Slots(chat_model, shared_prefix(prompts), job.size)
     if not slots_agree(slots, prompts):
+        log.warning("with a shared prefix this model says something else: answering batch by batch")
         return _generate(chat_model, job)
     return _fill_slots(slots, job)
 
@@ -125,20 +135,20 @@ class _Growing:
     """A prompt's row, and the tokens of its answer so far."""
 
     row: int
+    growth: Growth
     tokens: list[int] = field(default_factory=list)
 
 
 @torch.inference_mode()
 def _fill_slots(slots: Slots, job: _Job) -> Iterator[Answer]:
     chat_model = slots.chat_model
-    ends = _ends(chat_model)
     waiting = list(job.rows)
     share = max(1, job.size // SHARES)
     growing: list[_Growing] = []
     while waiting or growing:
         free = job.size - len(growing)
         if waiting and free >= share:
-            new = [_Growing(row) for row in waiting[:share]]
+            new = [_Growing(row, job.reader.growth(job.token_ids[row])) for row in waiting[:share]]
             waiting = waiting[share:]
             logits = slots.admit(job.prompts([each.row for each in new]))
             growing += new
@@ -149,10 +159,8 @@ def _fill_slots(slots: Slots, job: _Job) -> Iterator[Answer]:
             each.tokens.append(token)
         open_slots = []
         for slot, each in enumerate(growing):
-            finished = each.tokens[-1] in ends
-            if finished or len(each.tokens) == job.max_new_tokens:
-                text = str(chat_model.tokenizer.decode(each.tokens, skip_special_tokens=True))
-                yield Answer(each.row, text, finished)
+            if each.growth.is_over(each.tokens):
+                yield each.growth.answer(each.row, each.tokens)
             else:
                 open_slots.append(slot)
         if len(open_slots) < len(growing):
@@ -161,15 +169,40 @@ def _fill_slots(slots: Slots, job: _Job) -> Iterator[Answer]:
 
 @torch.inference_mode()
 def _generate(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
-    ends = _ends(chat_model)
     prompts = job.prompts(job.rows)
     equal = not (padding_is_exact(chat_model, prompts) and _padded_answers_are_exact(chat_model, prompts))
     for lines in rows_by_length(prompts, job.size, equal=equal):
-        batch = pad(prompts, lines, chat_model.pad_id, chat_model.device)
-        new_tokens = _generated(chat_model, batch, job.max_new_tokens).sequences[:, batch.input_ids.shape[1] :].tolist()
-        texts = chat_model.tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-        for line, text, tokens in zip(lines, texts, new_tokens, strict=True):
-            yield Answer(job.rows[line], text, finished=not ends.isdisjoint(tokens))
+        batch, growths = (
+            pad(prompts, lines, chat_model.pad_id, chat_model.device),
+            [job.reader.growth(prompts[line]) for line in lines],
+        )
+        width = batch.input_ids.shape[1]
+        over = _Over(growths, width)
+        found = _generated(chat_model, batch, job.reader.most, stopping_criteria=StoppingCriteriaList([over]))
+        for line, growth, tokens in zip(lines, growths, found.sequences[:, width:].tolist(), strict=True):
+            yield growth.answer(job.rows[line], tokens)
+
+
+class _Over(StoppingCriteria):
+    """Which answers of a batch are over, for `generate`: each is followed until it is."""
+
+    def __init__(self, growths: Sequence[Growth], width: int) -> None:
+        self.growths, self.width, self.over = growths, width, [False] * len(growths)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_keywords: Any) -> torch.BoolTensor:
+        for line, tokens in enumerate(input_ids[:, self.width :].tolist()):
+            self.over[line] = self.over[line] or self.growths[line].is_over(tokens)
+        return torch.tensor(self.over, device=input_ids.device)  # type: ignore[return-value]
+
+
+@torch.inference_mode()
+def first_tokens(chat_model: ChatModel, token_ids: Sequence[TokenIds], count: int) -> list[TokenIds]:
+    """The first `count` tokens, or fewer, of the answer to each prompt, special ones among them."""
+    found = []
+    for prompt in token_ids:
+        batch = pad([prompt], [0], chat_model.pad_id, chat_model.device)
+        found.append(_generated(chat_model, batch, count).sequences[0, len(prompt) :].tolist())
+    return found
 
 
 def _padded_answers_are_exact(chat_model: ChatModel, prompts: Sequence[TokenIds]) -> bool:
@@ -191,7 +224,13 @@ def _padded_answers_are_exact(chat_model: ChatModel, prompts: Sequence[TokenIds]
     return len({*map(len, prompts)}) == 1 or holds(chat_model, "padding with what is kept", prompts, trial)
 
 
-def _generated(chat_model: ChatModel, batch: Batch, new_tokens: int, logits: bool = False) -> Any:
+def _generated(
+    chat_model: ChatModel,
+    batch: Batch,
+    new_tokens: int,
+    logits: bool = False,
+    stopping_criteria: StoppingCriteriaList | None = None,
+) -> Any:
     """What `generate` of transformers returns; with `logits` of all, exactly so many `new_tokens`, else at most."""
     with compact_head(chat_model), finite_logits(chat_model, batch), _plain_decoding(chat_model):
         return chat_model.model.generate(  # type: ignore[operator]
@@ -201,6 +240,7 @@ def _generated(chat_model: ChatModel, batch: Batch, new_tokens: int, logits: boo
             min_new_tokens=new_tokens if logits else None,
             return_dict_in_generate=True,
             output_logits=logits,
+            stopping_criteria=stopping_criteria,
         )
 
 

@@ -1,12 +1,14 @@
 """Answers of any server that speaks OpenAI's chat protocol."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ..errors import UserError
 from ..judges.server import CONCURRENCY, TIMEOUT_SECONDS, Reply, Server, ServerError, ask_all
 from ..prompts.prompt import Prompt
-from .engine import Answer, Engine
+from .engine import REASONING_TOKENS, Answer, Engine
+from .reasoning import Split, split
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,8 @@ def openai_engine(
     api_key: str | None = None,
     concurrency: int = CONCURRENCY,
     timeout: float = TIMEOUT_SECONDS,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    max_reasoning_tokens: int = REASONING_TOKENS,
 ) -> Engine:
     """An engine that asks the server at `base_url`, several prompts at a time. Needs the extra `openai`.
 
@@ -26,6 +30,9 @@ def openai_engine(
 
     - `model`: the name that the server knows it by; None or "auto" takes the only one that the server lists.
     - `base_url`, `api_key`, `timeout`: as of `judges.server.Server`.
+    - `chat_template_kwargs`: sent along, as vLLM takes it.
+    - `max_reasoning_tokens`: a model that reasons is asked again with so many tokens more where the first limit cut it
+      off. A server counts both together, so that an answer to that may be longer than `max_new_tokens`.
     - `concurrency`: prompts under way at a time.
 
     **Raises:** `UserError` when the extra is missing, nothing answers at `base_url`, or there is not one model to take;
@@ -40,14 +47,26 @@ def openai_engine(
     def answers(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:
         def ask(prompt: Prompt) -> Reply:
             try:
-                return server.reply(name, prompt.messages(), max_new_tokens)
+                reply = server.reply(name, prompt.messages(), max_new_tokens, chat_template_kwargs)
+                if not reply.finished and _split(reply).reasoning is not None:
+                    more = max_new_tokens + max_reasoning_tokens
+                    reply = server.reply(name, prompt.messages(), more, chat_template_kwargs)
+                return reply
             except ServerError as error:
                 raise _mistake(server, error, name, prompt) from None
 
         for row, reply in ask_all(ask, prompts, concurrency):
-            yield Answer(row, reply.text, reply.finished)
+            parted = _split(reply)
+            yield Answer(row, parted.answer, reply.finished and parted.ended, parted.reasoning)
 
     return answers
+
+
+def _split(reply: Reply) -> Split:
+    """Answer and reasoning, which some servers send apart and others as one text."""
+    if reply.reasoning is None:
+        return split(reply.text)
+    return Split(reply.reasoning, reply.text.strip(), ended=bool(reply.text.strip()) or reply.finished)
 
 
 def _first_contact(server: Server, model: str | None) -> str:

@@ -22,10 +22,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model behind the server wrote; `finished` unless the limit of tokens cut it off."""
+    """What a model behind the server wrote; `finished` unless the limit of tokens cut it off.
+
+    - `reasoning`: what it thought before, where the server says so apart.
+    """
 
     text: str
     finished: bool
+    reasoning: str | None = None
 
 
 class ServerError(Exception):
@@ -74,25 +78,39 @@ class Server:
             except AttributeError:  # what the client makes of other bodies
                 raise ServerError("form", "something else came back") from None
 
-    def reply(self, model: str, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Reply:
-        """What `model` answers, greedily.
+    def reply(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, str]],
+        max_tokens: int,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """What `model` answers, greedily; `chat_template_kwargs` are sent along where there are any, as vLLM takes it.
 
         **Raises:** `ServerError` when that cannot be had.
         """
         from openai.types.chat import ChatCompletion
 
         turns: Any = messages
+        extra = {"chat_template_kwargs": dict(chat_template_kwargs)} if chat_template_kwargs else None
         with _translated():
             completion = self._client.chat.completions.create(
-                model=model, messages=turns, max_tokens=max_tokens, temperature=0
+                model=model, messages=turns, max_tokens=max_tokens, temperature=0, extra_body=extra
             )
         # What is no JSON at all comes back as a string, what has another form with fields missing.
         if not (isinstance(completion, ChatCompletion) and completion.choices and completion.choices[0].message):
             raise ServerError("form", " ".join(str(completion).split())[:100])
         choice = completion.choices[0]
-        text = choice.message.content or choice.message.refusal or ""
-        text = text.encode("utf-8", "replace").decode("utf-8")  # JSON may hold half a surrogate pair, files may not
-        return Reply(text, choice.finish_reason != "length")
+        message: Any = choice.message
+        # Not of OpenAI's own protocol: vLLM and others call it the one or the other.
+        thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
+        reasoning = _whole(thought) if isinstance(thought, str) else None
+        return Reply(_whole(message.content or message.refusal or ""), choice.finish_reason != "length", reasoning)
+
+
+def _whole(text: str) -> str:
+    """`text` without halves of surrogate pairs, which JSON may hold and files may not."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def ask_all(

@@ -7,7 +7,7 @@ import torch
 
 from ..errors import UserError
 from ..models.activations import run_model
-from ..models.chat import TokenIds, encode, pad
+from ..models.chat import TokenIds, pad
 from ..models.divergence import kl
 from ..models.model import ChatModel
 from ..models.trials import groups_of
@@ -68,7 +68,7 @@ def answer_logprobs(
     """
     if not prompts:
         raise UserError("`baseline=`", "no harmless prompts", "some to compare on", "add `harmless=FILE`")
-    questions = encode(chat_model.tokenizer, prompts)
+    questions = chat_model.encode(prompts)
     # The last of the tokens is only predicted, so it is not part of what the model reads.
     read = [
         list(chat_model.tokenizer(answer, add_special_tokens=False)["input_ids"])[: KL_TOKENS - 1] for answer in answers

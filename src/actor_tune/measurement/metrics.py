@@ -127,9 +127,17 @@ def measured(
         damage={
             "garbled_share": mean(garbled(response.text) is not None for response in responses),
             "unfinished_share": mean(not response.finished for response in responses),
+            **_thinking(responses),
             "mean_words": mean(len(response.text.split()) for response in responses),
         },
     )
+
+
+def _thinking(responses: Sequence[Response]) -> dict[str, float | None]:
+    """The share of answers that are none, as the reasoning did not end; nothing of a model that does not reason."""
+    if all(response.reasoning is None for response in responses):
+        return {}
+    return {"only_thought_share": mean(response.only_thought for response in responses)}
 
 
 def _mean_rate(sets: Sequence[SetResult], kind: Kind) -> Estimate | None:

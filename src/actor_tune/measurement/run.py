@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..engines.engine import ANSWER_TOKENS, Subject
+from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Subject
 from ..engines.local import subject_of
 from ..errors import UserError
 from ..judges.agreement import agreement, disagreements
@@ -37,6 +37,7 @@ from .gate import decide
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
 from .questions import Questions, questions
+from .verdicts import verdicts_on
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,8 @@ def _request(model: Subject, other: Subject | None, asked: Questions, max_new_to
         base_url=model.base_url,
         dtype=model.dtype,
         quantization=model.quantization,
+        chat_template_kwargs=dict(model.chat_template_kwargs),
+        max_reasoning_tokens=model.max_reasoning_tokens,
         system_prompt=asked.system_prompt,
         limit=asked.limit,
         max_safety_drop=asked.margin,
@@ -244,22 +247,23 @@ def _before(
 
 def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest, fix: str) -> None:
     """Stop where earlier answers were asked for in another way."""
-    for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization"):
-        if earlier.get(name) != (wanted := getattr(request, name)):
+    defaults = {"chat_template_kwargs": {}, "max_reasoning_tokens": REASONING_TOKENS}  # of files that lack them
+    for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization", *defaults):
+        if earlier.get(name, defaults.get(name)) != (wanted := getattr(request, name)):
             raise UserError(where, f"answers with {name} {earlier.get(name)}", str(wanted), fix)
 
 
 def _judged(
     request: MeasureRequest, asked: Questions, before: Answers | None, after: Answers, judges: Mapping[str, Judge]
 ) -> Measurement:
-    verdicts = {name: judge([response.exchange for response in after]) for name, judge in judges.items()}
+    verdicts = {name: verdicts_on(judge, after) for name, judge in judges.items()}
     (first, new), *others = verdicts.items()
     errors = known_errors() if first == DEFAULT else None
     now = measured(after.model, after, new, errors)
     old: list[Verdict] = []
     earlier = changed = gate = moved = None
     if before:
-        old = judges[first]([response.exchange for response in before])
+        old = verdicts_on(judges[first], before)
         earlier = measured(before.model, before, old, errors)
         changed = change(asked.prompts, old, new)
         gate = None if asked.margin is None else decide(asked.prompts, old, new, asked.margin)

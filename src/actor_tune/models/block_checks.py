@@ -8,17 +8,16 @@ from ..errors import UserError
 from .activations import forward, shifted, stop_after, stop_before
 from .chat import TokenIds, pad
 from .model import ChatModel
-from .trials import groups_of
 
 
 @torch.no_grad()
 def check_reading(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds]) -> None:
-    """Prove on one batch that what a hook reads at block `layer` is one hidden state a token, and is all that the next
+    """Prove on one prompt that what a hook reads at block `layer` is one hidden state a token, and is all that the next
     block receives of it; blocks above are not run.
 
     **Raises:** `UserError` when it is not: the architecture is not supported.
     """
-    batch = pad(token_ids, _rows(chat_model, token_ids), chat_model.pad_id, chat_model.device)
+    batch = pad(token_ids, [0], chat_model.pad_id, chat_model.device)
     with stop_after(chat_model.blocks[layer]) as seen:
         forward(chat_model, batch)
     with stop_before(chat_model.blocks[layer + 1]) as received:
@@ -33,11 +32,11 @@ def check_reading(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenId
 
 @torch.no_grad()
 def check_effect(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds]) -> None:
-    """Prove on one batch that changing what block `layer` returns changes the logits.
+    """Prove on one prompt that changing what block `layer` returns changes the logits.
 
     **Raises:** `UserError` when it does not: training the block would do nothing.
     """
-    batch = pad(token_ids, _rows(chat_model, token_ids), chat_model.pad_id, chat_model.device)
+    batch = pad(token_ids, [0], chat_model.pad_id, chat_model.device)
     block = chat_model.blocks[layer]
     with stop_after(block) as seen:
         forward(chat_model, batch)
@@ -48,11 +47,6 @@ def check_effect(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
         moved = forward(chat_model, batch)
     same = torch.allclose(plain, moved, rtol=1e-3, atol=1e-3)
     _refuse_unless(not same, chat_model, layer, "changing its output does not change the logits")
-
-
-def _rows(chat_model: ChatModel, token_ids: Sequence[TokenIds]) -> list[int]:
-    """Two prompts, or one where they cannot be padded."""
-    return groups_of(chat_model, token_ids[:2], 2)[0]
 
 
 def _refuse_unless(holds: bool, chat_model: ChatModel, layer: int, failure: str) -> None:

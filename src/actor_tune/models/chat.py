@@ -4,9 +4,10 @@ Left padding throughout, so that the last position of every row is the last toke
 prompt: the position that the paper reads activations at (section 3.1).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
@@ -46,15 +47,21 @@ class Batch:
         return self.lines([*range(len(self.rows))] * times)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt]) -> list[TokenIds]:
+def encode(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], chat_template_kwargs: Mapping[str, Any] | None = None
+) -> list[TokenIds]:
     """Token ids of each prompt in the chat template, generation prompt included.
+
+    **Arguments:**
+
+    - `chat_template_kwargs`: what the template is told besides, such as `{"enable_thinking": False}`.
 
     **Raises:** `UserError` when the tokenizer has no chat template, or that refuses a conversation.
     """
     check_template(tokenizer, tokenizer.name_or_path)
     template = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
     try:
-        texts = [template(prompt.messages()) for prompt in prompts]
+        texts = [template(prompt.messages(), **(chat_template_kwargs or {})) for prompt in prompts]
     except TemplateError as error:  # Some templates refuse system prompts, or roles that do not alternate.
         fix = "give conversations that this model's template takes"
         raise UserError(tokenizer.name_or_path, f"the chat template says: {error}", "no complaint", fix) from None

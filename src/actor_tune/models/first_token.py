@@ -10,10 +10,10 @@ from ..errors import UserError
 from .activations import forward, last_logits, start_at
 from .batches import run_batches
 from .chat import pad
-from .inputs import BlockInputs, advance, opening_keys
+from .inputs import PREFIX_BATCH, PREFIX_TOKENS, BlockInputs, advance, opening_keys
 from .model import ChatModel
 from .placement import held, is_elsewhere
-from .trials import alike, holds, some_of_all_lengths
+from .trials import alike, groups_of, holds, some_of_all_lengths
 
 
 def refusal_token_ids(harmful: torch.Tensor, harmless: torch.Tensor, model_name: str) -> torch.Tensor:
@@ -72,22 +72,24 @@ def _from_block(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
             with start_at(chat_model, inputs.layer, hidden):
                 return forward(chat_model, batch, keys)
 
-        return _logprobs(inputs, logits)
+        return _logprobs(chat_model, inputs, logits)
 
 
 def _from_text(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
     def logits(rows: list[int]) -> torch.Tensor:
         return forward(chat_model, pad(inputs.token_ids, rows, chat_model.pad_id, chat_model.device))
 
-    return _logprobs(inputs, logits)
+    return _logprobs(chat_model, inputs, logits)
 
 
-def _logprobs(inputs: BlockInputs, logits: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+def _logprobs(chat_model: ChatModel, inputs: BlockInputs, logits: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
     """Log-probabilities (prompt, vocabulary), from `logits` of some rows at a time."""
     found: dict[int, torch.Tensor] = {}
 
     def run(rows: list[int]) -> None:
         found.update(zip(rows, logits(rows).log_softmax(dim=-1).cpu(), strict=True))
 
-    run_batches(inputs.groups(), run, "Reading first tokens")
+    # Blocks above the inputs' may have come since these were made, so that what they take is asked anew.
+    groups = groups_of(chat_model, inputs.token_ids, PREFIX_BATCH, PREFIX_TOKENS)
+    run_batches(groups, run, "Reading first tokens")
     return torch.stack([found[row] for row in range(len(inputs.token_ids))])

@@ -128,7 +128,9 @@ def _run_to(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], openin
     if keys is not None:  # a cache without layers is false
         with stop_before(block) as first:
             _forward_opening(chat_model, token_ids, keys)
-    lengths, padded = [len(ids) - opening for ids in token_ids], padding_is_exact(chat_model, token_ids)
+    lengths = [len(ids) - opening for ids in token_ids]
+    below = layer if layer and any(map(is_elsewhere, chat_model.blocks[layer:])) else None
+    padded = padding_is_exact(chat_model, token_ids, below)
     starts = [0, *accumulate(lengths)][:-1]
     kept: list[BlockInputs] = []
 

@@ -5,7 +5,7 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ def load(
     name: str,
     placement: Placement = DEFAULT_PLACEMENT,
     last_block: int | None = None,
-    trust_remote_code: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ChatModel:
     """Load a local folder or Hub id, ready for reading (no gradients, eval mode).
 
@@ -56,13 +56,14 @@ def load(
 
     - `last_block`: blocks above this one stay on disk until `placement.settle` fetches them. Negative counts from the
       end. Without effect where `placement` spreads the weights or packs them: then all of them are placed at once.
-    - `trust_remote_code`: run Python code that comes with the model. Without it none is run, and nobody is asked.
+    - `chat_template_kwargs`: what the chat template is told besides, such as `{"enable_thinking": False}`.
 
     **Raises:** `UserError` when the folder or repository is missing, has no config, weights or chat template, lacks a
     weight or has another than its config says, when a weight is not finite, or when `placement` cannot be had.
     """
     quiet_libraries()
     placement = placement.checked()
+    trust_remote_code = placement.trust_remote_code
     folder = model_folder(name, code=trust_remote_code)
     if not (folder / "config.json").is_file():
         raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
@@ -75,7 +76,7 @@ def load(
     options: dict[str, Any] = {"dtype": dtype, "device_map": placement.device_map or placement.device}
     if placement.quantization == "bnb_4bit":
         options["quantization_config"] = _four_bits(dtype)
-    places = _places(config, placement, last_block, trust_remote_code)
+    places = _places(config, placement, last_block)
     if places is None:
         model = _from_files(name, folder, config, options, trust_remote_code)
     else:
@@ -91,17 +92,15 @@ def load(
             raise
         weakref.finalize(model, shutil.rmtree, offloaded)
         cast(model, dtype)
-    return ready(name, folder, model, tokenizer, placement)
+    return ready(name, folder, model, tokenizer, placement, chat_template_kwargs)
 
 
-def _places(
-    config: PreTrainedConfig, placement: Placement, last_block: int | None, trust_remote_code: bool
-) -> dict[str, str] | None:
+def _places(config: PreTrainedConfig, placement: Placement, last_block: int | None) -> dict[str, str] | None:
     """Module -> where it is to be, where some blocks are left on disk; else None."""
     in_one_place = placement.device_map is None and placement.quantization == "none"
     if placement.offload != "stream" and (last_block is None or not in_one_place):
         return None
-    empty, blocks = empty_model(config, trust_remote_code)
+    empty, blocks = empty_model(config, placement.trust_remote_code)
     first = 0 if placement.offload == "stream" or last_block is None else last_block % len(blocks) + 1
     if first == len(blocks):
         return None
@@ -193,7 +192,8 @@ def empty_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> tu
     config = copy.deepcopy(config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    with torch.device("meta"):  # accelerate's init_empty_weights allocates each tensor before it drops it
+    known = _readable(config.name_or_path or config.model_type, "the config of a chat model", "choose another model")
+    with known, torch.device("meta"):  # accelerate's init_empty_weights allocates each tensor before it drops it
         # bfloat16, because some kernels for experts take nothing else; nothing that is read off it depends on that.
         made = model_class(config).from_config(config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
     model: PreTrainedModel = made.eval()

@@ -1,7 +1,8 @@
 """A loaded chat model, and its decoder blocks."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
-from .chat import check_template
+from ..prompts.prompt import Prompt
+from .chat import TokenIds, check_template, encode
 from .placement import Placement, device_of
 
 DEFAULT_PLACEMENT = Placement()
@@ -24,6 +26,8 @@ class ChatModel:
     - `blocks`: the decoder blocks in order; an entry is the module that turns block l's input into its output.
     - `returned`: how many values each block returns in a tuple, the hidden state first; 0: that alone, as a tensor.
     - `placement`: where it was asked to be.
+    - `chat_template_kwargs`: what its chat template is told besides the conversation.
+    - `opening`: tokens behind every prompt, before anything is answered.
     """
 
     name: str
@@ -33,6 +37,15 @@ class ChatModel:
     blocks: nn.ModuleList
     returned: tuple[int, ...]
     placement: Placement = DEFAULT_PLACEMENT
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    opening: tuple[int, ...] = ()
+
+    def encode(self, prompts: Sequence[Prompt]) -> list[TokenIds]:
+        """Token ids of each prompt in the chat template, generation prompt included.
+
+        **Raises:** `UserError` when the template refuses a conversation.
+        """
+        return [[*ids, *self.opening] for ids in encode(self.tokenizer, prompts, self.chat_template_kwargs)]
 
     @property
     def device(self) -> torch.device:
@@ -51,7 +64,12 @@ class ChatModel:
         return self.tokenizer.eos_token_id if pad is None else pad
 
 
-def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str | None = None) -> ChatModel:
+def wrap(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    name: str | None = None,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+) -> ChatModel:
     """A transformers model that is in memory, for all that a loaded one is for. What it was loaded from is not read.
 
     The model itself is taken, not a copy, and made ready for reading: eval mode, no gradients; both stay so. Its stored
@@ -67,11 +85,16 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str |
     check_template(tokenizer, name)
     devices = set(getattr(model, "hf_device_map", {}).values())
     placement = Placement(str(model.device), device_map="auto" if len(devices) > 1 else None)
-    return ready(name, None, model, tokenizer, placement)
+    return ready(name, None, model, tokenizer, placement, chat_template_kwargs)
 
 
 def ready(
-    name: str, folder: Path | None, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, placement: Placement
+    name: str,
+    folder: Path | None,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    placement: Placement,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> ChatModel:
     """`model`, ready for reading: eval mode, no gradients.
 
@@ -82,7 +105,7 @@ def ready(
         if not tensor.is_meta:  # else it is on disk
             check_tensor(name, tensor_name, tensor)
     blocks, returned = _run_through(name, model)
-    return ChatModel(name, folder, model, tokenizer, blocks, returned, placement)
+    return ChatModel(name, folder, model, tokenizer, blocks, returned, placement, chat_template_kwargs or {})
 
 
 def check_tensor(name: str, tensor_name: str, tensor: torch.Tensor) -> None:

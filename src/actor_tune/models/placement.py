@@ -32,6 +32,7 @@ class Placement:
     - `device_map`: "auto" or "balanced" spreads blocks over all devices, as transformers does; None: one device.
     - `offload`: "stream" leaves all weights on disk; one block at a time is in memory.
     - `quantization`: "bnb_4bit" holds all blocks but the trained one in 4 bits (bitsandbytes).
+    - `trust_remote_code`: run Python code that comes with the model. Without it none is run, and nobody is asked.
     """
 
     device: str = "auto"
@@ -39,6 +40,7 @@ class Placement:
     device_map: str | None = None
     offload: Offload = "none"
     quantization: Quantization = "none"
+    trust_remote_code: bool = False
 
     def checked(self) -> "Placement":
         """The same with its device by name.

@@ -212,10 +212,12 @@ class _Block:
         dtypes: dict[str, torch.dtype] = {}
         for name, (full, dtype) in found.items():
             for owner in self.owners[name]:
-                if dtype not in FLOAT_DTYPES.values() or dtypes.setdefault(owner, dtype) != dtype:
-                    kinds = f"{full} is {dtype}, {owner} {dtypes.get(owner, 'none')}"
-                    wanted = f"one of {', '.join(FLOAT_DTYPES)} for all that are loaded as one"
-                    raise UserError(self.model, kinds, wanted, "choose another block, or a model that is not quantised")
+                if dtype not in FLOAT_DTYPES.values():
+                    fix = "wrap the model as it is before it is quantised"
+                    raise UserError(self.model, f"{full} is {dtype}", "floating-point weights", fix)
+                if (other := dtypes.setdefault(owner, dtype)) != dtype:
+                    kinds = f"{full} is stored as {dtype}, other parts of {owner} as {other}"
+                    raise UserError(self.model, kinds, "one dtype for what is loaded as one", "choose another block")
         shapes = {name: parameter.shape for name, parameter in self.parameters.items()}
         places = {full: self.places[name] for name, (full, _) in found.items()}
         return StoredBlock(shapes, dtypes, places, dict(found.values()))

@@ -9,19 +9,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from .activations import forward
+from .activations import forward, stop_before
 from .chat import TokenIds, pad, rows_by_length
 from .model import ChatModel
 
 log = logging.getLogger(__name__)
 
 PROMPTS = 8  # of a trial, the shortest and the longest among them
+TOKENS = 8192  # of a trial, padding included, where that leaves two prompts
 
 
-def some_of_all_lengths(token_ids: Sequence[TokenIds], count: int = PROMPTS) -> list[int]:
-    """At most `count` rows, of lengths as different as there are: the shortest first, the longest last."""
+def some_of_all_lengths(token_ids: Sequence[TokenIds], most: int = PROMPTS) -> list[int]:
+    """At most `most` rows, of lengths as different as there are: the shortest first, the longest last."""
     order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))
-    last = len(order) - 1
+    last, count = len(order) - 1, min(most, max(2, TOKENS // len(token_ids[order[-1]])))
     return [order[place] for place in dict.fromkeys(round(at * last / max(1, count - 1)) for at in range(count))]
 
 
@@ -73,18 +74,28 @@ def holds(chat_model: ChatModel, what: str, token_ids: Sequence[TokenIds], trial
 
 
 @torch.no_grad()
-def padding_is_exact(chat_model: ChatModel, token_ids: Sequence[TokenIds]) -> bool:
-    """Whether prompts may be padded to one length: not where padding is taken for text, as some recurrent models do."""
+def padding_is_exact(chat_model: ChatModel, token_ids: Sequence[TokenIds], layer: int | None = None) -> bool:
+    """Whether prompts may be padded to one length: not where padding is taken for text, as some recurrent models do.
+
+    By the model's logits, or by what block `layer` receives, so that no block above is run.
+    """
     rows = some_of_all_lengths(token_ids)
     if len(token_ids[rows[0]]) == len(token_ids[rows[-1]]):
         return True
 
     def trial() -> bool:
-        together = forward(chat_model, pad(token_ids, rows, chat_model.pad_id, chat_model.device))
-        alone = [forward(chat_model, pad(token_ids, [row], chat_model.pad_id, chat_model.device)) for row in rows]
-        return alike(together, torch.cat(alone), chat_model.model.dtype)
+        return alike(found(rows), torch.cat([found([row]) for row in rows]), chat_model.model.dtype)
 
-    return holds(chat_model, "padding", token_ids, trial)
+    def found(rows: list[int]) -> torch.Tensor:
+        batch = pad(token_ids, rows, chat_model.pad_id, chat_model.device)
+        if layer is None:
+            return forward(chat_model, batch)
+        with stop_before(chat_model.blocks[layer]) as received:
+            forward(chat_model, batch)
+        return received[0].hidden[:, -1]
+
+    what = "padding" if layer is None else f"padding, up to block {layer},"
+    return holds(chat_model, what, token_ids, trial)
 
 
 def groups_of(

@@ -1,7 +1,7 @@
 """What a folder of results was asked for, `request.json`: the same request goes on in it, another one is refused."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ FILE = "request.json"
 class MeasureRequest:
     """All that the answers of a measurement depend on.
 
-    - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`: how they are asked.
+    - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs` and
+      `max_reasoning_tokens`: how they are asked.
     - `system_prompt`, `limit`, `max_safety_drop`: as in `measurement.questions`, and `prompts_sha256` what came of it.
     """
 
@@ -32,6 +33,8 @@ class MeasureRequest:
     max_safety_drop: float | None
     max_new_tokens: int
     prompts_sha256: str
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    max_reasoning_tokens: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +59,21 @@ def open_request(folder: Path, request: MeasureRequest | CompareRequest) -> None
 
     **Raises:** `UserError` when the folder has results or anything else, or another request than this one.
     """
-    file, asked = folder / FILE, json_of(request)
+    file, asked = folder / FILE, _without_later(json_of(request))
     if not file.is_file() or (folder / Results.FILE).exists():
         new_folder(folder)
         write_json(file, asked)
         return
     fix = "repeat that request, or choose another folder"
-    begun = read_value(dict[str, Any], file, fix)
+    begun = _without_later(read_value(dict[str, Any], file, fix))
     for key in [*begun, *asked]:
         if begun.get(key) != asked.get(key):
             found = f"begun with {key} = {json.dumps(begun.get(key))[:100]}"
             expected = f"{json.dumps(asked.get(key))[:100]}, as asked now"
             raise UserError(f"`output_dir={folder}`", found, expected, fix)
+
+
+def _without_later(request: dict[str, Any]) -> dict[str, Any]:
+    """`request` without what came later and is at its default, so that what an older version began goes on."""
+    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": MeasureRequest.max_reasoning_tokens}
+    return {name: value for name, value in request.items() if value != later.get(name, ...)}

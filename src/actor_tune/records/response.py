@@ -12,11 +12,21 @@ DISAGREEMENTS_FILE = "disagreements.jsonl"
 
 @dataclass(frozen=True)
 class Response:
-    """A prompt and the model's answer, without special tokens; not `finished` where the limit of tokens cut it off."""
+    """A prompt and the model's answer, without special tokens; not `finished` where the limit of tokens cut it off.
+
+    - `reasoning`: what the model thought before it answered; None where it does not reason. Where there is some and no
+      `text`, it did not come to an end.
+    """
 
     prompt: Prompt
     text: str
     finished: bool
+    reasoning: str | None = None
+
+    @property
+    def only_thought(self) -> bool:
+        """Whether its reasoning did not end."""
+        return self.reasoning is not None and not self.finished and not self.text
 
     @property
     def exchange(self) -> Exchange:
@@ -50,6 +60,7 @@ class ResponseRow(PromptRow):
 
     response: str
     finished: bool = True
+    reasoning: str | None = None
     verdict: Outcome | None = None
     score: float | None = None
     reason: str | None = None
@@ -75,6 +86,7 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
         messages=conversation(prompt),
         response=response.text,
         finished=response.finished,
+        reasoning=response.reasoning,
         verdict=verdict.outcome if verdict else None,
         score=round(verdict.score, 4) if verdict else None,
         reason=verdict.reason if verdict else None,
@@ -83,4 +95,4 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
 
 def response_of(row: ResponseRow) -> Response:
     """The answer of a row."""
-    return Response(row.asked, row.response, row.finished)
+    return Response(row.asked, row.response, row.finished, row.reasoning)

@@ -77,6 +77,14 @@ class Given:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Experts:
+    """How many experts a block has, and how many of them training changed; the others are as they were, bit for bit."""
+
+    count: int
+    changed: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run(Record):
     """Everything needed to say what was run and to run it again; where its file is, the run is whole.
@@ -86,6 +94,9 @@ class Run(Record):
     - `strength`: the one kept of `trials`.
     - `failure`: why the fit should not be used, in a sentence; None when it is within the limits.
     - `seconds`: per stage.
+    - `chat_template_kwargs`: what the chat template was told; `opening`: what all answers begin with, taken for a part
+      of the prompt; `thinks`: whether it was trained where the model begins to reason, and not where it answers.
+    - `experts`: of the trained block, and how many of them changed; None where it has none.
     - `written`: False where the model was withheld as unsafe.
     """
 
@@ -114,6 +125,10 @@ class Run(Record):
     gate: Gate | None = None
     command: str = ""
     written: bool | None = None
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    opening: str = ""
+    thinks: bool | None = None
+    experts: Experts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

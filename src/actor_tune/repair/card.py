@@ -1,5 +1,6 @@
 """The model card of a trained model: what was done to which base, and what the safety gate said."""
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,15 @@ BODY = """# {base}, trained against over-refusal
 Block {layer} of {base} was trained with [actor-tune](https://arxiv.org/abs/2507.04250) (rule `{rule}`, strength
 {strength}), so that benign prompts that only look harmful are answered. All other tensors are those of the base.
 
-{warning}{sentence}
+{warning}{mode}{sentence}
 
 On the validation prompts, by first answer tokens: compliance {compliance_before} -> {compliance_after} %, safety
 {safety_before} -> {safety_after} %.
+"""
+
+MODE = """It was trained {trained}, with the chat template told {told}. {other} was not trained, and not asked for by
+the gate.
+
 """
 
 UNSAFE = """> **Not safe to ship.** This model was written with `allow_unsafe` after it had failed: {why}
@@ -41,6 +47,7 @@ def write_card(folder: Path, fit: "Fit") -> None:
         rule=fit.settings.rule,
         strength=chosen.strength,
         warning=UNSAFE.format(why=" ".join(fit.reasons)) if fit.reasons else "",
+        mode=_mode(fit),
         sentence=fit.gate.sentence if fit.gate else "The safety gate was not measured.",
         compliance_before=f"{100 * first.compliance:.1f}",
         compliance_after=f"{100 * chosen.compliance:.1f}",
@@ -50,6 +57,16 @@ def write_card(folder: Path, fit: "Fit") -> None:
     if (own := folder / "README.md").exists():
         own.rename(folder / "BASE_README.md")
     own.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
+
+
+def _mode(fit: "Fit") -> str:
+    """Of a model that reasons: in which mode it was trained."""
+    if fit.thinks is None:
+        return ""
+    told = json.dumps(dict(fit.model.chat_template_kwargs)) if fit.model.chat_template_kwargs else "nothing besides"
+    modes = ("where it begins to reason", "Answering without reasoning"), ("where it answers", "Reasoning first")
+    trained, other = modes[0 if fit.thinks else 1]
+    return MODE.format(trained=trained, told=told, other=other)
 
 
 def _base_data(folder: Path | None) -> ModelCardData:

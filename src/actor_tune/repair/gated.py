@@ -7,12 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ..engines.engine import REASONING_TOKENS
 from ..engines.local import AUTO_BATCH_TOKENS, local_engine
+from ..engines.reasoning import TAIL, marks_of, opened
 from ..engines.respond import respond
 from ..errors import UserError
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
 from ..measurement.gate import check_power, decide
+from ..measurement.verdicts import verdicts_on
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
 from ..models.patch import Patch, base_hash
@@ -24,7 +27,7 @@ from ..prompts.starter import starter
 from ..records import file
 from ..records.response import conversation
 from ..records.results import MARGIN, Gate
-from ..records.run import GATE_ANSWERS_FILE, POSITIONS_FILE, Base, GateAnswer, Given, Position, Run
+from ..records.run import GATE_ANSWERS_FILE, POSITIONS_FILE, Base, Experts, GateAnswer, Given, Position, Run
 from ..storage.files import new_folder, write_json
 from ..storage.versions import versions
 from .card import write_card
@@ -117,6 +120,14 @@ class Fit:
         packed = "The gate answered with all blocks but one in 4 bits: before you ship it, measure what was written."
         return [*self.block.warnings, *([packed] if self.gate_in_four_bits else [])]
 
+    @property
+    def thinks(self) -> bool | None:
+        """Whether the block was trained where the model begins to reason; None of a model that does not reason."""
+        if not (marks := marks_of(self.model.tokenizer)):
+            return None
+        prompt = self.model.encode(self.block.prompts[:1])[0]
+        return opened(str(self.model.tokenizer.decode(prompt[-TAIL:])) + self.block.opening, marks) is not None
+
     @cached_property
     def patch(self) -> Patch:
         """The trained block, to be put into the model or saved.
@@ -203,6 +214,10 @@ class Fit:
             gate=self.gate,
             command=command,
             written=not self.withheld,
+            chat_template_kwargs=dict(self.model.chat_template_kwargs),
+            opening=block.opening,
+            thinks=self.thinks,
+            experts=Experts(len(block.experts), sum(block.experts)) if block.experts else None,
         )
 
 
@@ -213,6 +228,7 @@ def fit(
     margin: float = MARGIN,
     judge: Judge = judge_trained,
     answer_batch: int | None = None,
+    max_reasoning_tokens: int = REASONING_TOKENS,
 ) -> Fit:
     """Train one block of `chat_model`, which is left as it was, and put it before the safety gate.
 
@@ -228,6 +244,7 @@ def fit(
 
     - `margin`: how far refusal of held-out harmful prompts may fall, 0..1.
     - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
+    - `max_reasoning_tokens`: what a model that reasons may think before it answers the gate.
 
     **Raises:** `UserError` when there are too few prompts, the block cannot be trained, or a patch is applied.
     """
@@ -235,7 +252,11 @@ def fit(
     base = base_hash(chat_model)
     block = fit_block(chat_model, prompts, settings)
     # Where nothing has changed, `failure` says so.
-    gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch) if block.chosen.strength else None
+    gated = (
+        ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens)
+        if block.chosen.strength
+        else None
+    )
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
 
 
@@ -263,13 +284,14 @@ def ask_gate(
     margin: float,
     judge: Judge = judge_trained,
     batch_size: int | None = None,
+    max_reasoning_tokens: int = REASONING_TOKENS,
 ) -> Gated:
     """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is."""
-    engine, block = local_engine(chat_model, batch_size), chat_model.blocks[trained.layer]
+    engine, block = local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model.blocks[trained.layer]
     before = respond(engine, prompts, ANSWER_TOKENS)
     with held(block), loaded(block, trained.state):
         after = respond(engine, prompts, ANSWER_TOKENS)
-    old, new = (judge([response.exchange for response in responses]) for responses in (before, after))
+    old, new = (verdicts_on(judge, responses) for responses in (before, after))
     answers = [
         GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome)
         for prompt, was, now, verdict_was, verdict_now in zip(prompts, before, after, old, new, strict=True)

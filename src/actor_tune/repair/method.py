@@ -15,7 +15,7 @@ from ..engines.engine import Subject, model_of
 from ..engines.local import subject_of
 from ..errors import UserError
 from ..models.block_checks import check_effect, check_reading
-from ..models.chat import encode
+from ..models.experts import experts_changed
 from ..models.inputs import BlockInputs, block_inputs
 from ..models.load import restore_precision
 from ..models.model import ChatModel, check_layer
@@ -30,8 +30,9 @@ from ..records.scan import Scan
 from .coreset import FRACTION, Selection, check_fraction, select
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
+from .opening import where_answers_begin
 from .rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
-from .scan import candidate_layers, scan_layers
+from .scan import scan_layers, trainable_layers
 from .strength import Limits, choose, failure, try_strengths
 from .train import TrainedBlock, block_outputs, train_block
 
@@ -77,10 +78,13 @@ class FittedBlock:
 
     - `state`: the block's parameters to keep, in the checkpoint's dtype; `trained`: those at strength 1, in float32;
       `stored`: how they lie in the checkpoint.
+    - `experts`: of each expert, whether training changed it; those that no last token went to are as they were. None
+      where the block has none.
     - `scan`: None where the block was named.
     - `trials`: the strengths tried, and `chosen`, the one kept.
     - `failure`: why it should not be used, in a sentence; None when it is within the limits.
     - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
+    - `opening`: what all answers begin with and is taken for a part of the prompt (`opening`).
     - `seconds`: per stage.
     """
 
@@ -93,12 +97,14 @@ class FittedBlock:
     chosen: Trial
     state: State
     stored: StoredBlock
+    experts: list[bool] | None
     trained: State
     prompts: list[Prompt]
     validation: list[bool]
     before: list[float]
     after: list[float]
     warnings: list[str]
+    opening: str
     seconds: dict[str, float]
     failure: str | None
 
@@ -130,9 +136,13 @@ def fit_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settin
     seconds: dict[str, float] = {}
     split = prepare(prompts, settings)
     with _timed(seconds, "choose block"):
+        chat_model = where_answers_begin(chat_model, split.train)
         if isinstance(settings.layer, int):
             scanned, layer = None, check_layer(chat_model, settings.layer)
         else:
+            first = trainable_layers(chat_model)[0]
+            with held(chat_model.blocks[first]):
+                stored_block(chat_model, first)  # what could not be written back is told now, and not after the scan
             scanned = scan_candidates(chat_model, split, settings)
             layer = (scanned.best() if settings.layer == "auto" else scanned.best_silhouette()).layer
         restore_precision(chat_model, layer)
@@ -141,16 +151,19 @@ def fit_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settin
 
 
 def _fit_block(
-    chat_model: ChatModel, split: Split, settings: Settings, layer: int, scanned: Scan | None, seconds: dict[str, float]
+    chat_model: ChatModel,
+    split: Split,
+    settings: Settings,
+    layer: int,
+    scanned: Scan | None,
+    seconds: dict[str, float],
 ) -> FittedBlock:
     """`fit_block` of block `layer`, whose weights are in memory; `seconds` are those of the stages before."""
     block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_block(chat_model, layer)
     with _timed(seconds, "run blocks below"):
-        token_ids = encode(chat_model.tokenizer, split.train + split.validation)
+        token_ids = chat_model.encode(split.train + split.validation)
         check_reading(chat_model, layer, token_ids)
-        placement, elsewhere = chat_model.placement, any(map(is_elsewhere, chat_model.blocks))
-        # Left on disk for later, though there is room for all of them.
-        above_wait = elsewhere and placement.offload == "none" and placement.device_map is None
+        above_wait = _above_wait(chat_model)
         if not above_wait:
             check_effect(chat_model, layer, token_ids)
         inputs = block_inputs(chat_model, layer, token_ids)
@@ -167,13 +180,10 @@ def _fit_block(
         if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
-        limits, strengths = settings.limits, rule.strengths
         trials = try_strengths(
-            chat_model, validation, split.validation, trained.state, stored.dtypes, limits, strengths
+            chat_model, validation, split.validation, trained.state, stored.dtypes, settings.limits, rule.strengths
         )
-        chosen = choose(trials, limits) if rule.searched else trials[-1]
-        if chosen.strength == 0 and settings.allow_unsafe:
-            chosen = next(trial for trial in trials if trial.strength == 1)
+        chosen = _chosen(trials, settings)
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
     with loaded(block, state):
@@ -188,15 +198,30 @@ def _fit_block(
         chosen=chosen,
         state=state,
         stored=stored,
+        experts=experts_changed(state_of(block), trained.state),
         trained=trained.state,
         prompts=everything,
         validation=[row >= count for row in range(len(everything))],
         before=position(before).tolist(),
         after=after,
         warnings=learned.warnings,
+        opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
         seconds=seconds,
-        failure=failure(trials, chosen, limits),
+        failure=failure(trials, chosen, settings.limits),
     )
+
+
+def _above_wait(chat_model: ChatModel) -> bool:
+    """Whether the blocks above the trained one were left on disk for later, though there is room for all of them."""
+    placement, elsewhere = chat_model.placement, any(map(is_elsewhere, chat_model.blocks))
+    return elsewhere and placement.offload == "none" and placement.device_map is None
+
+
+def _chosen(trials: list[Trial], settings: Settings) -> Trial:
+    chosen = choose(trials, settings.limits) if RULES[settings.rule].searched else trials[-1]
+    if chosen.strength == 0 and settings.allow_unsafe:
+        return next(trial for trial in trials if trial.strength == 1)
+    return chosen
 
 
 def learn(chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs, settings: Settings) -> Learned:
@@ -265,13 +290,14 @@ def scan(
     require(prompts, MINIMUM_PROMPTS)
     split = prepare(prompts, Settings(seed=seed, starter=starter))
     chat_model = model_of(subject_of(model))
+    chat_model = where_answers_begin(chat_model, split.train)
     return scan_layers(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed)
 
 
 def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
     """Scan the blocks that may be chosen: by silhouette all, as in the paper, by effect the middle."""
-    by_silhouette, count = settings.layer == "silhouette", len(chat_model.blocks)
-    layers = range(count - 1) if by_silhouette else candidate_layers(count)
+    by_silhouette = settings.layer == "silhouette"
+    layers = range(len(chat_model.blocks) - 1) if by_silhouette else trainable_layers(chat_model)
     return scan_layers(chat_model, split.train, layers, by_silhouette, settings.seed)
 
 

@@ -3,8 +3,9 @@
 Nothing but the model's config and tokenizer is read. What a phase needs is said beside it: `cost` in its module.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -112,7 +113,7 @@ def preflight(
     settings: method.Settings = method.DEFAULTS,
     placement: Placement = DEFAULT_PLACEMENT,
     margin: float = MARGIN,
-    trust_remote_code: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Preflight:
     """What fitting the model `name` on `prompts` will need, with as many gate prompts at a time as there is room for.
 
@@ -125,6 +126,7 @@ def preflight(
     require(prompts)
     asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
     split, placement = method.prepare(prompts, settings), placement.checked()
+    trust_remote_code = placement.trust_remote_code
     folder, device = model_folder(name, weights=False, code=trust_remote_code), placement.device
     tokenizer = load_tokenizer(name, folder, trust_remote_code)
     config = load_config(name, folder, trust_remote_code)
@@ -133,9 +135,9 @@ def preflight(
     cost = Cost(
         size=size,
         rule=RULES[settings.rule],
-        given=texts_of(encode(tokenizer, split.train + split.validation)),
+        given=texts_of(encode(tokenizer, split.train + split.validation, chat_template_kwargs)),
         validation_prompts=len(split.validation),
-        gate=texts_of(encode(tokenizer, asked)),
+        gate=texts_of(encode(tokenizer, asked, chat_template_kwargs)),
         answer_tokens=gated.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
         layer=settings.layer % count if isinstance(settings.layer, int) else scan.candidate_layers(count)[-1],

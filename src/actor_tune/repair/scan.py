@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import torch
 
+from ..errors import UserError
 from ..models.block_checks import check_reading
-from ..models.chat import encode
 from ..models.divergence import kl
 from ..models.first_token import first_token_refusal, refusal_token_ids
 from ..models.model import ChatModel
 from ..models.moved import Moves, run_moved
+from ..models.stored import shared_with
 from ..prompts.prompt import KINDS, Kind, Prompt, of_kind, rows_of_kind
 from ..records.scan import BlockEffect, Scan
 from .cost import Cost, Phase
@@ -36,11 +37,27 @@ def candidate_layers(count: int) -> range:
     return range(count // 3, max(count // 3 + 1, 3 * count // 4))
 
 
+def trainable_layers(chat_model: ChatModel) -> list[int]:
+    """The blocks that may be chosen: of `candidate_layers` those that share no weights with others, or else of all.
+
+    **Raises:** `UserError` when all blocks share their weights.
+    """
+    count = len(chat_model.blocks)
+    own = [layer for layer in range(count - 1) if not shared_with(chat_model, layer)]
+    if not own:
+        fix = "choose another model"
+        raise UserError(chat_model.name, "all blocks share weights", "a block with weights of its own", fix)
+    return [layer for layer in own if layer in candidate_layers(count)] or own
+
+
 def scan_layers(
-    chat_model: ChatModel, prompts: Sequence[Prompt], layers: Sequence[int], silhouettes: bool, seed: int
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    layers: Sequence[int],
+    silhouettes: bool,
+    seed: int,
 ) -> Scan:
     """Measure the effect of each block in `layers` on at most `MAX_PROMPTS` prompts of each kind, chosen by `seed`.
-
     **Raises:** `UserError` when harmful and harmless prompts are answered alike, so that there is no refusal to move.
     """
     chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
@@ -52,7 +69,7 @@ def scan_layers(
         direction = refusal_direction(last[of["harmful"]], last[of["harmless"]]).vector
         return [sign * SHIFT * direction for sign in SIGNS]
 
-    token_ids = encode(chat_model.tokenizer, chosen)
+    token_ids = chat_model.encode(chosen)
     check_reading(chat_model, min(layers), token_ids)
     run = run_moved(chat_model, Moves(token_ids, movable, sorted(layers), both_ways))
     plain, activations = run.plain, run.last
@@ -80,10 +97,10 @@ def scan_layers(
             )
         )
     names = [str(chat_model.tokenizer.decode([token])) for token in tokens.tolist()]
-    return scan_of(chat_model.name, names, blocks, candidate_layers(len(chat_model.blocks)))
+    return scan_of(chat_model.name, names, blocks, trainable_layers(chat_model))
 
 
-def scan_of(model: str, tokens: list[str], blocks: list[BlockEffect], candidates: range) -> Scan:
+def scan_of(model: str, tokens: list[str], blocks: list[BlockEffect], candidates: Sequence[int]) -> Scan:
     """What `blocks` do in `model`, and which of `candidates` has the largest effect."""
     best = max((block for block in blocks if block.layer in candidates), key=lambda block: block.effect)
     reason = (

@@ -109,6 +109,8 @@ def _notes(results: Results) -> list[Text]:
             f"{name}{100 * garbled:.1f} % of answers garbled, {100 * unfinished:.1f} % cut off, "
             f"{words:.1f} words on average"
         )
+        if thought := item.damage.get("only_thought_share"):
+            lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
     return [Text(line) for line in lines]
 
 

@@ -49,4 +49,9 @@ def fit_table(block: "FittedBlock") -> Group:
         rows = [row for row, prompt in enumerate(block.prompts) if prompt.kind == kind and block.validation[row]]
         means = [sum(values[row] for row in rows) / len(rows) for values in (block.before, block.after)]
         places.add_row(Text(kind, COLOURS[kind]), *[f"{mean:+.2f}" for mean in means])
-    return Group(trials, places, *[Text(warning, "yellow") for warning in block.warnings])
+    notes = []
+    if block.experts:
+        notes.append(Text(f"Experts of the block that training changed: {sum(block.experts)} of {len(block.experts)}"))
+    if block.opening:
+        notes.append(Text(f"All answers begin with {block.opening!r}: trained behind that"))
+    return Group(trials, places, *notes, *[Text(warning, "yellow") for warning in block.warnings])

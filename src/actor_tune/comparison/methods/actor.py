@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 
-from ...models.chat import encode
 from ...models.inputs import block_inputs
 from ...models.model import ChatModel
 from ...models.state import interpolate, loaded, state_of
@@ -25,7 +24,7 @@ def actor(rule: RuleName, select: Selection = "none") -> Method:
 
     def method(chat_model: ChatModel, task: Task) -> Fitted:
         settings = Settings(rule=rule, seed=task.seed, select=select)
-        inputs = block_inputs(chat_model, task.layer, encode(chat_model.tokenizer, task.split.train))
+        inputs = block_inputs(chat_model, task.layer, chat_model.encode(task.split.train))
         chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
         trained = learn(chat_model, chosen.train, inputs, settings).trained.state
         block = chat_model.blocks[task.layer]

@@ -2,7 +2,6 @@
 
 import torch
 
-from ...models.chat import encode
 from ...models.inputs import last_activations
 from ...models.model import ChatModel
 from ...prompts.prompt import rows_of_kind
@@ -33,6 +32,6 @@ def random_direction(chat_model: ChatModel, task: Task) -> Fitted:
 def directions_at(chat_model: ChatModel, task: Task, layers: list[int]) -> dict[int, RefusalDirection]:
     """The refusal direction of the training prompts at each of `layers`."""
     train = task.split.train
-    activations = last_activations(chat_model, encode(chat_model.tokenizer, train), layers)
+    activations = last_activations(chat_model, chat_model.encode(train), layers)
     harmful, harmless = (rows_of_kind(train, kind) for kind in ("harmful", "harmless"))
     return {layer: refusal_direction(found[harmful], found[harmless]) for layer, found in activations.items()}

@@ -31,7 +31,7 @@ def crow(chat_model: ChatModel, task: Task) -> Fitted:
     if len(chat_model.blocks) < 3:
         raise UserError(chat_model.name, f"{len(chat_model.blocks)} blocks", "at least 3", "leave crow out")
     harmless = answers_of(of_kind(task.split.train, "harmless"), task.answers, "crow")
-    examples = answer_examples(chat_model.tokenizer, harmless)
+    examples = answer_examples(chat_model.tokenizer, harmless, chat_model.chat_template_kwargs)
     adapters = train_adapters(chat_model, examples, task.seed, crow_loss)
     return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ...models.chat import TokenIds, encode
+from ...models.chat import TokenIds
 from ...models.inputs import last_activations
 from ...models.model import ChatModel
 from ...prompts.prompt import rows_of_kind
@@ -32,7 +32,7 @@ def inferaligner(chat_model: ChatModel, task: Task) -> Fitted:
     """
     layers = [*range(max(0, task.layer - BLOCKS + 1), task.layer + 1)]
     train = task.split.train
-    seen = last_activations(chat_model, encode(chat_model.tokenizer, train), layers)
+    seen = last_activations(chat_model, chat_model.encode(train), layers)
     harmful, harmless, pseudo = (rows_of_kind(train, kind) for kind in ("harmful", "harmless", "pseudo_harmful"))
     shifts = {layer: -refusal_direction(found[harmful], found[harmless]).vector for layer, found in seen.items()}
 

@@ -8,7 +8,7 @@ import torch
 
 from ...engines.engine import Answer, Engine
 from ...engines.local import local_engine
-from ...models.chat import TokenIds, encode
+from ...models.chat import TokenIds
 from ...models.first_token import first_token_logprobs
 from ...models.inputs import BlockInputs
 from ...models.model import ChatModel
@@ -84,7 +84,7 @@ def method_engine(
     """
 
     def answer(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:
-        for sign, rows in _by_sign(fitted.signs(encode(chat_model.tokenizer, prompts))).items():
+        for sign, rows in _by_sign(fitted.signs(chat_model.encode(prompts))).items():
             if sign == 0:
                 for row in rows:
                     known = unchanged[prompts[row]]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from ...models.chat import TokenIds, encode
+from ...models.chat import TokenIds
 from ...models.inputs import last_activations
 from ...models.model import ChatModel
 from ...prompts.prompt import rows_of_kind
@@ -41,7 +41,7 @@ def scans(chat_model: ChatModel, task: Task) -> Fitted:
         return after - before
 
     train = task.split.train
-    seen = moves(encode(tokenizer, train))
+    seen = moves(chat_model.encode(train))
     harmful, held_harmful = every_second(rows_of_kind(train, "harmful"))
     _, held_benign = every_second(rows_of_kind(train, "harmless") + rows_of_kind(train, "pseudo_harmful"))
     anchor = seen[harmful].mean(dim=0)

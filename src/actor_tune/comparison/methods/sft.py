@@ -18,6 +18,8 @@ def sft(chat_model: ChatModel, task: Task) -> Fitted:
 
     **Raises:** `UserError` when the task has no answer to some prompt, or none to be learned to any of a kind.
     """
-    examples = answer_examples(chat_model.tokenizer, answers_of(task.split.train, task.answers, "sft"))
+    examples = answer_examples(
+        chat_model.tokenizer, answers_of(task.split.train, task.answers, "sft"), chat_model.chat_template_kwargs
+    )
     adapters = train_adapters(chat_model, examples, task.seed)
     return Fitted(0, STRENGTHS, lambda strength, _sign: adapted(chat_model, adapters, strength))

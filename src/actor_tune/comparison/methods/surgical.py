@@ -2,7 +2,6 @@
 
 import torch
 
-from ...models.chat import encode
 from ...models.inputs import last_activations
 from ...models.model import ChatModel
 from ...models.steering import ablate
@@ -23,7 +22,7 @@ def surgical(chat_model: ChatModel, task: Task) -> Fitted:
     position, and not between attention and MLP; and of less than all of it a share is tried.
     """
     train = task.split.train
-    found = last_activations(chat_model, encode(chat_model.tokenizer, train), [task.layer])[task.layer]
+    found = last_activations(chat_model, chat_model.encode(train), [task.layer])[task.layer]
     harmful, harmless, pseudo = (found[rows_of_kind(train, kind)] for kind in ("harmful", "harmless", "pseudo_harmful"))
     false, true = refusal_direction(pseudo, harmless).vector, refusal_direction(harmful, harmless).unit
     vector = false_refusal_vector(false, true)
