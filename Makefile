@@ -13,8 +13,9 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
+# MODEL=qwen2.5-coder-0.5b: on a model that refuses too much as its makers shipped it.
 demo: install
-	$(BIN)/actor demo
+	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL))
 
 # A test a core; those on the real testbed model (RUN_SLOW=1) one by one, with all cores.
 test: install

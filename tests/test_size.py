@@ -8,6 +8,7 @@ from transformers.models.mamba import MambaConfig
 
 from actor_tune.errors import UserError
 from actor_tune.models.load import load_config
+from actor_tune.models.origin import Origin
 from actor_tune.models.size import ModelSize, model_size
 from conftest import CONFIGS, make_model
 
@@ -40,7 +41,7 @@ LLAMA_2_7B = LlamaConfig(
 
 def size_of(config, folder: Path) -> ModelSize:
     config.save_pretrained(folder)
-    return model_size(load_config("m", folder))
+    return model_size(load_config("m", Origin(folder)))
 
 
 def test_parameters_are_counted_from_the_config(tmp_path):
@@ -78,7 +79,7 @@ def test_no_file_but_the_config_is_opened_and_no_weight_is_allocated(tmp_path):
     LLAMA_2_7B.save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_text("no weights")
     before = psutil.Process().memory_info().rss
-    size = model_size(load_config("m", tmp_path))
+    size = model_size(load_config("m", Origin(tmp_path)))
     assert sum(size.blocks) + size.other_parameters == 6_738_415_616
     assert psutil.Process().memory_info().rss - before < 2**30
 
@@ -88,4 +89,4 @@ def test_a_folder_without_a_language_models_config_is_refused(tmp_path, content)
     if content is not None:
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match="it cannot be loaded"):
-        model_size(load_config("m", tmp_path))
+        model_size(load_config("m", Origin(tmp_path)))

@@ -26,6 +26,7 @@ from .models.patch import Patch as Patch
 from .models.placement import Placement as Placement
 from .models.steering import steer as steer
 from .models.testbed.build import build_testbed as build_testbed
+from .models.testbed.recipes import TESTBED as TESTBED
 from .progress import show_progress as show_progress
 from .prompts.presets import read as read
 from .prompts.prompt import Message as Message

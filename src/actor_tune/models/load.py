@@ -4,6 +4,7 @@ import copy
 import logging
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,12 +31,13 @@ from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError, require_package
 from ..progress import progress_is_shown
-from ..storage.model_folder import WEIGHT_FILES, model_folder, weight_files
+from ..storage.model_folder import WEIGHT_FILES, weight_files
 from .batches import is_out_of_memory
 from .chat import check_template
 from .checkpoint import check_files
 from .loaded_keys import check_keys
 from .model import DEFAULT_PLACEMENT, ChatModel, block_lists, ready
+from .origin import Origin, origin_of
 from .placement import HALF, Placement, device_map_with_disk, device_of, resolve_dtype
 from .stored import block_from_files
 
@@ -64,35 +66,88 @@ def load(
     quiet_libraries()
     placement = placement.checked()
     trust_remote_code = placement.trust_remote_code
-    folder = model_folder(name, code=trust_remote_code)
-    if not (folder / "config.json").is_file():
-        raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
-    if not weight_files(folder):
-        raise UserError(name, "no weights", f"{WEIGHT_FILES} beside config.json", "save the model with save_pretrained")
-    tokenizer = load_tokenizer(name, folder, trust_remote_code)
-    config = load_config(name, folder, trust_remote_code)
+    origin = origin_of(name, code=trust_remote_code)
+    _check_files_there(name, origin)
+    tokenizer = load_tokenizer(name, origin, trust_remote_code)
+    config = load_config(name, origin, trust_remote_code)
     stored = stored_dtype(config)
     dtype = resolve_dtype(placement.dtype, stored, placement.device)
     options: dict[str, Any] = {"dtype": dtype, "device_map": placement.device_map or placement.device}
     if placement.quantization == "bnb_4bit":
         options["quantization_config"] = _four_bits(dtype)
+    packed = dequantised(config)
+    if packed:
+        options["quantization_config"] = packed
     places = _places(config, placement, last_block)
-    if places is None:
-        model = _from_files(name, folder, config, options, trust_remote_code)
+    if places is None or origin.in_memory_alone or packed:
+        _check_in_memory(name, placement, origin.in_memory_alone or packed is not None)
+        model = _from_files(name, origin, config, options, trust_remote_code)
+        model = as_plain(model) if origin.gguf or packed else model
     else:
-        check_files(name, folder)
-        # Weights that transformers rearranges, such as fused experts, cannot stay in their files.
-        offloaded = tempfile.mkdtemp(prefix="actor-tune-")
-        # In the dtype of the files: else transformers would read and convert every weight on disk, only to drop it.
-        options |= {"dtype": stored, "device_map": places, "offload_folder": offloaded}
-        try:
-            model = _from_files(name, folder, config, options, trust_remote_code)
-        except BaseException:
-            shutil.rmtree(offloaded)
-            raise
-        weakref.finalize(model, shutil.rmtree, offloaded)
+        model = _partly_on_disk(name, origin, config, options | {"device_map": places, "dtype": stored}, placement)
         cast(model, dtype)
+    if origin.adapter:
+        model = _with_adapter(name, origin.adapter, model)
+    folder = None if origin.in_memory_alone or packed else origin.folder
     return ready(name, folder, model, tokenizer, placement, chat_template_kwargs)
+
+
+def _check_files_there(name: str, origin: Origin) -> None:
+    if origin.gguf:
+        return
+    if not (origin.folder / "config.json").is_file():
+        raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
+    if not weight_files(origin.folder):
+        raise UserError(name, "no weights", f"{WEIGHT_FILES} beside config.json", "save the model with save_pretrained")
+
+
+def _check_in_memory(name: str, placement: Placement, made: bool) -> None:
+    """Stop where a model that is `made` in memory, and is in no file as it is, shall not be there as a whole."""
+    for setting in ("offload", "quantization"):
+        if made and (value := getattr(placement, setting)) != "none":
+            found, fix = "a model that is dequantised or merged when it is loaded", "save it as a checkpoint first"
+            raise UserError(f"`{setting}={value}`", f"{name}, {found}", "a plain checkpoint", fix)
+
+
+def _partly_on_disk(
+    name: str, origin: Origin, config: PreTrainedConfig, options: dict[str, Any], placement: Placement
+) -> PreTrainedModel:
+    """In the dtype of the files: else transformers would read and convert every weight on disk, only to drop it."""
+    check_files(name, origin.folder)
+    # Weights that transformers rearranges, such as fused experts, cannot stay in their files.
+    offloaded = tempfile.mkdtemp(prefix="actor-tune-")
+    try:
+        options = options | {"offload_folder": offloaded}
+        model = _from_files(name, origin, config, options, placement.trust_remote_code)
+    except BaseException:
+        shutil.rmtree(offloaded)
+        raise
+    weakref.finalize(model, shutil.rmtree, offloaded)
+    return model
+
+
+def _with_adapter(name: str, adapter: Path, model: PreTrainedModel) -> PreTrainedModel:
+    from peft import PeftModel
+
+    with _readable(name, f"an adapter for {type(model).__name__}", "train it for this base"), warnings.catch_warnings():
+        # PEFT asks transformers for a property that the latter has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    return merged
+
+
+def dequantised(config: PreTrainedConfig) -> Any | None:
+    """How to load weights that are packed on disk, unpacked; None where they are not, or stay as they are."""
+    packed = getattr(config, "quantization_config", None)
+    if packed is None:
+        return None
+    from transformers.quantizers.auto import AutoQuantizationConfig
+
+    wanted = AutoQuantizationConfig.from_dict(packed) if isinstance(packed, dict) else packed
+    if not hasattr(wanted, "dequantize"):
+        return None
+    wanted.dequantize = True
+    return wanted
 
 
 def _places(config: PreTrainedConfig, placement: Placement, last_block: int | None) -> dict[str, str] | None:
@@ -108,20 +163,31 @@ def _places(config: PreTrainedConfig, placement: Placement, last_block: int | No
 
 
 def _from_files(
-    name: str, folder: Path, config: PreTrainedConfig, options: dict[str, Any], trust_remote_code: bool
+    name: str, origin: Origin, config: PreTrainedConfig, options: dict[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
     with _readable(name, "a causal language model with all its weights", "download it again"):
         model, found = model_class(config).from_pretrained(
-            folder,
-            config=config,
+            origin.folder,
+            config=None if origin.gguf else config,
+            gguf_file=origin.gguf,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # `check_keys` tells
             **options,
         )
-    check_keys(name, folder, model, found)
+    check_keys(name, None if origin.gguf else origin.folder, model, found)
     loaded: PreTrainedModel = model
     return loaded
+
+
+def as_plain(model: PreTrainedModel) -> PreTrainedModel:
+    """`model`, whose weights were unpacked when it was loaded, as one that never was packed, which can be saved."""
+    for left in ("hf_quantizer", "quantization_method", "_weight_conversions"):
+        model.__dict__.pop(left, None)
+    setattr(model, "is_quantized", False)  # noqa: B010 - transformers sets it so, and nn.Module is typed otherwise
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
 
 
 def model_class(config: PreTrainedConfig) -> Any:
@@ -166,23 +232,28 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
             tensor.data = tensor.data.to(dtype)
 
 
-def load_config(name: str, folder: Path, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The config in `folder`.
+def load_config(name: str, origin: Origin, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """The config of the model `name`.
 
     **Raises:** `UserError` when there is none, or it is of no model that transformers knows.
     """
     with _readable(name, "the config of a chat model", "check the path, or download it again"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            origin.folder, gguf_file=origin.gguf, trust_remote_code=trust_remote_code
+        )
     return config
 
 
-def load_tokenizer(name: str, folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer in `folder`, with its chat template.
+def load_tokenizer(name: str, origin: Origin, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of the model `name`, with its chat template; an adapter's own where it has one.
 
     **Raises:** `UserError` when there is none.
     """
     with _readable(name, "the tokenizer of a chat model", "save its tokenizer too"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        own = origin.adapter if origin.adapter and (origin.adapter / "tokenizer_config.json").is_file() else None
+        tokenizer = AutoTokenizer.from_pretrained(
+            own or origin.folder, gguf_file=origin.gguf, trust_remote_code=trust_remote_code
+        )
     check_template(tokenizer, name)
     return tokenizer
 

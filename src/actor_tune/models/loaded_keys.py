@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 FIX = "download it again, or correct config.json"
 
 
-def check_keys(name: str, folder: Path, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+def check_keys(name: str, folder: Path | None, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
     """Stop where tensors are missing, have another shape, or are of blocks that the config knows nothing of.
 
     Others that are left out are logged: those that transformers is known to leave out, such as heads that predict
@@ -27,7 +27,8 @@ def check_keys(name: str, folder: Path, model: PreTrainedModel, found: Mapping[s
 
     **Arguments:**
 
-    - `found`: what transformers says of loading `model` from `folder`: missing, mismatched and unexpected keys.
+    - `folder`: of its weight files; None where they are of another kind.
+    - `found`: what transformers says of loading `model`: missing, mismatched and unexpected keys.
 
     **Raises:** `UserError` with the name of the first such tensor.
     """
@@ -41,7 +42,7 @@ def check_keys(name: str, folder: Path, model: PreTrainedModel, found: Mapping[s
     if foreign := [key for key in surplus if _belongs(key, model) and not _predicts_further(key, model)]:
         raise UserError(name, f"{_some(foreign)} in the weight files and not in the model", "the same in both", FIX)
     known = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ["$^"]))
-    stored = [key for file in loaded_files(folder) for key in read_header(file)]
+    stored = [key for file in (loaded_files(folder) if folder else []) for key in read_header(file)]
     if left := sorted({*surplus, *(key for key in stored if known.search(key))}):
         log.info("left out, as they are no part of what is run: %s", _some(left))
 

