@@ -82,7 +82,7 @@ def load(
     if places is None or origin.in_memory_alone or packed:
         _check_in_memory(name, placement, origin.in_memory_alone or packed is not None)
         model = _from_files(name, origin, config, options, trust_remote_code)
-        model = as_plain(model) if origin.gguf or packed else model
+        model = as_plain(model, dtype) if origin.gguf or packed else model
     else:
         model = _partly_on_disk(name, origin, config, options | {"device_map": places, "dtype": stored}, placement)
         cast(model, dtype)
@@ -143,7 +143,8 @@ def dequantised(config: PreTrainedConfig) -> Any | None:
         return None
     from transformers.quantizers.auto import AutoQuantizationConfig
 
-    wanted = AutoQuantizationConfig.from_dict(packed) if isinstance(packed, dict) else packed
+    with _readable(str(config.name_or_path), "the packages that unpack it", "install them"):
+        wanted = AutoQuantizationConfig.from_dict(packed) if isinstance(packed, dict) else packed
     if not hasattr(wanted, "dequantize"):
         return None
     wanted.dequantize = True
@@ -180,13 +181,14 @@ def _from_files(
     return loaded
 
 
-def as_plain(model: PreTrainedModel) -> PreTrainedModel:
+def as_plain(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """`model`, whose weights were unpacked when it was loaded, as one that never was packed, which can be saved."""
     for left in ("hf_quantizer", "quantization_method", "_weight_conversions"):
         model.__dict__.pop(left, None)
     setattr(model, "is_quantized", False)  # noqa: B010 - transformers sets it so, and nn.Module is typed otherwise
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
+    nn.Module.to(model, dtype)
     return model
 
 
