@@ -1,5 +1,4 @@
 from itertools import combinations
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,7 +180,7 @@ def test_rounding_is_no_disagreement(dtype):
     ],
 )
 def test_only_blocks_that_attend_to_everything_share(config, columns, shares):
-    assert attends_to_all(SimpleNamespace(config=config), columns) == shares
+    assert attends_to_all(config, columns) == shares
 
 
 @pytest.mark.parametrize(

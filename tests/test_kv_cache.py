@@ -41,21 +41,21 @@ def test_a_recorded_pass_can_be_left_once_the_keys_are_known():
 def test_the_opening_ends_where_prompts_differ_and_leaves_each_a_token():
     model = make_model().model
     same = list(range(1, 9))
-    assert common_opening(model, [[*same, 5, 6], [*same, 9], [*same, 7]]) == 8
-    assert common_opening(model, [[*same, 5, 6], [*same, 5]]) == 8
-    assert common_opening(model, [[*same[1:], 5, 6], [*same[1:], 5]]) == 0  # too short to pay
+    assert common_opening(model.config, [[*same, 5, 6], [*same, 9], [*same, 7]]) == 8
+    assert common_opening(model.config, [[*same, 5, 6], [*same, 5]]) == 8
+    assert common_opening(model.config, [[*same[1:], 5, 6], [*same[1:], 5]]) == 0  # too short to pay
 
 
 def test_no_opening_is_run_apart_where_a_window_is_shorter_than_a_prompt(monkeypatch):
     chat_model = make_model("gemma2")
     token_ids = encode(chat_model.tokenizer, with_system_prompt(make_prompts(), "You are a friendly assistant."))
-    assert common_opening(chat_model.model, token_ids) == 0
+    assert common_opening(chat_model.model.config, token_ids) == 0
     monkeypatch.setattr(chat_model.model.config, "sliding_window", max(map(len, token_ids)))
-    assert common_opening(chat_model.model, token_ids) > 20
+    assert common_opening(chat_model.model.config, token_ids) > 20
 
 
 @pytest.mark.parametrize("family", sorted(CONFIGS))
 def test_attention_over_all_tokens_is_told_by_the_cache_that_a_model_uses(family):
     model = make_model(family).model
-    assert attends_to_all(model, 16)
-    assert attends_to_all(model, 17) == (family != "gemma2")
+    assert attends_to_all(model.config, 16)
+    assert attends_to_all(model.config, 17) == (family != "gemma2")

@@ -6,6 +6,7 @@ import pytest
 from actor_tune.errors import UserError
 from actor_tune.models.machine import Memory
 from actor_tune.models.placement import Placement
+from actor_tune.models.speed import Rates
 from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, texts_of
 from actor_tune.repair.gated import gate_prompts
 from actor_tune.repair.method import Settings, prepare
@@ -29,7 +30,7 @@ COST = Cost(
     scanned=False,
     placement=Placement("cuda"),
     value=2,
-    speed=Speed(model=1e6, float32=5e5, disk=1e4),
+    speed=Speed(Rates(1e6, 1e5), Rates(5e5, 5e4), disk=1e4),
 )
 
 
@@ -48,7 +49,7 @@ def large(tmp_path_factory) -> Cost:
         scanned=False,
         placement=Placement("cpu"),
         value=4,
-        speed=Speed(2e11, 2e11),
+        speed=Speed(Rates(2e11, 2e11), Rates(2e11, 2e11)),
     )
 
 
@@ -66,8 +67,9 @@ def held(cost: Cost, **placement: str) -> Cost:
     return replace(cost, placement=replace(cost.placement, **placement))
 
 
-def test_texts_are_counted():
+def test_texts_are_counted_and_what_all_begin_with_once():
     assert texts_of([[1, 2, 3], [4], [5, 6]]) == Texts(3, 6, 3)
+    assert texts_of([[1, 2, 3], [1, 2], [1, 2, 6]], opening=2) == Texts(3, 2 + 1 + 0 + 1, 3)
 
 
 def assert_phases(cost: Cost, expected: list[tuple[str, int, int, float]]) -> None:
@@ -93,7 +95,7 @@ def test_phases_of_a_named_block_are_as_computed_by_hand():
                 "train",
                 18144 + 32000 + 7808 + 491520,
                 0,
-                (2 * 6 * 80 * (10 * 256 + 1952) + 16 * 300 * 1952) / 5e5,
+                (2 * 6 * 80 * 10 * 256 + 16 * 300 * 1952) / 5e5 + 2 * 6 * 80 * 1952 / 5e4,
             ),
             (
                 "choose strength",
@@ -105,7 +107,7 @@ def test_phases_of_a_named_block_are_as_computed_by_hand():
                 "answer",
                 29856 + 2 * 3904 + 16 * 16 * 96 * 2 + 16 * (12 * 122 * 2 + 1000),
                 0,
-                2 * 2 * (6 * 1952 * 600 + 1600 * 200) / 1e6,
+                2 * 2 * ((6 * 1952 * 400 + 1600 * 200) / 1e6 + 6 * 1952 * 200 / 1e5),
             ),
         ],
     )
@@ -135,7 +137,9 @@ def test_a_block_chosen_by_a_scan_is_the_last_candidate_and_the_whole_model_is_l
     scan, below = found[0], found[1]
     assert scan.memory.device == 29856 + 2 * 96 * 20 * 16 * 2 + 2 * 32 * 20 * 16 * 2 + 188160
     assert scan.memory.ram == LIBRARIES + (96 + 256) * 100 * 4
-    assert scan.seconds == pytest.approx(2 * (6 * 1952 * (960 + 256) + 1600 * 352) / 1e6 + 29856 / 1e4)
+    assert scan.seconds == pytest.approx(
+        2 * (6 * 1952 * 960 + 1600 * 352) / 1e6 + 2 * 6 * 1952 * 256 / 1e5 + 29856 / 1e4
+    )
     assert below.memory.device == 29856 + 32000 + 188160
     assert below.seconds == pytest.approx(2 * 3 * 1952 * 1000 / 1e6)
 
@@ -149,7 +153,7 @@ def test_gradients_and_moments_count_where_they_are_more_than_a_batch_of_outputs
 def test_recomputing_the_direction_costs_time():
     often = replace(COST.rule, schedule=replace(SCHEDULE, recompute_every=4))
     more = phases(replace(COST, rule=often))[1].seconds - phases(COST)[1].seconds
-    assert more == pytest.approx(4 * 2 * 80 * 4512 / 5e5)
+    assert more == pytest.approx(4 * 2 * 80 * (2560 / 5e5 + 1952 / 5e4))
 
 
 def test_on_a_processor_both_memories_are_one():
@@ -303,7 +307,9 @@ def test_an_estimate_is_of_the_prompts_that_will_be_trained_on_and_those_that_th
     assert plain.gate.prompts == system.gate.prompts == len(gate_prompts(make_prompts(), 0.05))
     # One token a character, and the two of the turn's marks.
     longer = len("You are the friendly assistant.") + 2
-    assert system.gate.tokens - plain.gate.tokens == longer * plain.gate.prompts
+    # All begin with that and the mark of the user's turn, which is run once.
+    once = longer + 1
+    assert system.gate.tokens - plain.gate.tokens == longer * plain.gate.prompts - once * (plain.gate.prompts - 1)
     assert system.given.longest - plain.given.longest == longer
     assert (cost(rule="paper").given.prompts, cost(rule="paper").rule) == (len(make_prompts()), PAPER)
 

@@ -109,7 +109,7 @@ def shared_opening(chat_model: ChatModel, examples: Sequence[dict[str, TokenIds]
     prompts = [example["input_ids"][: -len(example["answer_ids"])] for example in examples]
     opening = opening_length(prompts)
     longest = max(len(example["input_ids"]) for example in examples)
-    possible = opening > 0 and attends_to_all(chat_model.model, longest)
+    possible = opening > 0 and attends_to_all(chat_model.model.config, longest)
     return opening if possible and opening_is_exact(chat_model, prompts, opening) else 0
 
 

@@ -120,7 +120,7 @@ def _answers(chat_model: ChatModel, job: _Job) -> Iterator[Answer]:
     if job.size < SLOTS_OF_CHECK or len(job.rows) < FEW:
         return _generate(chat_model, job)
     prompts = job.prompts(job.rows)
-    if not attends_to_all(chat_model.model, max(map(len, prompts)) + job.reader.most):
+    if not attends_to_all(chat_model.model.config, max(map(len, prompts)) + job.reader.most):
         log.info("some blocks do not attend to all earlier tokens: answering batch by batch")
         return _generate(chat_model, job)
     slots = Slots(chat_model, shared_prefix(prompts), job.size)

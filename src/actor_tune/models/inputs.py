@@ -106,7 +106,7 @@ def block_inputs(chat_model: ChatModel, layer: int, token_ids: Sequence[TokenIds
 
     **Raises:** `UserError` when something that is not a finite number comes out of them.
     """
-    opening = common_opening(chat_model.model, token_ids)
+    opening = common_opening(chat_model.model.config, token_ids)
     if opening and not opening_is_exact(chat_model, token_ids, opening):
         log.info("the opening of %d tokens that all prompts share cannot be run apart here", opening)
         opening = 0

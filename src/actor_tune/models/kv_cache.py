@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from .chat import TokenIds
@@ -87,11 +87,11 @@ class Keys(Cache):
         return self.length + query_length, 0
 
 
-def common_opening(model: PreTrainedModel, token_ids: Sequence[TokenIds]) -> int:
+def common_opening(config: PreTrainedConfig, token_ids: Sequence[TokenIds]) -> int:
     """With how many tokens all prompts begin alike, 0 where running them apart is not worth it or not exact."""
     # A window counts the padding between opening and prompt, so every window must be as long as the longest prompt.
     opening = opening_length(token_ids)
-    return opening if opening and attends_to_all(model, max(map(len, token_ids))) else 0
+    return opening if opening and attends_to_all(config, max(map(len, token_ids))) else 0
 
 
 def opening_length(token_ids: Sequence[TokenIds]) -> int:
@@ -102,9 +102,9 @@ def opening_length(token_ids: Sequence[TokenIds]) -> int:
     return length if length >= SHORTEST_OPENING else 0
 
 
-def attends_to_all(model: PreTrainedModel, tokens: int) -> bool:
+def attends_to_all(config: PreTrainedConfig, tokens: int) -> bool:
     """Whether every block attends to all of up to `tokens` tokens, told by the cache that transformers makes for it."""
-    layers = DynamicCache(config=model.config).layers
+    layers = DynamicCache(config=config).layers
     return bool(layers) and all(
         type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and layer.sliding_window >= tokens)
         for layer in layers

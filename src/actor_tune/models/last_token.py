@@ -49,7 +49,7 @@ def last_tokens(chat_model: ChatModel, inputs: BlockInputs, groups: Sequence[lis
     block, trial = chat_model.blocks[inputs.layer], [order[0], order[-1]]  # the shortest and the longest prompt
     short = None
     # Any window will do: keys lie as they do in a padded batch, so that windows see what they always see.
-    if len(inputs.token_ids[order[0]]) > 1 and attends_to_all(chat_model.model, tokens=0):
+    if len(inputs.token_ids[order[0]]) > 1 and attends_to_all(chat_model.model.config, tokens=0):
         try:
             short = keys_first(chat_model, inputs, trial).output(block, undisturbed)
         except torch.OutOfMemoryError:

@@ -12,6 +12,7 @@ from ..models.inputs import PREFIX_BATCH, PREFIX_TOKENS
 from ..models.machine import Memory
 from ..models.placement import Placement
 from ..models.size import ModelSize
+from ..models.speed import Rates
 from .rules import Rule
 
 # Bytes of what is not counted: the interpreter with its libraries (430 MiB after importing them), the tokenizer, and
@@ -29,18 +30,18 @@ class Texts:
     longest: int
 
 
-def texts_of(token_ids: Sequence[TokenIds]) -> Texts:
-    """The size of encoded prompts."""
+def texts_of(token_ids: Sequence[TokenIds], opening: int = 0) -> Texts:
+    """The size of encoded prompts, of which the first `opening` tokens, that all begin with, are run and kept once."""
     lengths = [len(tokens) for tokens in token_ids]
-    return Texts(len(lengths), sum(lengths), max(lengths))
+    return Texts(len(lengths), opening + sum(lengths) - opening * len(lengths), max(lengths))
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What the machine does a second: FLOPs in the model's dtype and in float32, and bytes read from disk."""
+    """What the machine does a second: FLOPs of a block, in the model's dtype and in float32; bytes read from disk."""
 
-    model: float
-    float32: float
+    model: Rates
+    float32: Rates
     disk: float = 1e9  # between a SATA and an NVMe disk
 
 
@@ -130,10 +131,12 @@ class Cost:
         """Bytes on disk of `blocks`, embeddings and head."""
         return (self.size.within(blocks) + self.size.other_parameters) * self.size.stored_bytes
 
-    def computing(self, blocks: range, tokens: float, heads: float) -> float:
-        """Seconds for `tokens` through `blocks` and `heads` positions through the head: 2 FLOPs a parameter."""
-        flops = 2 * (self.size.within(blocks) * tokens + self.size.d_model * self.size.vocabulary * heads)
-        return flops / self.speed.model
+    def computing(self, blocks: range, tokens: float, heads: float, steps: float = 0) -> float:
+        """Seconds for `tokens` of prompts and `steps` of answers through `blocks`, and `heads` positions through the
+        head: 2 FLOPs a parameter.
+        """
+        whole = self.size.within(blocks) * tokens + self.size.d_model * self.size.vocabulary * heads
+        return 2 * (whole / self.speed.model.prompts + self.size.within(blocks) * steps / self.speed.model.steps)
 
     def phase(self, name: str, tensors: int, results: int, computing: float, read: float) -> Phase:
         """From bytes where the model computes and of results in RAM, seconds of computing, and bytes to read."""

@@ -307,6 +307,6 @@ def cost(need: Cost) -> Phase:
     blocks = 2 * need.value * need.size.blocks[need.layer]  # as it was, and as it will be
     tensors = need.weights(need.every, need.every, head=True) + blocks + cache + need.working(rows, gate.longest)
     answered = gate.prompts * need.answer_tokens
-    computing = 2 * need.computing(need.every, gate.tokens + answered, answered)  # before and after
+    computing = 2 * need.computing(need.every, gate.tokens, answered, steps=answered)  # before and after
     passes = 2 * need.answer_tokens * math.ceil(gate.prompts / rows)
     return need.phase("answer", tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)

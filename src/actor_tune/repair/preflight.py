@@ -12,12 +12,15 @@ import torch
 from ..engines.local import AUTO_BATCH_SIZE
 from ..errors import UserError
 from ..models.chat import encode
+from ..models.inputs import PREFIX_BATCH
+from ..models.kv_cache import common_opening
 from ..models.load import load_config, load_tokenizer, stored_dtype
-from ..models.machine import Memory, free_memory, measured_rate
+from ..models.machine import Memory, free_memory
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.origin import origin_of
 from ..models.placement import Placement, resolve_dtype
 from ..models.size import model_size
+from ..models.speed import block_rates
 from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
 from ..records.results import MARGIN
 from . import gated, method, scan, strength, train
@@ -132,19 +135,29 @@ def preflight(
     config = load_config(name, origin, trust_remote_code)
     size, dtype = model_size(config, trust_remote_code), resolve_dtype(placement.dtype, stored_dtype(config), device)
     count = len(size.blocks)
+
+    def texts(asked: Sequence[Prompt]) -> Texts:
+        token_ids = encode(tokenizer, asked, chat_template_kwargs)
+        return texts_of(token_ids, common_opening(config, token_ids))
+
+    given = texts(split.train + split.validation)
+    mean = max(2, given.tokens // given.prompts)
     cost = Cost(
         size=size,
         rule=RULES[settings.rule],
-        given=texts_of(encode(tokenizer, split.train + split.validation, chat_template_kwargs)),
+        given=given,
         validation_prompts=len(split.validation),
-        gate=texts_of(encode(tokenizer, asked, chat_template_kwargs)),
+        gate=texts(asked),
         answer_tokens=gated.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
         layer=settings.layer % count if isinstance(settings.layer, int) else scan.candidate_layers(count)[-1],
         scanned=isinstance(settings.layer, str),
         placement=placement,
         value=dtype.itemsize,
-        speed=Speed(measured_rate(device, dtype), measured_rate(device, torch.float32)),
+        speed=Speed(
+            block_rates(config, device, dtype, PREFIX_BATCH, mean),
+            block_rates(config, device, torch.float32, RULES[settings.rule].schedule.batch_size, mean),
+        ),
     )
     return Preflight(name, cost, free_memory(device), placement.device_map is not None).with_fewer_answers()
 

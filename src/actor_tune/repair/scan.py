@@ -126,6 +126,6 @@ def cost(need: Cost) -> Phase:
     tensors = need.weights(need.every, need.every, head=True) + states + keys + need.working(MAX_PROMPTS, longest)
     # Last tokens of two kinds, in two directions.
     moved = len(MOVED) * len(SIGNS) * MAX_PROMPTS * len(candidate_layers(len(need.every)))
-    computing = need.computing(need.every, rows * need.mean_tokens + moved, rows + moved)
+    computing = need.computing(need.every, rows * need.mean_tokens, rows + moved, steps=moved)
     read = need.stored(need.every)
     return need.phase("choose block", tensors, (rows + moved) * size.vocabulary * 4, computing, read)

@@ -172,6 +172,7 @@ def cost(need: Cost) -> Phase:
     runs = 3 * schedule.epochs  # a backward pass is two forward passes
     runs += steps // schedule.recompute_every if schedule.recompute_every else 0
     # Only keys and values are computed for every token; their weights have d_model inputs.
-    prompt = need.mean_tokens * size.d_model * size.kv_values_per_token / len(need.every) + parameters
-    flops = 2 * runs * prompts * prompt + steps * UPDATE_FLOPS * parameters
-    return need.phase("train", tensors, 0, flops / need.speed.float32, need.stored(here) if need.streamed else 0)
+    keys = need.mean_tokens * size.d_model * size.kv_values_per_token / len(need.every)
+    rates, flops = need.speed.float32, 2 * runs * prompts * keys + steps * UPDATE_FLOPS * parameters
+    computing = flops / rates.prompts + 2 * runs * prompts * parameters / rates.steps
+    return need.phase("train", tensors, 0, computing, need.stored(here) if need.streamed else 0)
