@@ -46,6 +46,12 @@ class Reader:
         """Their text, special tokens among it."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=False))
 
+    def without_special(self, raw: str) -> str:
+        """`raw` without special tokens, for which there is no place in what was thought."""
+        for special in self.tokenizer.all_special_tokens:
+            raw = raw.replace(str(special), "")
+        return raw.strip()
+
     def text(self, tokens: TokenIds) -> str:
         """Their text."""
         return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
@@ -76,7 +82,7 @@ class Growth:
         if parted is None or parted.reasoning is None:
             return Answer(row, reader.text(tokens), finished)
         if not parted.ended:
-            return Answer(row, "", False, parted.reasoning)
+            return Answer(row, "", False, reader.without_special(parted.reasoning))
         places = range(len(tokens) + 1)
         closed = bisect_left(places, True, key=lambda at: parted.closing in reader.raw(tokens[:at]))
-        return Answer(row, reader.text(tokens[closed:]).strip(), finished, parted.reasoning)
+        return Answer(row, reader.text(tokens[closed:]).strip(), finished, reader.without_special(parted.reasoning))
