@@ -17,9 +17,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL))
 
-# A test a core; those on the real testbed model (RUN_SLOW=1) one by one, with all cores.
+# A test a core; with RUN_SLOW=1 all of them, those on real models one by one, with all cores.
 test: install
-	RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	RUN_LONG=$(RUN_SLOW) RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
 
 check: install

@@ -62,10 +62,13 @@ def pytest_addoption(parser):
 def pytest_collection_modifyitems(config, items):
     if config.getoption("--run-slow"):
         return
-    skip = pytest.mark.skip(reason="needs the real testbed model, minutes: run with --run-slow")
+    skipped = {"slow": pytest.mark.skip(reason="needs the real testbed model, minutes: run with --run-slow")}
+    if os.environ.get("RUN_LONG") != "1":
+        skipped["long"] = pytest.mark.skip(reason="one of many alike: run with --run-slow")
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(skip)
+        for name, skip in skipped.items():
+            if name in item.keywords:
+                item.add_marker(skip)
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:

@@ -27,7 +27,7 @@ TOKENS = torch.arange(0, 261, 3)  # said to begin a refusal: a random model has 
 NEW_TOKENS = 6
 
 
-@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES])
+@pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in FAMILIES])
 def family(request, tmp_path, monkeypatch):
     """A saved model of the family, loaded."""
     monkeypatch.setattr("actor_tune.repair.scan.refusal_token_ids", lambda *_: TOKENS)

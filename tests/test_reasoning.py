@@ -12,7 +12,6 @@ from actor_tune.engines.openai import openai_engine
 from actor_tune.engines.reasoning import KNOWN, Marks, Split, Watch, marks_of, opened, says_nothing, split
 from actor_tune.engines.respond import respond
 from actor_tune.errors import UserError
-from actor_tune.judges.trained.judge import judge_trained
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.run import measure
 from actor_tune.measurement.verdicts import verdicts_on
@@ -170,16 +169,12 @@ def test_reasoning_is_kept_in_a_column_of_its_own_and_read_back(tmp_path):
 
 def test_a_measurement_says_how_much_did_not_end_and_what_it_was_asked_with():
     chat_model = thinking_model(ENDLESS)
-    from actor_tune.engines.engine import Opened, Subject
-
-    engine = local_engine(chat_model, None, 6)
-    found = measure(Subject("m", lambda: Opened(engine), max_reasoning_tokens=6), make_prompts(4), max_new_tokens=2)
+    found = measure(chat_model, make_prompts(4), max_new_tokens=2, max_reasoning_tokens=6)
     assert found.results.damage["only_thought_share"] == 1.0
     assert {item.n for item in found.results.sets} == {0}
     assert found.results.compliance_rate is None
     assert found.results.settings["max_reasoning_tokens"] == 6
     assert {row.verdict for row in found.responses} == {"unscored"}
-    assert judge_trained([]) == []
 
 
 def test_what_the_template_is_told_reaches_it_and_is_checked(tmp_path):

@@ -26,7 +26,7 @@ def test_where_no_single_block_can_be_run_it_is_told_and_products_are_measured(c
     assert "estimated from matrix products alone" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_architecture_has_rates(family, monkeypatch):
     monkeypatch.setattr("actor_tune.models.speed.SECONDS", 0.01)

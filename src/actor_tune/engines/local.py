@@ -55,15 +55,21 @@ class _Job:
         return [self.token_ids[row] for row in rows]
 
 
-def subject_of(model: ChatModel | Subject, batch_size: int | None = None) -> Subject:
-    """`model`, to be asked, where it is not a subject already; `batch_size` as for `local_engine`."""
+def subject_of(
+    model: ChatModel | Subject, batch_size: int | None = None, max_reasoning_tokens: int = REASONING_TOKENS
+) -> Subject:
+    """`model`, to be asked, where it is not a subject already, which has limits of its own; else as `local_engine`."""
     if isinstance(model, Subject):
         return model
-    opened, placement = Opened(local_engine(model, batch_size), model), model.placement
-    dtype, quantization = placement.dtype, placement.quantization
-    told = model.chat_template_kwargs
+    engine, placement = local_engine(model, batch_size, max_reasoning_tokens), model.placement
     return Subject(
-        model.name, lambda: opened, dtype=dtype, quantization=quantization, in_memory=True, chat_template_kwargs=told
+        model.name,
+        lambda: Opened(engine, model),
+        dtype=placement.dtype,
+        quantization=placement.quantization,
+        in_memory=True,
+        chat_template_kwargs=model.chat_template_kwargs,
+        max_reasoning_tokens=max_reasoning_tokens,
     )
 
 

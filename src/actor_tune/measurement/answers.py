@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
-from ..engines.engine import ANSWER_TOKENS, Opened, Subject
+from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Opened, Subject
 from ..engines.local import subject_of
 from ..engines.respond import respond
 from ..errors import UserError
@@ -61,6 +61,7 @@ def answer(
     max_new_tokens: int = ANSWER_TOKENS,
     store: Path | None = None,
     text: str | None = None,
+    max_reasoning_tokens: int = REASONING_TOKENS,
 ) -> Answers:
     """Greedy answers to `prompts`, in their order: a sequence of `Response`, and a baseline for `measure`.
 
@@ -73,8 +74,9 @@ def answer(
 
     - `store`: where answers are kept as they come (`respond`); None: in memory alone.
     - `text`: what to measure perplexity on.
+    - `max_reasoning_tokens`: what a model that reasons may think before it answers; a `Subject` has a limit of its own.
     """
-    subject = subject_of(model)
+    subject = subject_of(model, max_reasoning_tokens=max_reasoning_tokens)
     opened = subject.open()
     answers = ask(subject, opened, prompts, max_new_tokens, store=store, text=text)
     return replace(answers, state=_state(opened.chat_model))

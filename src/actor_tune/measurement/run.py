@@ -134,6 +134,7 @@ def measure(
     trained_on: Sequence[Prompt] = (),
     *,
     max_new_tokens: int = ANSWER_TOKENS,
+    max_reasoning_tokens: int = REASONING_TOKENS,
     judges: Mapping[str, Judge] | None = None,
     text: str | None = None,
     benchmarks: Sequence[str] = (),
@@ -156,6 +157,7 @@ def measure(
 
     - `prompts`: or `questions(...)`, which says more about what is asked; `margin` and `trained_on` then stand there.
     - `margin`: how far refusal of harmful prompts may fall, 0..1, for the safety gate; None: no gate.
+    - `max_reasoning_tokens`: as for `answer`.
     - `judges`: by name; the first decides, the others are compared with it. None: the default.
     - `text`: what to measure perplexity on.
     - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
@@ -166,9 +168,9 @@ def measure(
     asked in another way, has another vocabulary, or lacks answers and has changed.
     """
     asked = _asked(prompts, trained_on, margin)
-    model, folder = subject_of(model), Path(work) if work else None
+    model, folder = subject_of(model, None, max_reasoning_tokens), Path(work) if work else None
     if isinstance(baseline, ChatModel):
-        baseline = subject_of(baseline)
+        baseline = subject_of(baseline, None, max_reasoning_tokens)
     if asked.margin is not None and baseline is None:
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
