@@ -21,6 +21,7 @@ from actor_tune.models.placement import Placement
 from actor_tune.models.state import state_of
 from actor_tune.models.stored import stored_block
 from conftest import SIZES, make_model, make_tokenizer, save_model
+from families import FAMILIES, make_family
 
 FLOAT32 = Placement("cpu", "float32")
 STREAM = Placement("cpu", "float32", offload="stream")
@@ -255,6 +256,42 @@ def test_weights_in_float8_are_unpacked_and_written_as_what_they_are_computed_in
     assert again.folder is not None
     for (name, one), other in zip(chat_model.model.named_parameters(), again.model.parameters(), strict=True):
         assert torch.equal(one, other), name
+
+
+MXFP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def test_experts_in_mxfp4_are_unpacked(tmp_path, monkeypatch):
+    """As gpt-oss stores them: 32 numbers of 4 bits share a power of two, and lie two in a byte, the first one low."""
+    wide = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16}
+    monkeypatch.setitem(FAMILIES, "gpt_oss", ("gpt_oss", FAMILIES["gpt_oss"][1] | wide))
+    folder = tmp_path / "mxfp4"
+    make_family("gpt_oss").bfloat16().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    values = {}
+
+    def packed(tensors):
+        for name in [name for name in tensors if name.endswith(("gate_up_proj", "down_proj"))]:
+            experts, d_in, d_out = tensors.pop(name).shape
+            codes = torch.randint(0, 16, (experts, d_out, d_in // 32, 32))
+            scales = torch.randint(120, 127, (experts, d_out, d_in // 32))
+            numbers = MXFP4[codes] * torch.exp2(scales - 127.0)[..., None]
+            values[name] = numbers.view(experts, d_out, d_in).transpose(1, 2)
+            tensors[f"{name}_blocks"] = (codes[..., 0::2] | codes[..., 1::2] << 4).to(torch.uint8)
+            tensors[f"{name}_scales"] = scales.to(torch.uint8)
+        return tensors
+
+    edit_tensors(folder, packed)
+    kept = ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]
+    edit_config(folder, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": kept})
+    chat_model = load(str(folder), Placement("cpu", "bfloat16"))
+    parameters = dict(chat_model.model.named_parameters())
+    assert len(values) == 8
+    assert all(torch.equal(parameters[name].float(), numbers) for name, numbers in values.items())
+    tensors = stored_block(chat_model, 2).on_disk(state_of(chat_model.blocks[2]))
+    Patch(2, tensors, chat_model.name, base_hash(chat_model), "").save_merged(chat_model, tmp_path / "merged")
+    again = load(str(tmp_path / "merged"), Placement("cpu", "bfloat16"))
+    assert all(torch.equal(parameters[name], one) for name, one in again.model.named_parameters())
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    modeling_gguf_pytorch_utils,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -224,6 +226,9 @@ def quiet_libraries() -> None:
     """Keep the bars of transformers out of logs and pipes, as ours are."""
     if not progress_is_shown():
         transformers_logging.disable_progress_bar()
+        # The bar that unpacks GGUF files knows no switch.
+        bar = vars(modeling_gguf_pytorch_utils)["tqdm"]
+        setattr(modeling_gguf_pytorch_utils, "tqdm", partial(bar, disable=True))  # noqa: B010 - it is not exported
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights are on disk is asked for
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from ...errors import UserError, require_package
 from ...progress import console
 from ...storage.files import new_folder, sha256_of
+from ..load import quiet_libraries
 from .recipes import RECIPES, TESTBED, Recipe
 
 
@@ -58,6 +59,7 @@ def _build(folder: Path, recipe: Recipe, base: str | Path | None, adapter: bool)
     for package in ("gguf", "peft"):
         require_package("actor testbed", package, "testbed")
     new_folder(folder)
+    quiet_libraries()
     with tempfile.TemporaryDirectory() as workspace:
         gguf = Path(base) if base else _downloaded(recipe, Path(workspace))
         _check(gguf, recipe)
