@@ -13,6 +13,7 @@ from transformers.models.llama import LlamaConfig
 from transformers.models.qwen2 import Qwen2Config
 from transformers.models.qwen3_moe import Qwen3MoeConfig
 
+import families
 from actor_tune.comparison.methods.method import Task
 from actor_tune.models.load import load
 from actor_tune.models.model import ChatModel, wrap
@@ -24,23 +25,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 SPECIAL = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
-VOCABULARY_SIZE = 256 + len(SPECIAL)
-
-SIZES = {
-    "vocab_size": VOCABULARY_SIZE,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "pad_token_id": 256,
-    "eos_token_id": 257,
-    "bos_token_id": 257,
-    # Larger than the default 0.02, so that an untrained model's blocks do something that can be measured.
-    "initializer_range": 0.15,
-}
+# Tied, where a family ties its embeddings.
+SIZES = {name: value for name, value in families.SIZES.items() if name != "tie_word_embeddings"}
 
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),

@@ -28,7 +28,8 @@ from actor_tune.judges.server import Server
 from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.verdict import Exchange, Verdict
 from actor_tune.prompts.starter import starter
-from conftest import VOCABULARY_SIZE, make_model, make_tokenizer, save_model
+from conftest import make_model, make_tokenizer, save_model
+from families import VOCABULARY_SIZE
 
 COMPLIANCE = Verdict("compliance", 0.0, "helps")
 PARTIAL = Verdict("partial", 0.9, "a bit")
