@@ -7,8 +7,10 @@ import pytest
 import torch
 from tokenizers import AddedToken
 
+from actor_tune.engines.engine import Answer
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.openai import openai_engine
+from actor_tune.engines.reading import Reader
 from actor_tune.engines.reasoning import KNOWN, Marks, Split, Watch, marks_of, opened, says_nothing, split
 from actor_tune.engines.respond import respond
 from actor_tune.errors import UserError
@@ -275,3 +277,14 @@ def test_a_server_is_told_nothing_where_there_is_nothing_to_tell():
     ) as server:
         assert [one.text for one in openai_engine(server.url, "m")(make_prompts()[:1], 9)] == ["You."]
     assert "chat_template_kwargs" not in server.requests[-1][1]
+
+
+def test_what_another_program_answered_is_read_alike_and_cut_where_its_limit_is():
+    tokenizer = thinking_model(SCRIPT).tokenizer
+    prompt, said = ([*map(tokenizer.convert_tokens_to_ids, part)] for part in (CHAIN[:1], CHAIN[1:-1]))
+    reader = Reader(tokenizer, set(), 9, 5)
+    assert reader.whole(3, prompt, said, ended=True) == Answer(3, "You", True, "hm")
+    assert reader.whole(3, prompt, said[:-1], ended=False) == Answer(3, "Yo", False, "hm")
+    assert reader.whole(3, prompt, said[:3], ended=False) == Answer(3, "", False, "hm")
+    assert reader.whole(3, prompt, [], ended=True) == Answer(3, "", True)
+    assert Reader(tokenizer, set(), 2, 5).whole(3, prompt, said, ended=True) == Answer(3, "Yo", False, "hm")

@@ -37,6 +37,8 @@ class Reader:
 
     def whole(self, row: int, prompt: TokenIds, tokens: TokenIds, ended: bool) -> Answer:
         """The answer in `tokens`, which another program made; whether it `ended` by itself, as far as it is read."""
+        if not tokens:
+            return Answer(row, "", ended)
         growth = self.growth(prompt)
         over = next((at for at in range(1, len(tokens) + 1) if growth.is_over(tokens[:at])), len(tokens))
         found = growth.answer(row, tokens)

@@ -112,8 +112,8 @@ def perplexity(chat_model: ChatModel, text: str) -> float:
         raise UserError("`perplexity=`", f"{len(tokens)} tokens", "at least two", "give a longer text")
     total, count = 0.0, 0
     for window in track(windows, "Predicting text"):
-        ids = torch.tensor([window], device=chat_model.device)
-        logits = chat_model.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-        total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+        batch = pad([window], [0], chat_model.pad_id, chat_model.device)
+        logits = run_model(chat_model, batch, keep=len(window)).logits[0, :-1].float()
+        total += float(torch.nn.functional.cross_entropy(logits, batch.input_ids[0, 1:], reduction="sum"))
         count += len(window) - 1
     return float(torch.tensor(total / count).exp())
