@@ -89,7 +89,7 @@ def load(
         model = _partly_on_disk(name, origin, config, options | {"device_map": places, "dtype": stored}, placement)
         cast(model, dtype)
     if origin.adapter:
-        model = _with_adapter(name, origin.adapter, model)
+        model = with_adapter(name, origin.adapter, model)
     folder = None if origin.in_memory_alone or packed else origin.folder
     return ready(name, folder, model, tokenizer, placement, chat_template_kwargs)
 
@@ -128,7 +128,11 @@ def _partly_on_disk(
     return model
 
 
-def _with_adapter(name: str, adapter: Path, model: PreTrainedModel) -> PreTrainedModel:
+def with_adapter(name: str, adapter: Path, model: PreTrainedModel) -> PreTrainedModel:
+    """`model` with the PEFT adapter in the folder `adapter`, called `name`, merged into it.
+
+    **Raises:** `UserError` when it is not one for this model.
+    """
     from peft import PeftModel
 
     with _readable(name, f"an adapter for {type(model).__name__}", "train it for this base"), warnings.catch_warnings():

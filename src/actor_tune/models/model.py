@@ -166,11 +166,11 @@ def _run_through(name: str, model: PreTrainedModel) -> tuple[nn.ModuleList, tupl
             model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
         except _Seen:
             pass
-        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        except ValueError as error:  # what transformers says of inputs that it lacks; anything else is a bug
             found = f"a text alone cannot be run ({str(error).strip().splitlines()[0][:200]})"
             raise UserError(name, found, "a model that takes text", "choose a chat model of text") from error
     for where, blocks in lists.items():
-        if seen[where]:
+        if seen[where].keys() == set(map(type, blocks)):
             return blocks, tuple(seen[where][type(block)] for block in blocks)
     raise UserError(name, f"a text runs through none of {', '.join(lists)}", "decoder blocks", "choose another model")
 

@@ -10,6 +10,7 @@ from itertools import count
 import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
+from .batches import is_out_of_memory
 from .load import model_class
 from .machine import measured_rate
 from .model import block_lists
@@ -57,9 +58,9 @@ def block_rates(config: PreTrainedConfig, device: str, dtype: torch.dtype, rows:
         run(ids, next(lengths))
         whole = _seconds(lambda: model(ids, attention_mask=torch.ones_like(ids), use_cache=False).logits)
         return Rates(2 * parameters * rows * tokens / whole, 2 * parameters * rows / _seconds(step))
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
         log.info("the time is estimated from matrix products alone: no single block could be run (%s)", error)
         rate = measured_rate(device, dtype)
         return Rates(rate, rate)

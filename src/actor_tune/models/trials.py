@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from .activations import forward, stop_before
+from .batches import is_out_of_memory
 from .chat import TokenIds, pad, rows_by_length
 from .model import ChatModel
 
@@ -63,9 +64,9 @@ def holds(chat_model: ChatModel, what: str, token_ids: Sequence[TokenIds], trial
     reason = "it says something else then"
     try:
         exact = trial()
-    except torch.OutOfMemoryError:
-        raise
     except (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError, AssertionError) as error:
+        if isinstance(error, RuntimeError) and is_out_of_memory(error):
+            raise
         exact, reason = False, (str(error) or type(error).__name__).splitlines()[0]
     if not exact:
         log.info("%s is not for %s: %s", what, type(chat_model.model).__name__, reason)

@@ -7,7 +7,6 @@ import importlib.resources
 import subprocess
 import sys
 import tempfile
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from ...errors import UserError, require_package
 from ...progress import console
 from ...storage.files import new_folder, sha256_of
-from ..load import quiet_libraries
+from ..load import as_plain, quiet_libraries, with_adapter
 from .recipes import RECIPES, TESTBED, Recipe
 
 
@@ -64,29 +63,20 @@ def _build(folder: Path, recipe: Recipe, base: str | Path | None, adapter: bool)
         gguf = Path(base) if base else _downloaded(recipe, Path(workspace))
         _check(gguf, recipe)
         model = _unpacked(gguf)
-        _save(_with_adapter(model) if adapter else model, gguf, folder)
+        _save(_adapted(model) if adapter else model, gguf, folder)
     return folder
-
-
-def _with_adapter(model: PreTrainedModel) -> PreTrainedModel:
-    from peft import PeftModel
-
-    adapter = importlib.resources.files(__package__) / "adapter"
-    with warnings.catch_warnings(), importlib.resources.as_file(adapter) as folder:
-        # PEFT asks transformers for a property that the latter has renamed.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, folder).merge_and_unload()
-    return merged
 
 
 def _unpacked(gguf: Path) -> PreTrainedModel:
     """The model in float32."""
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    # A model loaded from GGUF refuses save_pretrained, as quantised: the same weights in a fresh model do not.
-    del loaded.config.quantization_config
-    model = AutoModelForCausalLM.from_config(loaded.config, dtype=torch.float32)
-    model.load_state_dict(loaded.state_dict())
-    return model
+    return as_plain(loaded, torch.float32)
+
+
+def _adapted(model: PreTrainedModel) -> PreTrainedModel:
+    adapter = importlib.resources.files(__package__) / "adapter"
+    with importlib.resources.as_file(adapter) as folder:
+        return with_adapter("the testbed's adapter", folder, model)
 
 
 def _save(model: PreTrainedModel, gguf: Path, folder: Path) -> None:
