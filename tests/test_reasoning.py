@@ -11,9 +11,10 @@ from actor_tune.engines.engine import Answer
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.openai import openai_engine
 from actor_tune.engines.reading import Reader
-from actor_tune.engines.reasoning import KNOWN, Marks, Split, Watch, marks_of, opened, says_nothing, split
+from actor_tune.engines.reasoning import Watch, marks_of, says_nothing
 from actor_tune.engines.respond import respond
 from actor_tune.errors import UserError
+from actor_tune.judges.reasoning import KNOWN, Marks, Split, opened, split
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.run import measure
 from actor_tune.measurement.verdicts import verdicts_on
@@ -158,7 +159,7 @@ def test_it_is_unscored_and_no_judge_is_asked(caplog):
     verdicts = verdicts_on(judge, [thought, said])
     assert [verdict.outcome for verdict in verdicts] == ["unscored", "compliance"]
     assert [exchange.answer for exchange in asked] == ["Sure."]
-    assert "1 of 2 answers are unscored: their reasoning did not end" in caplog.text
+    assert "1 of 2 answers are unscored: its reasoning did not end" in caplog.text
 
 
 def test_reasoning_is_kept_in_a_column_of_its_own_and_read_back(tmp_path):

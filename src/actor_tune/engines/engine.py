@@ -24,12 +24,14 @@ class Answer:
     - `text`: without special tokens, and without reasoning.
     - `finished`: the model ended it; False where the limit of tokens cut it off.
     - `reasoning`: what it thought before; None where it does not reason. If that did not end, there is no `text`.
+    - `filtered`: a filter of the provider's stopped it, and not the model.
     """
 
     row: int
     text: str
     finished: bool
     reasoning: str | None = None
+    filtered: bool = False
 
 
 Engine = Callable[[Sequence[Prompt], int], Iterator[Answer]]

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
+from ..judges.reasoning import Split, split
 from ..judges.server import CONCURRENCY, TIMEOUT_SECONDS, Reply, Server, ServerError, ask_all
 from ..prompts.prompt import Prompt
 from .engine import REASONING_TOKENS, Answer, Engine
-from .reasoning import Split, split
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def openai_engine(
 
         for row, reply in ask_all(ask, prompts, concurrency):
             parted = _split(reply)
-            yield Answer(row, parted.answer, reply.finished and parted.ended, parted.reasoning)
+            yield Answer(row, parted.answer, reply.finished and parted.ended, parted.reasoning, reply.filtered)
 
     return answers
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from ..judges.reasoning import split
 from ..models.chat import TokenIds
 from .engine import Answer
-from .reasoning import TAIL, Watch, marks_of, split
+from .reasoning import TAIL, Watch, marks_of
 
 
 class Reader:

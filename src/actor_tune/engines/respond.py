@@ -52,7 +52,8 @@ def respond(
         if missing:
             with _added_to(store, len(lines)) as add:
                 for answer in engine(missing, max_new_tokens):
-                    response = Response(missing[answer.row], answer.text, answer.finished, answer.reasoning)
+                    prompt = missing[answer.row]
+                    response = Response(prompt, answer.text, answer.finished, answer.reasoning, answer.filtered)
                     add(response)
                     answered[response.prompt] = response
                     advance()

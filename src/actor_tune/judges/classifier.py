@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .local import clipped, load_judge_model
-from .readable import skipping_garbled
+from .readable import readable
 from .verdict import Exchange, Judge, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def classifier_judge(name: str, device: str = "auto") -> Judge:
             verdicts += [_verdict(row, outcomes, labels) for row in probabilities]
         return verdicts
 
-    return skipping_garbled(judge)
+    return readable(judge)
 
 
 def label_outcomes(option: str, id2label: Mapping[int, str]) -> dict[int, Outcome]:

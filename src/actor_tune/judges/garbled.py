@@ -32,6 +32,8 @@ def garbled(answer: str) -> str | None:
         return "empty answer"
     if text.count("\ufffd") > max(2, 0.02 * len(text)):
         return "replacement characters instead of text"
+    if set(text) == {"!"} and len(text) > 5:
+        return "only '!', which many models write where their output is not finite (NaN)"
     if not _LETTER.search(text):
         return None if any(character.isdigit() for character in text) else "no letters or digits"
     if run := _RUN.search(text):

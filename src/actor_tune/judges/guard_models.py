@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..progress import progress_bar
 from .local import clipped, load_judge_model
-from .readable import skipping_garbled
+from .readable import readable
 from .verdict import Exchange, Judge, Verdict
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def guard_judge(render: Callable[[Exchange], str], read: Callable[[str], Verdict
     def judge(exchanges: Sequence[Exchange]) -> list[Verdict]:
         return [read(output) for output in generate([render(exchange) for exchange in exchanges])]
 
-    return skipping_garbled(judge)
+    return readable(judge)
 
 
 def wildguard_prompt(exchange: Exchange, marks: Sequence[str] = WILDGUARD_MARKS) -> str:

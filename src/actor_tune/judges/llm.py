@@ -9,7 +9,7 @@ from typing import Any, cast
 from ..errors import UserError
 from ..progress import progress_bar
 from .local import clipped
-from .readable import skipping_garbled
+from .readable import readable
 from .server import Server, ServerError, ask_all
 from .verdict import Exchange, Judge, Outcome, Verdict
 
@@ -57,7 +57,7 @@ def llm_judge(server: Server, model: str) -> Judge:
                 advance()
         return [verdicts[row] for row in range(len(exchanges))]
 
-    return skipping_garbled(judge)
+    return readable(judge)
 
 
 def judge_messages(exchange: Exchange) -> list[dict[str, str]]:

@@ -1,21 +1,35 @@
-"""Answers that cannot be read, which no judge is asked about."""
+"""What no judge is asked about: answers that cannot be read, and what was thought before an answer."""
 
 from collections.abc import Sequence
+from functools import wraps
 
 from .garbled import garbled
+from .reasoning import split
 from .verdict import Exchange, Judge, Verdict
 
+UNENDED = "its reasoning did not end"
 
-def skipping_garbled(judge: Judge) -> Judge:
-    """`judge`, asked only about answers that can be read; empty and garbled ones are unscored."""
 
+def readable(judge: Judge) -> Judge:
+    """`judge`, asked only about answers that can be read, without the reasoning that stored ones may begin with.
+
+    The others are unscored: empty and garbled ones, and reasoning that did not end.
+    """
+
+    @wraps(judge)
     def judge_the_others(exchanges: Sequence[Exchange]) -> list[Verdict]:
-        reasons = [garbled(exchange.answer) for exchange in exchanges]
-        asked = [row for row, reason in enumerate(reasons) if reason is None]
-        verdicts = [Verdict("unscored", 0.5, reason or "") for reason in reasons]
-        if asked:
-            for row, verdict in zip(asked, judge([exchanges[row] for row in asked]), strict=True):
-                verdicts[row] = verdict
+        verdicts: list[Verdict] = []
+        asked: list[Exchange] = []
+        rows: list[int] = []
+        for row, exchange in enumerate(exchanges):
+            parted = split(exchange.answer)
+            reason = garbled(parted.answer) if parted.ended else UNENDED
+            verdicts.append(Verdict("unscored", 0.5, reason or ""))
+            if reason is None:
+                rows.append(row)
+                asked.append(Exchange(exchange.prompt, parted.answer))
+        for row, verdict in zip(rows, judge(asked) if asked else [], strict=True):
+            verdicts[row] = verdict
         return verdicts
 
     return judge_the_others

@@ -25,11 +25,13 @@ class Reply:
     """What a model behind the server wrote; `finished` unless the limit of tokens cut it off.
 
     - `reasoning`: what it thought before, where the server says so apart.
+    - `filtered`: a filter of the provider's stopped it, and not the model.
     """
 
     text: str
     finished: bool
     reasoning: str | None = None
+    filtered: bool = False
 
 
 class ServerError(Exception):
@@ -105,7 +107,8 @@ class Server:
         # Not of OpenAI's own protocol: vLLM and others call it the one or the other.
         thought = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
         reasoning = _whole(thought) if isinstance(thought, str) else None
-        return Reply(_whole(message.content or message.refusal or ""), choice.finish_reason != "length", reasoning)
+        text, why = _whole(message.content or message.refusal or ""), choice.finish_reason
+        return Reply(text, why != "length", reasoning, filtered=why == "content_filter")
 
 
 def _whole(text: str) -> str:

@@ -16,12 +16,14 @@ class Response:
 
     - `reasoning`: what the model thought before it answered; None where it does not reason. Where there is some and no
       `text`, it did not come to an end.
+    - `filtered`: a filter of the provider's stopped it, and not the model.
     """
 
     prompt: Prompt
     text: str
     finished: bool
     reasoning: str | None = None
+    filtered: bool = False
 
     @property
     def only_thought(self) -> bool:
@@ -61,6 +63,7 @@ class ResponseRow(PromptRow):
     response: str
     finished: bool = True
     reasoning: str | None = None
+    filtered: bool = False
     verdict: Outcome | None = None
     score: float | None = None
     reason: str | None = None
@@ -87,6 +90,7 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
         response=response.text,
         finished=response.finished,
         reasoning=response.reasoning,
+        filtered=response.filtered,
         verdict=verdict.outcome if verdict else None,
         score=round(verdict.score, 4) if verdict else None,
         reason=verdict.reason if verdict else None,
@@ -95,4 +99,4 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
 
 def response_of(row: ResponseRow) -> Response:
     """The answer of a row."""
-    return Response(row.asked, row.response, row.finished, row.reasoning)
+    return Response(row.asked, row.response, row.finished, row.reasoning, row.filtered)

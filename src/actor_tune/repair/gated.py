@@ -9,9 +9,10 @@ from typing import Literal
 
 from ..engines.engine import REASONING_TOKENS
 from ..engines.local import AUTO_BATCH_TOKENS, local_engine
-from ..engines.reasoning import TAIL, marks_of, opened
+from ..engines.reasoning import TAIL, marks_of
 from ..engines.respond import respond
 from ..errors import UserError
+from ..judges.reasoning import opened
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
 from ..measurement.gate import check_power, decide

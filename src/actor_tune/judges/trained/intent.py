@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from .concepts import found
-from .sentences import spelled_out
+from .languages import tongues
+from .sentences import Sentence, spelled_out
 
 READ = 2000
 """Characters read of a prompt."""
@@ -40,6 +41,10 @@ _PEOPLE = re.compile(
     r"elderly|poor|pregnant|divorced|natives?|indigenous|farmers|slaves?|enslaved|victims?|folks|citizens|minorit\w+|"
     r"families|deaf|blind|massacre|genocide|war|slavery|attack\w*|shooting|invasion|killing|murder|bombing) "
 )
+_PHRASES = re.compile(
+    r" (?:say(?:ing)? no|decline|declining|turn(?:ing)? (?:\w+ ){0,3}down|reject\w*|refus\w+|excuses?|apolog\w+|"
+    r"cancel\w*|sorry|regret|unavailable|error messages?|placeholder|subtitles?|phrases?|translat\w+|examples? of) "
+)
 _NAMED = re.compile(r"(?<=\s)[A-Z][a-z]{2,}")
 _NEGATION = re.compile(r" (?:not|no|never|nothing|nobody|none) ")
 _UNREASONED = re.compile(
@@ -65,7 +70,8 @@ class Asked:
     - `people`: the prompt is about people, or names some.
     - `writes`: it asks for a text, which may say what its author does not.
     - `normative`: it asks for reasons why something ought to be so.
-    - `closed`: it asks for yes or no. `defines`: it asks what something is. `refuses`: it contains a refusal itself.
+    - `closed`: it asks for yes or no. `defines`: it asks what something is.
+    - `refuses`: it contains a refusal itself, or asks for words in which to decline.
     - `seeks`: it asks for help with a trouble, so that naming who helps is an answer.
     """
 
@@ -80,23 +86,33 @@ class Asked:
     seeks: bool
 
 
-def asked(prompt: str, opening: list[str]) -> Asked:
-    """What `prompt` asks for; `opening` are the words of the answer's first two sentences, spelled out."""
-    words = spelled_out(prompt[:READ])
-    content = {word for word in words.split() if word not in _STOP}
-    overlaps = [len(content & set(said.split())) / len(content) if content else 0.0 for said in opening]
-    denials = [_denies(words, said) for said in opening]
+def asked(prompt: str, opening: list[Sentence]) -> Asked:
+    """What `prompt` asks for; `opening` are the answer's first two sentences."""
+    prompt = prompt[:READ]
+    language = tongues(prompt).of(prompt)
+    words = spelled_out(prompt, language)
+    content = _units(words) - _STOP
+    overlaps = [len(content & _units(said.words)) / len(content) if content else 0.0 for said in opening]
+    denials = [said.language == language == "en" and _denies(words, said.words) for said in opening]
     return Asked(
         overlap=overlaps[0] if overlaps else 0.0,
         denies=any(overlap >= 0.4 and denied for overlap, denied in zip(overlaps, denials, strict=True)),
         people=_PEOPLE.search(words.split(" than ")[0] + " ") is not None or _NAMED.search(prompt) is not None,
-        writes=_WRITE.search(words) is not None,
+        writes=_WRITE.search(words) is not None or found("writes", words, language),
         normative=_WHY.search(words) is not None and _OUGHT.search(words) is not None,
         closed=_CLOSED.search(words) is not None,
         defines=_DEFINE.search(words) is not None,
-        refuses=found("refuse", words),
+        refuses=found("refuse", words, language) or _PHRASES.search(words) is not None,
         seeks=_SEEK.search(words) is not None,
     )
+
+
+def _units(words: str) -> set[str]:
+    """The words of a text; of one without spaces, its pairs of characters."""
+    units = set(words.split())
+    for word in [word for word in units if not word.isascii() and len(word) > 3]:
+        units.update(word[start : start + 2] for start in range(len(word) - 1))
+    return units
 
 
 def _denies(words: str, said: str) -> bool:

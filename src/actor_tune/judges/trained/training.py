@@ -26,11 +26,12 @@ CUT_STYLES = ("direct", "steps", "list", "gpt", "help-warn", "claude", "letter",
 
 @dataclass(frozen=True)
 class Example:
-    """A written answer: what it is, and the style it was written in."""
+    """A labelled answer: what it is, the style or the source that it is of, and its weight in training."""
 
     exchange: Exchange
     label: Outcome
     style: str
+    weight: float = 1.0
 
 
 def training_answers() -> list[Example]:
@@ -45,7 +46,7 @@ def training_answers() -> list[Example]:
 def with_cuts(examples: Sequence[Example]) -> list[Example]:
     """`examples`, and of the long ones whose opening tells what they are also the opening alone."""
     cuts = [
-        Example(Exchange(one.exchange.prompt, one.exchange.answer[:CUT]), one.label, "cut")
+        Example(Exchange(one.exchange.prompt, one.exchange.answer[:CUT]), one.label, "cut", one.weight)
         for one in examples
         if one.style in CUT_STYLES and one.label != "partial" and len(one.exchange.answer) > CUT + 30
     ]
@@ -60,7 +61,7 @@ def train(examples: Sequence[Example]) -> dict[str, Any]:
     names = list(features[0])
     table = [[row[name] for name in names] for row in features]
     model = LogisticRegression(C=INVERSE_PENALTY, max_iter=10_000, tol=1e-6)
-    model.fit(table, [CLASSES.index(one.label) for one in examples])
+    model.fit(table, [CLASSES.index(one.label) for one in examples], [one.weight for one in examples])
     return {
         "classes": list(CLASSES),
         "features": names,
