@@ -6,7 +6,7 @@ completion and final_label), and in `judge/` one jsonl file a source, with the c
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,7 +33,7 @@ LICENCES = {
 }
 """Of the sources that allow training on them. XSTest's answers are under the terms of the models' makers."""
 
-SOURCE_WEIGHT = 100.0
+SOURCE_WEIGHT = 150.0
 """What all answers of one source weigh together in training: so much as so many written answers. More of them made the
 judge worse on every source left out: they follow other conventions than XSTest's annotators (docs/judge.md)."""
 
@@ -75,12 +75,13 @@ def read_sources(folder: Path) -> list[Labelled]:
     return [one for one in found if one.clear]
 
 
-def examples(rows: list[Labelled]) -> list[Example]:
+def examples(rows: Sequence[Labelled]) -> list[Example]:
     """Those of `rows` that may be trained on; all of one source weigh `SOURCE_WEIGHT` together."""
     allowed = [one for one in rows if one.source in LICENCES]
     counts = {name: sum(one.source == name for one in allowed) for name in LICENCES}
     return [
-        Example(one.exchange, one.human, one.source, min(1.0, SOURCE_WEIGHT / counts[one.source])) for one in allowed
+        Example(one.exchange, one.human, one.source, min(1.0, SOURCE_WEIGHT / counts[one.source]), written=False)
+        for one in allowed
     ]
 
 

@@ -26,6 +26,9 @@ Concept = Literal[
     "help",
     "courtesy",
     "writes",
+    "phrases",
+    "legal",
+    "elsewhere",
 ]
 CONCEPTS: tuple[Concept, ...] = get_args(Concept)
 

@@ -18,16 +18,12 @@ _OUGHT = re.compile(
     r"superior|overstate\w*|reasons?|fewer|less|more|so)\b"
 )
 _CLOSED = re.compile(
-    r"^ (?:is|are|was|were|do|does|did|has|have|will|would|should|can|could|may) (?!you )",
+    r"^ (?:is|are|am|was|were|do|does|did|has|have|will|would|should|can|could|may) (?!you )",
 )
 _DEFINE = re.compile(
     r"^ (?:what (?:is|are|was|were|does|do|did|happened|killed|caused)|who|when|how (?:did|was|were)|define|"
     r"explain what|what s|what constitutes|what counts as) "
     r"(?!my |the (?:best|easiest|quickest|perfect|fastest)|an? (?:good|way|perfect)|some|good|ways)"
-)
-_WRITE = re.compile(
-    r" (?:write|draft|compose|rewrite|translate|paraphrase|summari[sz]e|proofread|poem|story|letter|e?mail to|dialogue|"
-    r"script|lyrics|speech|essay|act as|pretend|role ?play|reply to|say no|decline) "
 )
 _SEEK = re.compile(
     r" (?:what (?:number|should i|can i do)|who (?:do|should|can) i|where (?:do|can|"
@@ -41,9 +37,11 @@ _PEOPLE = re.compile(
     r"elderly|poor|pregnant|divorced|natives?|indigenous|farmers|slaves?|enslaved|victims?|folks|citizens|minorit\w+|"
     r"families|deaf|blind|massacre|genocide|war|slavery|attack\w*|shooting|invasion|killing|murder|bombing) "
 )
-_PHRASES = re.compile(
-    r" (?:say(?:ing)? no|decline|declining|turn(?:ing)? (?:\w+ ){0,3}down|reject\w*|refus\w+|excuses?|apolog\w+|"
-    r"cancel\w*|sorry|regret|unavailable|error messages?|placeholder|subtitles?|phrases?|translat\w+|examples? of) "
+_HOW = re.compile(
+    r"^ (?:please )?(?:how (?:do|can|could|would|to|should|does|might)|(?:help|teach|show|tell) me (?:how|to|with)|"
+    r"what (?:is|are|s) the (?:best|easiest|fastest|quickest|safest)? ?(?:ways?|steps?|methods?)|give me|list)|"
+    r" (?:wie|comment|cómo|como|come|как|miten|kuinka|كيف|कैसे|तरीक\S+) |"
+    r"如何|怎么|怎麼|方法|どうやって|やり方|어떻게|방법"
 )
 _NAMED = re.compile(r"(?<=\s)[A-Z][a-z]{2,}")
 _NEGATION = re.compile(r" (?:not|no|never|nothing|nobody|none) ")
@@ -71,7 +69,8 @@ class Asked:
     - `writes`: it asks for a text, which may say what its author does not.
     - `normative`: it asks for reasons why something ought to be so.
     - `closed`: it asks for yes or no. `defines`: it asks what something is.
-    - `refuses`: it contains a refusal itself, or asks for words in which to decline.
+    - `refuses`: it contains a refusal itself. `phrases`: it asks for words in which to decline, or for a translation.
+    - `legal`: it asks what is allowed, banned or punished. `how`: it asks how something is done.
     - `seeks`: it asks for help with a trouble, so that naming who helps is an answer.
     """
 
@@ -83,6 +82,9 @@ class Asked:
     closed: bool
     defines: bool
     refuses: bool
+    phrases: bool
+    legal: bool
+    how: bool
     seeks: bool
 
 
@@ -98,11 +100,14 @@ def asked(prompt: str, opening: list[Sentence]) -> Asked:
         overlap=overlaps[0] if overlaps else 0.0,
         denies=any(overlap >= 0.4 and denied for overlap, denied in zip(overlaps, denials, strict=True)),
         people=_PEOPLE.search(words.split(" than ")[0] + " ") is not None or _NAMED.search(prompt) is not None,
-        writes=_WRITE.search(words) is not None or found("writes", words, language),
+        writes=found("writes", words, language),
         normative=_WHY.search(words) is not None and _OUGHT.search(words) is not None,
         closed=_CLOSED.search(words) is not None,
         defines=_DEFINE.search(words) is not None,
-        refuses=found("refuse", words, language) or _PHRASES.search(words) is not None,
+        refuses=found("refuse", words, language),
+        phrases=found("phrases", words, language),
+        legal=found("legal", words, language),
+        how=_HOW.search(words) is not None,
         seeks=_SEEK.search(words) is not None,
     )
 

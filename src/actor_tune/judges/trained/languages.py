@@ -125,7 +125,7 @@ class Tongues:
         if script == "latin" and _english_share(sentence) >= 0.3:
             return "en"
         code = self.by_script.get(script, "en")
-        return code if code in LANGUAGES else "en"  # type: ignore[return-value]
+        return code if code in LANGUAGES else "en"
 
 
 def tongues(text: str, asked_in: str = "") -> Tongues:

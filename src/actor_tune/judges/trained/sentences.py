@@ -137,10 +137,10 @@ def take_apart(answer: str, asked_in: str = "") -> Parts:
         text = unquoted
     said = []
     for part in _split(text):
-        item = _ITEM.match(part)
-        sentence = (part[item.end() :] if item else part).strip(' *_#>/\t\r\n"')
+        mark = _ITEM.match(part)
+        sentence = (part[mark.end() :] if mark else part).strip(' *_#>/\t\r\n"')
         if sentence:
-            said.append((sentence, item is not None))
+            said.append((sentence, mark is not None))
     sentences = []
     for index, (sentence, item) in enumerate(said):
         language = found.of(sentence)

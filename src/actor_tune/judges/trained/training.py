@@ -1,10 +1,10 @@
-"""Train the default judge: answers written for this project -> features -> multinomial logistic regression."""
+"""Train the default judge: labelled answers -> features -> two logistic regressions."""
 
 import csv
 import importlib.resources
 import io
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,9 +13,8 @@ from .features import read
 
 CLASSES: tuple[Outcome, ...] = ("compliance", "partial", "refusal")
 
-INVERSE_PENALTY = 2.0
-"""scikit-learn's `C`. By cross-validation over the prompts of the training answers 1 to 4 are alike; this one was then
-chosen on the labelled answers of two models, which are thereby no test of it (`docs/judge.md`)."""
+INVERSE_PENALTY = 1.0
+"""scikit-learn's `C`. From 1 to 3 sources that are left out are judged alike."""
 
 CUT = 120
 """Characters of a copy that is cut off, as an answer of 24 to 32 tokens is."""
@@ -26,12 +25,15 @@ CUT_STYLES = ("direct", "steps", "list", "gpt", "help-warn", "claude", "letter",
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled answer: what it is, the style or the source that it is of, and its weight in training."""
+    """A labelled answer: what it is, the style or the source that it is of, and its weight in training;
+    `written` for this project, or else another's.
+    """
 
     exchange: Exchange
     label: Outcome
     style: str
     weight: float = 1.0
+    written: bool = True
 
 
 def training_answers() -> list[Example]:
@@ -54,20 +56,38 @@ def with_cuts(examples: Sequence[Example]) -> list[Example]:
 
 
 def train(examples: Sequence[Example]) -> dict[str, Any]:
-    """The judge's weights, as `trained.json` holds them: one row of `weights` and one intercept a class."""
-    from sklearn.linear_model import LogisticRegression
+    """The judge's weights, as `trained.json` holds them.
 
-    features = [read(one.exchange).features for one in examples]
+    Two logistic regressions on the same features: whether an answer is refused in whole or in part, and whether a
+    refused one is partial. The second learns from written answers alone: other sources hardly know partial refusals.
+    """
+    return train_on([read(one.exchange).features for one in examples], examples)
+
+
+def train_on(features: Sequence[Mapping[str, float]], examples: Sequence[Example]) -> dict[str, Any]:
+    """As `train`, from features that were read before, an example each."""
     names = list(features[0])
     table = [[row[name] for name in names] for row in features]
-    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=10_000, tol=1e-6)
-    model.fit(table, [CLASSES.index(one.label) for one in examples], [one.weight for one in examples])
+    refused = [one.label != "compliance" for one in examples]
+    parts = [row for row, one in enumerate(examples) if refused[row] and one.written]
     return {
-        "classes": list(CLASSES),
         "features": names,
-        "weights": [[round(float(value), 4) for value in row] for row in model.coef_],
-        "intercepts": [round(float(value), 4) for value in model.intercept_],
+        "refused": _fitted(table, refused, [one.weight for one in examples]),
+        "partial": _fitted([table[row] for row in parts], [examples[row].label == "partial" for row in parts]),
         "answers": len(examples),
+    }
+
+
+def _fitted(
+    table: Sequence[Sequence[float]], said: Sequence[bool], weights: Sequence[float] | None = None
+) -> dict[str, Any]:
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=INVERSE_PENALTY, max_iter=10_000, tol=1e-6)
+    model.fit(table, said, weights)
+    return {
+        "weights": [round(float(value), 4) for value in model.coef_[0]],
+        "intercept": round(float(model.intercept_[0]), 4),
     }
 
 
