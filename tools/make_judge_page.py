@@ -183,7 +183,7 @@ def counts(judged: Sequence[Judged], judge: str) -> np.ndarray:
 
 def kappa_of(cells: np.ndarray) -> np.ndarray:
     """Cohen's kappa of tables with cells [..., 4], as `counts` gives them."""
-    both, missed, alarm, neither = np.moveaxis(cells / cells.sum(-1, keepdims=True), -1, 0)
+    both, missed, alarm, neither = np.moveaxis(cells / np.maximum(cells.sum(-1, keepdims=True), 1), -1, 0)
     chance = (both + missed) * (both + alarm) + (alarm + neither) * (missed + neither)
     return np.where(chance < 1, (both + neither - chance) / np.maximum(1 - chance, 1e-12), np.nan)
 
@@ -196,6 +196,8 @@ def kappa(judged: Sequence[Judged], judge: str = "left out") -> float:
 def interval(judged: Sequence[Judged], judge: str = "left out") -> str:
     """A 95 % interval of `kappa`: the middle of `RESAMPLES` bootstrap samples of the answers."""
     cells = counts(judged, judge)
+    if not cells.sum():
+        return "-"
     samples = np.random.default_rng(0).multinomial(cells.sum(), cells / cells.sum(), RESAMPLES)
     low, high = np.nanquantile(kappa_of(samples), [0.025, 0.975])
     return f"[{low:.2f}, {high:.2f}]"
