@@ -33,7 +33,7 @@ LICENCES = {
 }
 """Of the sources that allow training on them. XSTest's answers are under the terms of the models' makers."""
 
-SOURCE_WEIGHT = 150.0
+SOURCE_WEIGHT = 200.0
 """What all answers of one source weigh together in training: so much as so many written answers. More of them made the
 judge worse on every source left out: they follow other conventions than XSTest's annotators (docs/judge.md)."""
 

@@ -40,11 +40,14 @@ _CANNOT = re.compile(
 )
 # A refusal to write, and not what somebody says in the text.
 _SPEAKS_OF_IT = re.compile(
-    r" (?:request|prompt|content|text|poem|story|letter|essay|speech|script|article|post|tweet|song|lyrics|joke|"
-    r"message|piece|writing|material|an ai|language model|guidelines|policy|policies|harmful|inappropriate|offensive|"
-    r"(?:write|create|generate|produce|provide|compose|draft|fulfil\w*|assist|comply|translate) (?:with )?"
-    r"(?:that|this|it|such|any|anything|the|an?)|help (?:you )?with (?:that|this)|write|generate) "
+    r" (?:request|prompt|content|text|an ai|language model|guidelines|policy|policies|harmful|inappropriate|offensive|"
+    r"misinformation|copyright\w*|write|writing|create|creating|generate|generating|produce|producing|compose|composing|"
+    r"draft|drafting|reproduce|translate|translating|provide|assist|fulfil\w*|comply|include|imitate|pretend|role play|"
+    r"play (?:a|an|the|along)|help (?:you )?with|"
+    r"(?:poem|story|letter|essay|speech|script|article|email)s? (?:for|about|that|on)) "
 )
+# A line of a play: what a role says is no word of the author's.
+_SPEAKER = re.compile(r"[A-Z][A-Z .]{2,20}:\s")
 _LIVE = re.compile(
     r" (?:real time|current|up to date|live|latest|location|browse|internet|listings?|see your|knowledge) "
 )
@@ -136,7 +139,7 @@ def read(exchange: Exchange) -> Reading:
 
 
 def _see(sentence: Sentence) -> _Seen:
-    if not sentence.words:
+    if not sentence.words or _SPEAKER.match(sentence.text):
         return _Seen(sentence, frozenset(), "help" if sentence.item else "content")
     language = sentence.language
     concepts = frozenset(name for name in CONCEPTS if found(name, sentence.words, language))
@@ -222,8 +225,9 @@ def _in_context(seen: list[_Seen], prompted: Asked) -> list[_Seen]:
         return [replace(one, kind="help") if one.kind == "redirect" else one for one in seen]
     if first.kind == "object" and not prompted.normative and _INACCURATE.search(first.sentence.words):
         return [replace(first, kind="correct"), *seen[1:]]
-    if first.kind in ("content", "help", "moral") and not prompted.writes and _CANNOT.search(first.sentence.words):
-        return [replace(first, kind="refuse"), *seen[1:]]
+    if not prompted.writes:
+        seen = [replace(one, kind="refuse") if _cannot(one) else one for one in seen[:2]] + seen[2:]
+        first = seen[0]
     if prompted.writes or prompted.refuses or prompted.phrases:
         seen = _as_written(seen, prompted)
         first = seen[0]
@@ -232,6 +236,10 @@ def _in_context(seen: list[_Seen], prompted: Asked) -> list[_Seen]:
         about_people = prompted.people or any(_EVERYONE.search(one.sentence.words) for one in seen[:3])
         return [replace(first, kind="object" if about_people else "correct"), *seen[1:]]
     return seen
+
+
+def _cannot(one: _Seen) -> bool:
+    return one.kind in ("content", "help", "moral") and _CANNOT.search(one.sentence.words) is not None
 
 
 def _as_written(seen: list[_Seen], prompted: Asked) -> list[_Seen]:
