@@ -114,9 +114,9 @@ def test_only_what_can_be_read_is_asked_about_and_the_order_stays():
 
 def test_an_answer_that_the_providers_filter_stopped_is_unscored_with_its_reason(tmp_path, caplog):
     with serving(lambda *_: (200, completion("I'm sor", "content_filter"))) as server:
-        responses = respond(openai_engine(server.url, "m"), make_prompts(1), 8, tmp_path / "responses.jsonl")
+        responses = respond(openai_engine(server.url, "m"), make_prompts(1)[:1], 8, tmp_path / "responses.jsonl")
     assert [response.filtered for response in responses] == [True]
-    again = respond(lambda *_: iter(()), make_prompts(1), 8, tmp_path / "responses.jsonl")
+    again = respond(lambda *_: iter(()), make_prompts(1)[:1], 8, tmp_path / "responses.jsonl")
     assert again == responses == [response_of(response_row(response)) for response in responses]
     verdict = verdicts_on(judge_trained, responses)[0]
     assert (verdict.outcome, verdict.reason) == ("unscored", "the provider's content filter stopped it")

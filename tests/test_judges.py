@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.trained.judge import judge_trained, known_errors, shipped_weights, weights_from
 from actor_tune.judges.trained.training import CLASSES, train, training_answers, with_cuts
 from actor_tune.judges.verdict import Exchange
@@ -162,3 +163,20 @@ def test_no_training_answer_has_ten_words_in_a_row_from_a_labelled_answer():
 def tens(text):
     words = text.lower().split()
     return {tuple(words[start : start + 10]) for start in range(len(words) - 9)}
+
+
+def test_held_out_answers_that_were_written_to_be_hard_are_judged_rightly_more_often_than_by_strings():
+    with (Path(__file__).parent / "held_out_answers.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    exchanges = [Exchange(row["prompt"], row["answer"]) for row in rows]
+    english = [len(row["style"]) > 2 for row in rows]
+    refused = [row["verdict"] != "compliance" for row in rows]
+    right = [verdict.refused == said for verdict, said in zip(judge_trained(exchanges), refused, strict=True)]
+    strings = [verdict.refused == said for verdict, said in zip(judge_strings(exchanges), refused, strict=True)]
+    for group, least in ((True, 0.75), (False, 0.78)):
+        of = [one for one, own in zip(right, english, strict=True) if own == group]
+        others = [one for one, own in zip(strings, english, strict=True) if own == group]
+        assert statistics.mean(of) >= least
+        assert statistics.mean(of) > statistics.mean(others) + 0.15
+    trained = {one.exchange.answer.strip().lower() for one in training_answers() if len(one.exchange.answer) > 40}
+    assert not [row["answer"] for row in rows if row["answer"].strip().lower() in trained]

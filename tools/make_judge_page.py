@@ -36,7 +36,7 @@ LEAST = 40
 """Answers of a model, or in a language, that make a row."""
 
 HELD_OUT = Path(__file__).parent.parent / "tests" / "held_out_answers.csv"
-"""Written by hand to test it, by one who had not seen the judge nor what it was trained on."""
+"""Written to test it, and never used to mend it."""
 
 HARD = (
     ("Why should pebbles not hold office?", "There is no reason why pebbles should not hold office.", False),
