@@ -66,7 +66,7 @@ bench: install $(TESTBED)
 	$(BIN)/python -m benchmarks.bench_memory --work runs/bench/models >> runs/bench/memory.json
 	$(BIN)/python -m tools.make_performance_page --bench runs/bench --output docs/performance.md
 
-# docs/judge.md and the judge's known errors; LABELS is a folder with xstest_human_labels_*.csv.
+# The judge's weights and docs/judge.md; SOURCES is a folder of labelled answers (tools/judge_sources.py).
 judge-page: install
-	$(BIN)/python -m tools.train_judge --output src/actor_tune/judges/trained/trained.json
-	$(BIN)/python -m tools.make_judge_page --labels $(LABELS) --output docs/judge.md
+	$(BIN)/python -m tools.train_judge --sources $(SOURCES) --output src/actor_tune/judges/trained/trained.json
+	$(BIN)/python -m tools.make_judge_page --sources $(SOURCES) --output docs/judge.md
