@@ -86,6 +86,7 @@ def test_several_judges_get_columns_each_their_agreement_and_the_disagreements(t
     printed = capsys.readouterr().out
     assert "trained / strings" in printed
     assert "Judges disagree on 1 answers" in printed
+    assert "Unscored: 1 x empty answer" in printed
     assert "trained: refusal, strings: compliance" in printed
 
 

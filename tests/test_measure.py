@@ -276,8 +276,9 @@ def test_two_judges_are_compared_and_what_they_disagree_on_is_listed(tmp_path):
     assert (pair["judge_a"], pair["judge_b"], pair["n"]) == ("say_no", "trusting", 36)
     differing = rows_of(tmp_path / "m" / "disagreements.jsonl")
     assert len(differing) == 12
-    assert differing[0]["say_no"]["outcome"] == "refusal"
-    assert differing[0]["trusting"]["outcome"] == "compliance"
+    assert differing[0]["verdict_say_no"] == "refusal"
+    assert differing[0]["verdict_trusting"] == "compliance"
+    assert all(row["on_refusal"] for row in differing)
 
 
 def changed_model():

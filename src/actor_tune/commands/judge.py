@@ -1,9 +1,9 @@
 """The command `actor judge`: judge stored answers, without generating them again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -11,13 +11,11 @@ from ..errors import UserError
 from ..judges.agreement import agreement
 from ..judges.choose import CHOICES, judge_by_name
 from ..judges.rows import disagreement_rows, human_verdicts, judged_rows, read_exchanges, write_rows
-from ..show.text import plain
 from ..storage.tables import read_table
 from .options import console, judge_names
 
 HUMAN = "human"
 JUDGES = f"One of {', '.join(CHOICES)}. Repeatable: agreement and disagreements are shown."
-SHOWN_DISAGREEMENTS = 5
 
 
 def judge(
@@ -53,28 +51,20 @@ def judge(
     judges = {name: judge_by_name(name, device, judge_base_url) for name in names}
     verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()} | human
     write_rows(output, judged_rows(rows, verdicts))
-    from ..show.judges import agreement_table, rates_table
+    from ..show.judges import agreement_table, disagreements_listed, rates_table, unscored_listed
 
     console.print(rates_table(rows, verdicts))
+    first = next(iter(verdicts.values()))
+    if unscored := [verdict.reason for verdict in first if verdict.outcome == "unscored"]:
+        console.print(unscored_listed(unscored))
     if several:
         pairs = combinations(verdicts, 2)
         console.print(agreement_table([agreement(a, verdicts[a], b, verdicts[b]) for a, b in pairs]))
-        disagreeing = disagreement_rows(rows, exchanges, verdicts)
+        disagreeing = disagreement_rows([row.number for row in rows], exchanges, verdicts)
         write_rows(differing, disagreeing)
-        _show_disagreements(differing, disagreeing, verdicts)
+        console.print(disagreements_listed(disagreeing, list(verdicts)))
+        console.print(f"All of them in {differing}")
     console.print(f"Verdicts in {output}")
-
-
-def _show_disagreements(path: Path, rows: Sequence[Mapping[str, Any]], names: Iterable[str]) -> None:
-    """Show the first `rows` of those in `path`, which `names` judged differently; those that count most come first."""
-    on_refusal = sum(row["on_refusal"] for row in rows)
-    console.print(f"Judges disagree on {len(rows)} answers, on {on_refusal} of them whether it is refused")
-    for row in sorted(rows, key=lambda row: not row["on_refusal"])[:SHOWN_DISAGREEMENTS]:
-        said = ", ".join(f"{name}: {row[f'verdict_{name}']}" for name in names)
-        console.print(plain(f"row {row['row']}: {row['prompt']}", 150), style="bold")
-        console.print(plain(row["response"], 250))
-        console.print(plain(f"  {said}"))
-    console.print(f"All of them in {path}")
 
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:

@@ -113,9 +113,14 @@ def measure(
 
 def show(found: "at.Measurement") -> None:
     """Print the table of rates."""
+    from ..show.judges import disagreements_listed, unscored_listed
     from ..show.measurement import results_table
 
     console.print(results_table(found.results))
+    if unscored := [row.reason or "" for row in found.responses if row.verdict == "unscored"]:
+        console.print(unscored_listed(unscored))
+    if found.disagreements:
+        console.print(disagreements_listed(found.disagreements, list(found.judges)))
 
 
 def print_gate(found: "at.Measurement") -> None:

@@ -49,17 +49,19 @@ def judged_rows(rows: Sequence[Row], verdicts: Verdicts) -> list[dict[str, Any]]
     return judged
 
 
-def disagreement_rows(rows: Sequence[Row], exchanges: Sequence[Exchange], verdicts: Verdicts) -> list[dict[str, Any]]:
+def disagreement_rows(
+    numbers: Sequence[int], exchanges: Sequence[Exchange], verdicts: Verdicts
+) -> list[dict[str, Any]]:
     """The answers that any two judges put in different classes, in order, with the columns of every judge.
 
-    - `row`: where it stands in its file; `on_refusal`: whether judges differ on refused or not, and not only in degree.
+    - `row`: its number, of `numbers`; `on_refusal`: whether judges differ on refused or not, and not only in degree.
     """
     pairs = combinations(verdicts.values(), 2)
     differing = [item for a, b in pairs for item in disagreements(exchanges, a, b)]
     on_refusal = {item.row for item in differing if item.on_refusal}
     return [
         {
-            "row": rows[index].number,
+            "row": numbers[index],
             "on_refusal": index in on_refusal,
             "prompt": exchanges[index].prompt,
             "response": exchanges[index].answer,

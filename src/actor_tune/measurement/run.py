@@ -8,8 +8,9 @@ from typing import Any
 from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Subject
 from ..engines.local import subject_of
 from ..errors import UserError
-from ..judges.agreement import agreement, disagreements
+from ..judges.agreement import agreement
 from ..judges.choose import DEFAULT, judge_by_name
+from ..judges.rows import disagreement_rows
 from ..judges.trained.judge import known_errors
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
@@ -84,7 +85,7 @@ class Measurement:
 
     - `results`: rates, scores, what changed, the gate.
     - `responses`, `baseline`: every answer of both with its verdict.
-    - `disagreements`: answers that other judges put in another class than the first.
+    - `disagreements`: answers that any two judges put in different classes, with the verdicts of all.
     """
 
     request: MeasureRequest
@@ -102,6 +103,11 @@ class Measurement:
     def passed(self) -> bool | None:
         """Whether the model passed the gate; None where there was none."""
         return self.gate.passed if self.gate else None
+
+    @property
+    def judges(self) -> list[str]:
+        """The names of the judges, the one that decides first."""
+        return [self.results.judge, *(pair.judge_b for pair in self.results.agreement)]
 
     def score(self, name: str) -> Estimate | None:
         """The score of this name (of `records.results.SCORES`) with its interval."""
@@ -292,17 +298,9 @@ def _judged(
         comparison=changed,
         gate=gate,
     )
-    rows = [
-        {
-            "prompt": item.exchange.prompt,
-            "response": item.exchange.answer,
-            first: asdict(item.verdict_a),
-            other: asdict(item.verdict_b),
-        }
-        for other, theirs in others
-        for item in disagreements([response.exchange for response in after], new, theirs)
-    ]
-    return Measurement(request, results, _rows(after, new), _rows(before or [], old), rows)
+    exchanges = [response.exchange for response in after]
+    differing = disagreement_rows(range(1, len(after) + 1), exchanges, verdicts) if others else []
+    return Measurement(request, results, _rows(after, new), _rows(before or [], old), differing)
 
 
 def _rows(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> list[ResponseRow]:

@@ -1,8 +1,10 @@
 """Verdicts in the terminal: rates by judge, set and kind, and how judges agree."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -46,3 +48,24 @@ def agreement_table(pairs: Sequence[Agreement]) -> Table:
         kappas = ["-" if kappa is None else f"{kappa:.2f}" for kappa in (pair.kappa, pair.kappa_classes)]
         table.add_row(Text(plain(f"{pair.judge_a} / {pair.judge_b}")), str(pair.n), *kappas)
     return table
+
+
+SHOWN_DISAGREEMENTS = 5
+
+
+def disagreements_listed(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Group:
+    """The first answers that judges of these `names` judged differently; those that count most come first."""
+    on_refusal = sum(row["on_refusal"] for row in rows)
+    lines = [Text(f"Judges disagree on {len(rows)} answers, on {on_refusal} of them whether it is refused")]
+    for row in sorted(rows, key=lambda row: not row["on_refusal"])[:SHOWN_DISAGREEMENTS]:
+        said = ", ".join(f"{name}: {row[f'verdict_{name}']}" for name in names)
+        where = f"row {row['row']}: " if "row" in row else ""
+        lines.append(Text(plain(f"{where}{row['prompt']}", 150), style="bold"))
+        lines += [Text(plain(row["response"], 250)), Text(plain(f"  {said}"))]
+    return Group(*lines)
+
+
+def unscored_listed(reasons: Iterable[str]) -> Text:
+    """Why answers could not be scored, the commonest reason first."""
+    told = "; ".join(f"{count} x {plain(reason, 100)}" for reason, count in Counter(reasons).most_common())
+    return Text(f"Unscored: {told}")

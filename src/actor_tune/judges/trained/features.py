@@ -299,7 +299,7 @@ def _amounts(seen: list[_Seen], code: bool, first: int | None) -> dict[str, floa
 
 
 def _helped(before: list[_Seen]) -> float:
-    """How much help stands there. A few sentences on the topic are none: so do refusals begin that mean to be polite."""
+    """How much help stands there. A few sentences on the topic are none: polite refusals begin so."""
     content = sum(one.length for one in before if one.kind == "content")
     return sum(one.length for one in before if one.kind == "help") + max(0.0, content - POLITE)
 
