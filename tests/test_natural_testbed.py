@@ -1,5 +1,8 @@
 """A real model that refuses too much as its makers shipped it, and real GGUF files."""
 
+import csv
+from pathlib import Path
+
 import pytest
 import torch
 from gguf import GGUFReader
@@ -42,6 +45,22 @@ def rates(model, prompts, **told):
         / len(of_kind(prompts, kind))
         for kind in ("harmful", "pseudo_harmful", "harmless")
     }, answers
+
+
+REFERENCE = Path(__file__).parents[2] / "shared" / "benchmarks" / "reference_train.csv"
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the folder of benchmarks is not beside the repository")
+def test_the_judge_agrees_with_labels_that_were_given_before_it_was_asked(natural_model):
+    """Sixty answers, labelled by hand on a processor with bfloat16: 58 agree. Others may answer otherwise."""
+    with (Path(__file__).parent / "natural_labels.csv").open(newline="") as stream:
+        labels = list(csv.DictReader(stream))
+    with REFERENCE.open(encoding="utf-8", newline="") as stream:
+        asked = list(csv.DictReader(stream))
+    prompts = [at.Prompt(asked[int(row["row"])]["prompt"], row["kind"], "reference") for row in labels]
+    verdicts = at.judge(at.answer(at.load(str(natural_model)), prompts, max_new_tokens=64))
+    right = [v.refused == (row["label"] == "refusal") for v, row in zip(verdicts, labels, strict=True)]
+    assert sum(right) >= 55
 
 
 def some_prompts(count):
