@@ -36,9 +36,9 @@ def set_rate(name, kind, n, refused):
     low, high = wilson(refused, n)
     rate = refused / n
     shift = 0.02 if rate < 0.98 else 0.0
-    corrected = {"rate": rate + shift, "low": low, "high": min(1.0, high + shift)}
+    labelled = {"value": rate + shift, "low": low, "high": min(1.0, high + shift), "labels": 20}
     counts = {"n": n, "refused": refused, "partial": refused // 8, "unscored": 1, "garbled": 1, "mean_words": 21.5}
-    return {"name": name, "kind": kind, "refusal_rate": rate, "low": low, "high": high, "corrected": corrected} | counts
+    return {"name": name, "kind": kind, "refusal_rate": rate, "low": low, "high": high, "labelled": labelled} | counts
 
 
 def measured(model, column):

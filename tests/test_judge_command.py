@@ -233,3 +233,15 @@ def test_judging_by_text_needs_no_torch(tmp_path, answers_file):
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert len(read_jsonl(tmp_path / "o.jsonl")) == len(ANSWERS)
+
+
+def test_a_file_of_labels_gives_the_rate_that_people_say(tmp_path, capsys):
+    answers = [f"Sorry, I can't do {number}." for number in range(20)]
+    write_jsonl(tmp_path / "a.jsonl", [{"prompt": "p", "response": answer} for answer in answers])
+    lines = [f'p,"{answer}",compliance' for answer in answers[:10]]
+    (tmp_path / "labels.csv").write_text("\n".join(["prompt,response,label", *lines]) + "\n")
+    arguments = ("--labels", tmp_path / "labels.csv", "--output", tmp_path / "o.jsonl")
+    assert run("judge", tmp_path / "a.jsonl", "--judge", "strings", *arguments) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "100.0 % [83.9, 100.0]" in printed  # the judge, who is wrong each time
+    assert "Refused, strings and labels: 0.0 [0.0, 27.8] % by 10 labels" in printed

@@ -66,6 +66,13 @@ def kept(new, old):
     return new
 
 
+def without_corrected(old):
+    """`old` without rates corrected by error rates of other models' answers, which are no longer made."""
+    if isinstance(old, dict):
+        return {key: without_corrected(value) for key, value in old.items() if key != "corrected"}
+    return [without_corrected(value) for value in old] if isinstance(old, list) else old
+
+
 def test_every_file_of_version_0_1_0_is_read_here():
     read_here = {str(Path(folder) / kind.FILE) for kind, folder in RECORDS} | {name for _, name in (*VALUES, *ROWS)}
     there = {str(path.relative_to(FILES)) for path in FILES.rglob("*") if path.is_file() and path.stat().st_size}
@@ -76,7 +83,7 @@ def test_every_file_of_version_0_1_0_is_read_here():
 @pytest.mark.parametrize(("kind", "folder"), RECORDS)
 def test_a_record_of_version_0_1_0_is_written_back_as_it_was(tmp_path, kind, folder):
     written = read(kind, FILES / folder).save(tmp_path)
-    old, new = json_in(FILES / folder / kind.FILE), json_in(written)
+    old, new = without_corrected(json_in(FILES / folder / kind.FILE)), json_in(written)
     assert written.name == kind.FILE
     assert kept(new, old) == old
     assert next(iter(new)) == "schema"

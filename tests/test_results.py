@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from actor_tune.engines.engine import Answer, Opened, Subject
-from actor_tune.judges.agreement import JudgeErrors
 from actor_tune.judges.choose import judge_by_name
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.change import change
@@ -16,6 +15,7 @@ from actor_tune.prompts.prompt import Message, Prompt
 from actor_tune.records.file import read, read_rows, row_json
 from actor_tune.records.response import Response, ResponseRow, response_row
 from actor_tune.records.results import GATE_SET, LeakedPrompt, Results
+from test_records import kept, without_corrected
 
 PROMPTS = [
     *[Prompt(f"odd {row}", "pseudo_harmful", "odd") for row in range(10)],
@@ -23,8 +23,6 @@ PROMPTS = [
     *[Prompt(f"guard {row}", "harmful", GATE_SET) for row in range(200)],
     *[Prompt(f"plain {row}", "harmless", "plain") for row in range(10)],
 ]
-ERRORS = {"harmful": JudgeErrors(90, 100, 90, 100), "pseudo_harmful": JudgeErrors(80, 100, 95, 100)}
-ERRORS["harmless"] = ERRORS["pseudo_harmful"]
 
 
 def verdicts_of(refused):
@@ -37,7 +35,7 @@ def verdicts_of(refused):
 def measurement(verdicts, name="model"):
     texts = ["I will not do that." if verdict.refused else "Here you are" for verdict in verdicts]
     responses = [Response(prompt, text, text.endswith(".")) for prompt, text in zip(PROMPTS, texts, strict=True)]
-    return measured(name, responses, verdicts, ERRORS)
+    return measured(name, responses, verdicts)
 
 
 OLD = verdicts_of(lambda prompt: prompt.kind != "harmless")
@@ -55,12 +53,6 @@ def test_rates_are_counted_set_by_set_and_guards_are_not_in_the_scores():
     worse = measurement(verdicts_of(lambda prompt: prompt.set == "bad"))
     assert worse.safety_score == 1
     assert AFTER.compliance_rate == 0.9
-
-
-def test_each_kind_is_corrected_by_the_judges_errors_on_that_kind():
-    odd, bad = AFTER.sets[0], AFTER.sets[1]
-    assert odd.corrected.value == pytest.approx((0.1 + 0.95 - 1) / (0.8 + 0.95 - 1))
-    assert bad.corrected.value == 1
 
 
 def test_length_and_unfinished_answers_are_counted_whatever_they_say():
@@ -107,7 +99,7 @@ def test_the_results_have_the_promised_form(tmp_path):
     for entry in record["sets"]:
         assert entry["refusal_rate"] == entry["refused"] / entry["n"]
         assert 0 <= entry["low"] <= entry["refusal_rate"] <= entry["high"] <= 1
-        assert set(entry["corrected"]) == {"rate", "low", "high"}
+        assert entry["labelled"] is None
     assert record["leaked"] == [{"prompt": "x", "set": "s", "like": "X", "similarity": 0.912}]
     assert record["baseline"]["model"] == "base"
     assert record["baseline"]["compliance_rate"] == 0
@@ -143,7 +135,7 @@ def test_the_same_answers_give_what_version_0_1_0_wrote(tmp_path):
         judges={name: judge_by_name(name) for name in ("trained", "strings")},
         command=written["command"],
     ).save(tmp_path / "m")
-    for file in ("responses.jsonl", "baseline.jsonl", "disagreements.jsonl", "request.json"):
+    for file in ("responses.jsonl", "baseline.jsonl", "request.json"):
         assert (tmp_path / "m" / file).read_text() == (OLDER / file).read_text(), file
     again = json.loads((tmp_path / "m" / "results.json").read_text())
     # Read from the probabilities of a model, which is not here.
@@ -152,7 +144,9 @@ def test_the_same_answers_give_what_version_0_1_0_wrote(tmp_path):
     assert since == {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024}
     assert written.pop("kl_harmless") > 0
     assert written["damage"].pop("kl_harmless_tokens") > 0
-    assert {**again, "versions": None} == {**written, "versions": None}
+    assert again.pop("labels") is None
+    written = without_corrected(written) | {"versions": None}
+    assert kept(again | {"versions": None}, written) == written
 
 
 def test_a_set_that_nobody_can_score_is_null_and_not_0_percent():

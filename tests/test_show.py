@@ -4,10 +4,11 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from actor_tune.judges.agreement import JudgeErrors
 from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.by_label import with_labels
 from actor_tune.measurement.change import change
 from actor_tune.measurement.metrics import measured
+from actor_tune.records.labels import Label
 from actor_tune.records.response import Response, response_row
 from actor_tune.records.results import Results
 from actor_tune.records.run import Trial
@@ -40,8 +41,8 @@ BEFORE = verdicts(lambda prompt: "compliance" if prompt.kind == "harmless" else 
 AFTER = verdicts(lambda prompt: "refusal" if prompt.kind == "harmful" else "compliance")
 
 
-def results(after, before=None, errors=None, **more):
-    found = Results(**vars(measured("m", RESPONSES, after, errors)), **more)
+def results(after, before=None, **more):
+    found = Results(**vars(measured("m", RESPONSES, after)), **more)
     if before is None:
         return found
     return replace(found, baseline=measured("m", RESPONSES, before), comparison=change(PROMPTS, before, after))
@@ -102,11 +103,15 @@ def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
     assert "first token: 0.021 nats" in text
 
 
-def test_rates_without_the_judges_errors_stand_below_the_raw_ones():
-    errors = dict.fromkeys(("harmful", "harmless", "pseudo_harmful"), JudgeErrors(90, 100, 95, 100))
-    text = printed(results_table(results(AFTER, BEFORE, errors)))
-    assert "corr. 100.0" in text
-    assert "corr. 0.0" in text
+def test_what_peoples_labels_say_stands_below_what_the_judge_says():
+    labels = [
+        Label(which=side, prompt=row.prompt, response=row.response, label=row.verdict)
+        for side, said in (("responses", AFTER), ("baseline", BEFORE))
+        for row in rows(said)
+    ]
+    text = printed(results_table(with_labels(results(AFTER, BEFORE), rows(AFTER), rows(BEFORE), labels)))
+    assert text.count("by labels") > 6
+    assert "72 labels of people used, 0 of them cannot say; 0 unmatched" in text
 
 
 def test_a_set_that_could_not_be_scored_is_a_dash():

@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+import actor_tune as at
+
 from ..errors import UserError
 from ..judges.agreement import agreement
 from ..judges.choose import CHOICES, judge_by_name
 from ..judges.rows import disagreement_rows, human_verdicts, judged_rows, read_exchanges, write_rows
+from ..records.labels import by_text
 from ..storage.tables import read_table
 from .options import console, judge_names
 
@@ -32,7 +35,7 @@ def judge(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Column with human labels (compliance, partial, refusal), a further judge.", metavar="COLUMN"
+            help="Column with human labels, a further judge; or labels.csv, for rates by them.", metavar="COLUMN|FILE"
         ),
     ] = None,
     judge_base_url: Annotated[
@@ -43,20 +46,24 @@ def judge(
     """Judge stored answers: compliance, partial, refusal or unscored, each with its reason."""
     names = list(dict.fromkeys(judge))
     differing = output.with_name(f"{output.stem}.disagreements.jsonl")
-    several = len(names) + (labels is not None) > 1
+    column, file_of_labels = _labels(labels)
+    several = len(names) + (column is not None) > 1
     _check_output(output, [output, differing] if several else [output])
     rows = read_table(file)
     exchanges = read_exchanges(rows)
-    human = {} if labels is None else {HUMAN: human_verdicts(rows, labels)}
+    human = {} if column is None else {HUMAN: human_verdicts(rows, column)}
+    said = by_text(at.read_labels(file_of_labels), exchanges) if file_of_labels else []
     judges = {name: judge_by_name(name, device, judge_base_url) for name in names}
     verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()} | human
     write_rows(output, judged_rows(rows, verdicts))
-    from ..show.judges import agreement_table, disagreements_listed, rates_table, unscored_listed
+    from ..show.judges import agreement_table, disagreements_listed, labelled_text, rates_table, unscored_listed
 
     console.print(rates_table(rows, verdicts))
     first = next(iter(verdicts.values()))
     if unscored := [verdict.reason for verdict in first if verdict.outcome == "unscored"]:
         console.print(unscored_listed(unscored))
+    for name, given in verdicts.items() if said else ():
+        console.print(labelled_text(name, at.labelled_rate(given, said)))
     if several:
         pairs = combinations(verdicts, 2)
         console.print(agreement_table([agreement(a, verdicts[a], b, verdicts[b]) for a, b in pairs]))
@@ -65,6 +72,13 @@ def judge(
         console.print(disagreements_listed(disagreeing, list(verdicts)))
         console.print(f"All of them in {differing}")
     console.print(f"Verdicts in {output}")
+
+
+def _labels(value: str | None) -> tuple[str | None, Path | None]:
+    """The column, or the file of labels, that the user named."""
+    if value is not None and value.endswith(".csv"):
+        return None, Path(value)
+    return value, None
 
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:

@@ -17,8 +17,8 @@ def load_prompts(path: Path) -> list[Prompt]:
     `set` defaults to the file's stem. A column `response` may be there (`load_responses`). Parquet needs the extra
     `parquet`.
 
-    **Raises:** `UserError` when the file is missing, empty or of another format, when a column is missing or
-    unknown, or when a row has no prompt or an unknown kind.
+    **Raises:** `UserError` when the file is missing, empty or of another format, when a column is missing,
+    or when a row has no prompt or an unknown kind. Columns that are not read are logged, once.
     """
     if path.suffix == ".txt":
         raise UserError(

@@ -11,6 +11,7 @@ from rich.text import Text
 from ..judges.agreement import CLASSES, Agreement
 from ..judges.verdict import Verdict
 from ..measurement.metrics import wilson
+from ..records.estimate import Labelled
 from ..storage.tables import Row
 from .text import plain, rate_text
 
@@ -48,6 +49,12 @@ def agreement_table(pairs: Sequence[Agreement]) -> Table:
         kappas = ["-" if kappa is None else f"{kappa:.2f}" for kappa in (pair.kappa, pair.kappa_classes)]
         table.add_row(Text(plain(f"{pair.judge_a} / {pair.judge_b}")), str(pair.n), *kappas)
     return table
+
+
+def labelled_text(judge: str, rate: Labelled | None) -> Text:
+    """What people's labels say of the answers that a judge of this name judged."""
+    said = "no label belongs to an answer here" if rate is None else f"{rate_text(rate)} % by {rate.labels} labels"
+    return Text(plain(f"Refused, {judge} and labels: {said}"))
 
 
 SHOWN_DISAGREEMENTS = 5

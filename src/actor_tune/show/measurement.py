@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..prompts.prompt import KINDS
-from ..records.estimate import Corrected, Interval
+from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, Measured, Results, SetResult
 from .text import COLOURS, rate_text
@@ -21,7 +21,7 @@ SCORES = (
 
 _CAPTION = (
     "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets; "
-    "corr.: without the judge's known errors; p: McNemar's exact test"
+    "by labels: as people's labels say; p: McNemar's exact test"
 )
 
 _DAMAGE = {
@@ -33,7 +33,7 @@ _DAMAGE = {
 
 
 def results_table(results: Results) -> Group:
-    """Refusal of each set, raw and without the judge's known errors, and the scores; with a baseline, what changed."""
+    """Refusal of each set and the scores, by the judge and by people's labels; with a baseline, what changed."""
     if results.baseline and results.comparison:
         table = _comparison_table(results, results.baseline, results.comparison)
     else:
@@ -44,11 +44,11 @@ def results_table(results: Results) -> Group:
 def _rates_table(measured: Measured) -> Table:
     table = _set_table("Refused, % with 95 % intervals", ("refused", "in part", "unscored"))
     for item in measured.sets:
-        numbers = (_stacked(item.rate, item.corrected), str(item.partial), str(item.unscored))
+        numbers = (_stacked(item.rate, item.labelled), str(item.partial), str(item.unscored))
         table.add_row(_set_label(item), str(item.n), *numbers)
     table.add_section()
     for label, name in SCORES:
-        table.add_row(label, "", _stacked(measured.score(name)))
+        table.add_row(label, "", _stacked(measured.score(name), measured.labelled.get(name)))
     return table
 
 
@@ -57,27 +57,33 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
     changes = {(item.name, item.kind): item for item in comparison.sets}
     for old, new in zip(baseline.sets, results.sets, strict=True):
         change = changes.get((new.name, new.kind))
-        rates = (_stacked(item.rate, item.corrected) for item in (old, new))
+        rates = (_stacked(item.rate, item.labelled) for item in (old, new))
         p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"
         n = str(change.n if change else 0)
-        table.add_row(_set_label(new), n, *rates, _change(change.estimate if change else None), p)
+        moved = _change(change.estimate, change.labelled) if change else "-"
+        table.add_row(_set_label(new), n, *rates, moved, p)
     table.add_section()
     for label, name in SCORES:
-        scores = [_stacked(item.score(name)) for item in (baseline, results)]
-        table.add_row(label, "", *scores, _change(getattr(comparison, name)))
+        scores = [_stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
+        table.add_row(label, "", *scores, _change(getattr(comparison, name), comparison.labelled.get(name)))
     return table
 
 
-def _stacked(rate: Interval | None, better: Corrected | None = None) -> str:
-    """As `rate_text`, on two lines, with the corrected rate on a third."""
-    lines = rate_text(rate).replace(" [", "\n[")
-    return f"{lines}\ncorr. {100 * better.value:.1f}" if better else lines
+def _stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
+    """As `rate_text`, on two lines, and below them what people's labels say."""
+    by_judge = rate_text(rate).replace(" [", "\n[")
+    return by_judge if labelled is None else f"{by_judge}\nby labels\n" + rate_text(labelled).replace(" [", "\n[")
 
 
-def _change(change: Interval | None) -> str:
-    """Points gained or lost, with their interval on a second line."""
+def _change(change: Interval | None, labelled: Labelled | None = None) -> str:
+    """Points gained or lost, with their interval on a second line, and below what people's labels say."""
     if change is None:
         return "-"
+    by_judge = _points(change)
+    return by_judge if labelled is None else f"{by_judge}\nby labels\n{_points(labelled)}"
+
+
+def _points(change: Interval) -> str:
     return f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
 
 
@@ -95,7 +101,7 @@ def _set_label(item: SetResult) -> Text:
 
 
 def _notes(results: Results) -> list[Text]:
-    """Damage and answers, a line each."""
+    """Labels, damage and answers, a line each."""
     figures = {"kl_harmless": results.kl_harmless, **results.damage}
     lines = [line.format(value) for name, line in _DAMAGE.items() if (value := figures.get(name)) is not None]
     named: list[tuple[str, Measured]] = [("", results)]
@@ -111,6 +117,9 @@ def _notes(results: Results) -> list[Text]:
         )
         if thought := item.damage.get("only_thought_share"):
             lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
+    if said := results.labels:
+        unsaid = f"{said.cannot_say} of them cannot say; {said.unmatched} unmatched"
+        lines.insert(0, f"{said.used} labels of people used, {unsaid}")
     return [Text(line) for line in lines]
 
 

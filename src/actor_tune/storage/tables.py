@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+
+log = logging.getLogger(__name__)
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".txt")
 
@@ -48,9 +51,9 @@ def read_table(path: Path, known: Sequence[str] | None = None) -> list[Row]:
 
     **Arguments:**
 
-    - `known`: the columns that may be there; None for any.
+    - `known`: the columns that are read; that there are others is logged once. None for any.
 
-    **Raises:** `UserError` when the file is missing, empty, of another format or damaged, or has an unknown column.
+    **Raises:** `UserError` when the file is missing, empty, of another format or damaged.
     """
     if path.suffix == ".csv":
         rows = _read_csv(path)
@@ -63,11 +66,10 @@ def read_table(path: Path, known: Sequence[str] | None = None) -> list[Row]:
         raise UserError(path, found, "one of " + ", ".join(FORMATS), "convert it or rename it")
     if not rows:
         raise UserError(path, "no rows", "at least one", "add rows or leave the file out")
-    for row in rows:
-        for column in row.cells:
-            if known is not None and column not in known:
-                fix = "remove or rename the column"
-                raise UserError(row.where, f"unknown column `{column}`", ", ".join(known), fix)
+    if known is not None:
+        others = dict.fromkeys(column for row in rows for column in row.cells if column not in known)
+        if others:
+            log.warning("%s: columns that are not read: %s", path, ", ".join(f"`{column}`" for column in others))
     return rows
 
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...prompts.prompt import Kind
-from ..agreement import JudgeErrors
 from ..readable import readable
 from ..verdict import Exchange, Outcome, Verdict
 from .features import Reading, read
@@ -52,19 +50,6 @@ def judge_trained(exchanges: Sequence[Exchange]) -> list[Verdict]:
     Unscored are answers that cannot be read, and those in a language that is not one of `languages.LANGUAGES`.
     """
     return [_judge(exchange, shipped_weights()) for exchange in exchanges]
-
-
-def known_errors() -> dict[Kind, JudgeErrors]:
-    """This judge's errors, measured by `tools/make_judge_page.py`, for correcting rates (Rogan and Gladen 1978).
-
-    It was tried on benign prompts as one kind.
-    """
-    file = importlib.resources.files(__package__) / "trained_errors.json"
-    counts = json.loads(file.read_text(encoding="utf-8"))
-    harmful, benign = (
-        JudgeErrors(*counts[kind]["refused"], *counts[kind]["answered"]) for kind in ("harmful", "benign")
-    )
-    return {"harmful": harmful, "pseudo_harmful": benign, "harmless": benign}
 
 
 @functools.cache
