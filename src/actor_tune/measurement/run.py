@@ -172,9 +172,8 @@ def measure(
 
     - `prompts`: or `questions(...)`, which says more about what is asked; `margin` and `trained_on` then stand there.
     - `margin`: how far refusal of harmful prompts may fall, 0..1, for the safety gate; None: no gate.
-    - `max_reasoning_tokens`: as for `answer`.
+    - `max_reasoning_tokens`: as for `answer`; `text`: what to measure perplexity on.
     - `judges`: by name; the first decides, the others are compared with it. None: the default.
-    - `text`: what to measure perplexity on.
     - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
     - `work`: where answers are kept as they come, so that the same call goes on after a kill; None: in memory alone.
     - `labels`: people's, of some answers (`read_labels`): what they say stands beside the judge's rates. With them, a
