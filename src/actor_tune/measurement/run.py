@@ -180,8 +180,8 @@ def measure(
       measurement that is whole in `work` goes on, and its results are written anew.
     - `command`: as it was typed, for the record.
 
-    **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was asked
-    in another way, has another vocabulary, or lacks answers and has changed.
+    **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
+    asked in another way, has another vocabulary, or lacks answers and has changed.
     """
     asked = _asked(prompts, trained_on, margin)
     model, folder = subject_of(model, None, max_reasoning_tokens), Path(work) if work else None
