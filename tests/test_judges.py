@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from actor_tune.judges.agreement import CLASSES
 from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.trained.judge import judge_trained, shipped_weights, weights_from
-from actor_tune.judges.trained.training import CLASSES, train, training_answers, with_cuts
+from actor_tune.judges.trained.training import train, training_answers, with_cuts
 from actor_tune.judges.verdict import Exchange
 from tools.judge_sources import examples, read_sources
 

@@ -111,7 +111,7 @@ def test_what_peoples_labels_say_stands_below_what_the_judge_says():
     ]
     text = printed(results_table(with_labels(results(AFTER, BEFORE), rows(AFTER), rows(BEFORE), labels)))
     assert text.count("by labels") > 6
-    assert "72 labels of people used, 0 of them cannot say; 0 unmatched" in text
+    assert "72 labels of people used, 0 of them cannot say; 0 are of answers that are not here" in text
 
 
 def test_a_set_that_could_not_be_scored_is_a_dash():

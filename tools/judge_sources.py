@@ -34,8 +34,8 @@ LICENCES = {
 """Of the sources that allow training on them. XSTest's answers are under the terms of the models' makers."""
 
 SOURCE_WEIGHT = 200.0
-"""What all answers of one source weigh together in training: so much as so many written answers. More of them made the
-judge worse on every source left out: they follow other conventions than XSTest's annotators (docs/judge.md)."""
+"""What all answers of one source weigh together in training: so much as so many written answers. More weight made it
+better on do_not_answer, left out, and worse on XSTest, whose conventions it follows (docs/judge.md)."""
 
 TOKEN = 4.0
 """Characters of an alphabet that a token is taken for, when answers are cut."""

@@ -24,7 +24,7 @@ def label(
     from ..show.labelling import key_of_terminal, label_answers
 
     if not sys.stdin.isatty():
-        raise UserError("stdin", "no terminal", "one to press keys in", "label in the page of `actor report` instead")
+        raise UserError("stdin", "no terminal", "one to press keys in", "run it in a terminal")
     chosen, file = choose(read_pairs(folder), n), folder / LABELS_FILE
     labels = check_sample(at.read_labels(file), chosen, file) if file.exists() else []
     if labels:

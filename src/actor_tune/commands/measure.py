@@ -11,6 +11,7 @@ import actor_tune as at
 
 from ..errors import UserError
 from ..judges.choose import CHOICES
+from ..records.response import DISAGREEMENTS_FILE
 from ..storage.tables import read_text
 from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
@@ -121,6 +122,8 @@ def measure(
 def _tell(found: "at.Measurement", folder: Path) -> None:
     show(found)
     console.print(f"Answers in {folder / 'responses.jsonl'}, rates in {folder / 'results.json'}")
+    if found.disagreements:
+        console.print(f"All on which judges disagree in {folder / DISAGREEMENTS_FILE}")
     print_gate(found)
 
 
@@ -133,7 +136,7 @@ def show(found: "at.Measurement") -> None:
     if unscored := [row.reason or "" for row in found.responses if row.verdict == "unscored"]:
         console.print(unscored_listed(unscored))
     if found.disagreements:
-        console.print(disagreements_listed(found.disagreements, list(found.judges)))
+        console.print(disagreements_listed(found.disagreements, found.judges))
 
 
 def print_gate(found: "at.Measurement") -> None:

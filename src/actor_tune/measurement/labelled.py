@@ -17,8 +17,9 @@ likes; where it is good, the interval is narrower than that of the labels alone.
   under that value, and with what the choice of prompts adds (the strata's shares vary too). With one stratum it is
   Wilson's interval for a rate and Tango's for a difference. A stratum without a label may be anything.
 
-The truth that an interval is about is the rate of all prompts like those measured, as with Wilson's. docs/labels.md has
-the coverage in simulations with good, bad, useless and inverted judges; `tools/make_labels_page.py` makes it.
+The truth that an interval is about is the rate of all prompts like those measured, as with Wilson's.
+tests/test_labels.py simulates its coverage with good, bad, useless and inverted judges;
+at rates of 5 and 95 % it may hold too often.
 """
 
 from collections.abc import Mapping, Sequence

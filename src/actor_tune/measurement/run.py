@@ -199,7 +199,7 @@ def measure(
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     found = replace(found, results=replace(found.results, command=command, benchmarks=figures))
-    return found.with_labels(labels) if labels else found
+    return found if labels is None else found.with_labels(labels)
 
 
 def _check_margin(asked: Questions, baseline: object) -> None:

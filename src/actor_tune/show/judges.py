@@ -53,7 +53,11 @@ def agreement_table(pairs: Sequence[Agreement]) -> Table:
 
 def labelled_text(judge: str, rate: Labelled | None) -> Text:
     """What people's labels say of the answers that a judge of this name judged."""
-    said = "no label belongs to an answer here" if rate is None else f"{rate_text(rate)} % by {rate.labels} labels"
+    said = (
+        "no label has prompt and response of an answer here; label answers of this file"
+        if rate is None
+        else f"{rate_text(rate)} % by {rate.labels} labels"
+    )
     return Text(plain(f"Refused, {judge} and labels: {said}"))
 
 
@@ -66,8 +70,7 @@ def disagreements_listed(rows: Sequence[Mapping[str, Any]], names: Sequence[str]
     lines = [Text(f"Judges disagree on {len(rows)} answers, on {on_refusal} of them whether it is refused")]
     for row in sorted(rows, key=lambda row: not row["on_refusal"])[:SHOWN_DISAGREEMENTS]:
         said = ", ".join(f"{name}: {row[f'verdict_{name}']}" for name in names)
-        where = f"row {row['row']}: " if "row" in row else ""
-        lines.append(Text(plain(f"{where}{row['prompt']}", 150), style="bold"))
+        lines.append(Text(plain(f"row {row['row']}: {row['prompt']}", 150), style="bold"))
         lines += [Text(plain(row["response"], 250)), Text(plain(f"  {said}"))]
     return Group(*lines)
 

@@ -118,7 +118,7 @@ def _notes(results: Results) -> list[Text]:
         if thought := item.damage.get("only_thought_share"):
             lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
     if said := results.labels:
-        unsaid = f"{said.cannot_say} of them cannot say; {said.unmatched} unmatched"
+        unsaid = f"{said.cannot_say} of them cannot say; {said.unmatched} are of answers that are not here"
         lines.insert(0, f"{said.used} labels of people used, {unsaid}")
     return [Text(line) for line in lines]
 

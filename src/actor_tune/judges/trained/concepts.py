@@ -25,11 +25,13 @@ Concept = Literal[
     "turn",
     "help",
     "courtesy",
-    "writes",
-    "phrases",
-    "legal",
     "elsewhere",
 ]
+"""What a sentence of an answer does."""
+
+PromptConcept = Literal["writes", "phrases", "legal"]
+"""What a prompt asks for."""
+
 CONCEPTS: tuple[Concept, ...] = get_args(Concept)
 
 
@@ -47,8 +49,8 @@ class Patterns:
     at_the_start: dict[str, re.Pattern[str]]
 
 
-def found(concept: Concept, words: str, language: Language = "en") -> bool:
-    """Whether a sentence of these words (`sentences.spelled_out`) does what `concept` says."""
+def found(concept: Concept | PromptConcept, words: str, language: Language = "en") -> bool:
+    """Whether a sentence or a prompt of these words (`sentences.spelled_out`) does what `concept` says."""
     patterns = _patterns(language)
     anywhere, at_the_start = patterns.anywhere.get(concept), patterns.at_the_start.get(concept)
     return bool((anywhere and anywhere.search(words)) or (at_the_start and at_the_start.match(words)))

@@ -18,6 +18,9 @@ READ = 1500
 SURE = 0.9
 """From which probability on another language is believed."""
 
+LIKELY = 0.3
+"""From which probability on one of ours is believed."""
+
 FEW_LETTERS = 12
 """Up to here a text may be a name or a number with its unit: it is taken for the language that was asked in."""
 
@@ -49,58 +52,10 @@ _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
 # Frequent in English, and words of hardly any other language.
 _ENGLISH = frozenset(
-    [
-        "the",
-        "and",
-        "that",
-        "you",
-        "with",
-        "this",
-        "it's",
-        "i'm",
-        "can't",
-        "don't",
-        "won't",
-        "not",
-        "are",
-        "have",
-        "has",
-        "your",
-        "be",
-        "would",
-        "should",
-        "because",
-        "there",
-        "their",
-        "they",
-        "what",
-        "which",
-        "from",
-        "about",
-        "been",
-        "were",
-        "when",
-        "how",
-        "sorry",
-        "cannot",
-        "could",
-        "help",
-        "these",
-        "those",
-        "here",
-        "for",
-        "to",
-        "of",
-        "if",
-        "or",
-        "as",
-        "by",
-        "i'd",
-        "i'll",
-        "that's",
-        "isn't",
-        "doesn't",
-    ]
+    """\
+the and that you with this it's i'm can't don't won't not are have has your be would should because there their they
+what which from about been were when how sorry cannot could help these those here for to of if or as by i'd i'll
+that's isn't doesn't""".replace("\n", " ").split(" ")
 )
 
 
@@ -155,8 +110,10 @@ def _language(script: Script, text: str, asked_in: str) -> str:
     ours = _WRITTEN_IN.get(script, ())
     ranked = _identifier().rank(written)
     code, probability = ranked[0]
-    if code in ours or not ours:
-        return str(code) if probability >= 0.3 or not ours else _guess(ours, asked_in, ranked)
+    if not ours:
+        return str(code)
+    if code in ours:
+        return str(code) if probability >= LIKELY else _guess(ours, asked_in, ranked)
     foreign = _FOREIGN.get(script)
     few = len(_LETTER.findall(written)) <= FEW_LETTERS
     if (probability >= SURE and not few) or (foreign and foreign.search(written)):

@@ -13,22 +13,7 @@ LONGEST = 4000
 READ = 12
 """Sentences whose words are spelled out; the last two are as well."""
 
-_TYPOGRAPHY = str.maketrans(
-    {
-        "‘": "'",
-        "’": "'",
-        "ʼ": "'",
-        "“": '"',
-        "”": '"',
-        "„": '"',
-        "«": '"',
-        "»": '"',
-        "「": '"',
-        "」": '"',
-        "『": '"',
-        "』": '"',
-    }
-)
+_TYPOGRAPHY = str.maketrans("‘’ʼ“”„«»「」『』", "'''" + 9 * '"')
 _ROLE = re.compile(r"^\s*(?:assistant|ai|bot|answer|response|a)\s*:\s*", re.IGNORECASE)
 _CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
 # What code says in words: comments, what it raises, and the values of JSON.

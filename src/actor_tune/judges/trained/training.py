@@ -3,7 +3,6 @@
 import csv
 import importlib.resources
 import io
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,10 +10,8 @@ from typing import Any, cast
 from ..verdict import Exchange, Outcome
 from .features import read
 
-CLASSES: tuple[Outcome, ...] = ("compliance", "partial", "refusal")
-
 INVERSE_PENALTY = 1.0
-"""scikit-learn's `C`. From 1 to 3 sources that are left out are judged alike."""
+"""scikit-learn's `C`."""
 
 CUT = 120
 """Characters of a copy that is cut off, as an answer of 24 to 32 tokens is."""
@@ -89,8 +86,3 @@ def _fitted(
         "weights": [round(float(value), 4) for value in model.coef_[0]],
         "intercept": round(float(model.intercept_[0]), 4),
     }
-
-
-def fifths(keys: Sequence[str]) -> list[int]:
-    """A number 0..4 for each key, equal for equal keys: parts for cross-validation by prompt or by style."""
-    return [zlib.crc32(key.encode()) % 5 for key in keys]
