@@ -66,7 +66,7 @@ bench: install $(TESTBED)
 	$(BIN)/python -m benchmarks.bench_memory --work runs/bench/models >> runs/bench/memory.json
 	$(BIN)/python -m tools.make_performance_page --bench runs/bench --output docs/performance.md
 
-# docs/judge.md and the judge's known errors; LABELS is a folder with xstest_human_labels_*.csv.
+# docs/judge.md; LABELS is a folder with xstest_human_labels_*.csv.
 judge-page: install
 	$(BIN)/python -m tools.train_judge --output src/actor_tune/judges/trained/trained.json
 	$(BIN)/python -m tools.make_judge_page --labels $(LABELS) --output docs/judge.md

@@ -1,4 +1,4 @@
-"""Validate the default judge against human labels; write docs/judge.md and the error counts that correct rates.
+"""Validate the default judge against human labels; write docs/judge.md.
 
     python -m tools.make_judge_page --labels FOLDER --output docs/judge.md
 
@@ -17,7 +17,6 @@ from pathlib import Path
 from sklearn.metrics import cohen_kappa_score
 
 import actor_tune as at
-from actor_tune.judges import trained
 from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.trained.features import read
 from actor_tune.judges.trained.judge import judge_trained, probabilities, shipped_weights, weights_from
@@ -25,7 +24,6 @@ from actor_tune.judges.trained.training import CLASSES, Example, fifths, train, 
 from actor_tune.judges.verdict import Outcome
 from actor_tune.measurement.metrics import wilson
 from actor_tune.show.text import rate_text
-from actor_tune.storage.files import write_json
 from actor_tune.storage.tables import read_table
 
 from .pages import render, table
@@ -69,7 +67,7 @@ class Labelled:
 
 
 def main() -> None:
-    """Judge all labelled answers; write the page and, beside the judge, `trained_errors.json`."""
+    """Judge all labelled answers; write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
@@ -78,8 +76,6 @@ def main() -> None:
     if not paths:
         parser.error(f"--labels {arguments.labels}: no xstest_human_labels_*.csv there")
     rows = [row for path in paths for row in labelled(path)]
-    source = f"human labels of XSTest for {', '.join(sorted({row.model for row in rows}))}: {len(rows)} answers"
-    write_json(Path(*trained.__path__) / "trained_errors.json", error_counts(rows) | {"source": source})
     arguments.output.write_text(page(rows), encoding="utf-8")
 
 

@@ -13,6 +13,8 @@ from .judges.verdict import Exchange as Exchange
 from .judges.verdict import Verdict as Verdict
 from .measurement.answers import Answers as Answers
 from .measurement.answers import answer as answer
+from .measurement.labelled import labelled_difference as labelled_difference
+from .measurement.labelled import labelled_rate as labelled_rate
 from .measurement.questions import Questions as Questions
 from .measurement.questions import questions as questions
 from .measurement.run import EarlierMeasurement as EarlierMeasurement
@@ -32,6 +34,8 @@ from .prompts.presets import read as read
 from .prompts.prompt import Message as Message
 from .prompts.prompt import Prompt as Prompt
 from .prompts.starter import starter as starter
+from .records.labels import Label as Label
+from .records.labels import read_labels as read_labels
 from .records.outcome import Comparison as Comparison
 from .records.probe import Probe as Probe
 from .records.response import Response as Response

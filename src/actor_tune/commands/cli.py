@@ -13,6 +13,7 @@ from .compare import compare
 from .demo import demo, testbed
 from .fit import fit, scan
 from .judge import judge
+from .label import label
 from .measure import measure
 from .probe import probe
 from .report import report
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (testbed, scan, fit, measure, compare, probe, judge, report, demo):
+for command in (testbed, scan, fit, measure, compare, probe, judge, label, report, demo):
     app.command()(command)
 
 

@@ -42,6 +42,13 @@ Perplexity = Annotated[Path | None, typer.Option(help="Plain text to measure per
 LmEval = Annotated[
     str | None, typer.Option(help="Benchmarks of lm-eval to run too, such as mmlu,arc_easy.", metavar="TASKS")
 ]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your labels of some answers (`actor label`): rates by them stand beside; goes on in the same folder.",
+        metavar="FILE",
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)]
 OutputDir = Annotated[
     Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
@@ -77,6 +84,7 @@ def measure(
     trust_remote_code: options.TrustRemoteCode = False,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
+    labels: LabelsOption = None,
 ) -> None:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
     if max_safety_drop is not None and baseline is None:  # said again here, before a judge is loaded
@@ -102,6 +110,7 @@ def measure(
         text=read_text(perplexity) if perplexity else None,
         benchmarks=lm_eval.split(",") if lm_eval else [],
         device=device,
+        labels=at.read_labels(labels) if labels else None,
         work=output_dir,
         command=command_line(),
     )

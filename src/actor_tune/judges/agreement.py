@@ -27,21 +27,6 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class JudgeErrors:
-    """How a judge agrees with human labels on one kind of prompt.
-
-    - `caught` of `refusals`: refusals by the human label (partial ones included) that the judge saw as such (its
-      sensitivity).
-    - `passed` of `answers`: answers by the human label that the judge saw as such (its specificity).
-    """
-
-    caught: int
-    refusals: int
-    passed: int
-    answers: int
-
-
-@dataclass(frozen=True)
 class Disagreement:
     """An answer, the `row` of those judged (from 0), that two judges gave different classes."""
 

@@ -4,17 +4,16 @@ Everywhere, "refused" means refused in whole or in part, as in the human labels 
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from statistics import mean
 
 from scipy.stats import binomtest
 
-from ..judges.agreement import JudgeErrors
 from ..judges.garbled import garbled
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Kind
-from ..records.estimate import Corrected, Estimate
+from ..records.estimate import Estimate
 from ..records.response import Response
 from ..records.results import GATE_SET, Measured, SetResult
 
@@ -35,32 +34,10 @@ def wilson(count: int, n: int) -> Estimate:
     return Estimate(count / n, float(interval.low), float(interval.high))
 
 
-def corrected(count: int, n: int, errors: JudgeErrors) -> Corrected | None:
-    """The rate that `count` / `n` would be without the judge's errors (Rogan and Gladen 1978), clipped to 0..1.
-
-    The interval is that of Lang and Reiczigel (2014, doi 10.1016/j.prevetmed.2013.09.015), which also allows for
-    how few labels sensitivity and specificity are known from. None for a judge no better than chance.
-    """
-    sensitivity, specificity = errors.caught / errors.refusals, errors.passed / errors.answers
-    if sensitivity + specificity <= 1:
-        return None
-    point = (count / n + specificity - 1) / (sensitivity + specificity - 1)
-    n_p, n_se, n_sp = n + Z**2, errors.refusals + 2, errors.answers + 2
-    p, se, sp = (count + Z**2 / 2) / n_p, (errors.caught + 1) / n_se, (errors.passed + 1) / n_sp
-    centre = (p + sp - 1) / (se + sp - 1)
-    shift = 2 * Z**2 * (centre * se * (1 - se) / n_se - (1 - centre) * sp * (1 - sp) / n_sp)
-    variance = p * (1 - p) / n_p + centre**2 * se * (1 - se) / n_se + (1 - centre) ** 2 * sp * (1 - sp) / n_sp
-    half = Z * sqrt(variance) / (se + sp - 1)
-    low, rate, high = (min(1.0, max(0.0, x)) for x in (centre + shift - half, point, centre + shift + half))
-    return Corrected(rate, min(low, rate), max(high, rate))
-
-
-def set_result(
-    name: str, kind: Kind, verdicts: Sequence[Verdict], texts: Sequence[str] = (), errors: JudgeErrors | None = None
-) -> SetResult:
+def set_result(name: str, kind: Kind, verdicts: Sequence[Verdict], texts: Sequence[str] = ()) -> SetResult:
     """The result of one set from its verdicts, of which there must be some (else `ValueError`).
 
-    `texts` are the answers, where they are to be counted too; `errors` the judge's known ones on this kind.
+    `texts` are the answers, where they are to be counted too.
     """
     if not verdicts:
         raise ValueError(f"set {name} has no answers")
@@ -79,7 +56,6 @@ def set_result(
         refusal_rate=rate.value if rate else None,
         low=rate.low if rate else None,
         high=rate.high if rate else None,
-        corrected=corrected(refused, n, errors) if n and errors else None,
         unscored=unscored,
         garbled=sum(garbled(text) is not None for text in texts),
         mean_words=mean(len(text.split()) for text in texts) if texts else 0.0,
@@ -103,20 +79,15 @@ def scores(sets: Sequence[SetResult]) -> dict[str, Estimate | None]:
     }
 
 
-def measured(
-    model: str,
-    responses: Sequence[Response],
-    verdicts: Sequence[Verdict],
-    errors: Mapping[Kind, JudgeErrors] | None = None,
-) -> Measured:
-    """What `verdicts` on the `responses` of `model` amount to; `errors` are the judge's known ones, by kind."""
+def measured(model: str, responses: Sequence[Response], verdicts: Sequence[Verdict]) -> Measured:
+    """What `verdicts` on the `responses` of `model` amount to."""
     groups: dict[tuple[str, Kind], list[int]] = {}
     for row, response in enumerate(responses):
         groups.setdefault((response.prompt.set, response.prompt.kind), []).append(row)
     sets = []
     for (name, kind), rows in groups.items():
         given, texts = [verdicts[row] for row in rows], [responses[row].text for row in rows]
-        sets.append(set_result(name, kind, given, texts, errors[kind] if errors else None))
+        sets.append(set_result(name, kind, given, texts))
     found = scores(sets)
     values = {name: estimate.value if estimate else None for name, estimate in found.items()}
     return Measured(

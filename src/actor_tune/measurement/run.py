@@ -10,12 +10,12 @@ from ..engines.local import subject_of
 from ..errors import UserError
 from ..judges.agreement import agreement, disagreements
 from ..judges.choose import DEFAULT, judge_by_name
-from ..judges.trained.judge import known_errors
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
 from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
+from ..records.labels import Label
 from ..records.request import MeasureRequest, open_request
 from ..records.response import (
     BASELINE_FILE,
@@ -31,6 +31,7 @@ from ..storage.files import write_jsonl
 from ..storage.model_folder import model_folder
 from ..storage.versions import versions
 from .answers import Answers, answers_to, ask
+from .by_label import with_labels
 from .change import change
 from .damage import divergence
 from .gate import decide
@@ -107,13 +108,20 @@ class Measurement:
         """The score of this name (of `records.results.SCORES`) with its interval."""
         return self.results.score(name)
 
+    def with_labels(self, labels: Sequence[Label]) -> "Measurement":
+        """This measurement with people's labels of some of its answers: what they say stands beside the judge's rates.
+
+        The gate does not pass where they show more than the margin; they never make it pass.
+        """
+        return replace(self, results=with_labels(self.results, self.responses, self.baseline, labels))
+
     def save(self, folder: str | Path) -> None:
         """Write `request.json`, `responses.jsonl`, `baseline.jsonl`, `disagreements.jsonl` and, last, `results.json`.
 
         **Raises:** `UserError` when `folder` holds anything but the answers of this measurement.
         """
         folder = Path(folder)
-        open_request(folder, self.request)
+        open_request(folder, self.request, again=self.results.labels is not None)
         write_rows(self.responses, folder / RESPONSES_FILE)
         if self.results.baseline:
             write_rows(self.baseline, folder / BASELINE_FILE)
@@ -140,6 +148,7 @@ def measure(
     benchmarks: Sequence[str] = (),
     device: str = "auto",
     work: str | Path | None = None,
+    labels: Sequence[Label] | None = None,
     command: str = "",
 ) -> Measurement:
     """Answer, judge and count, with 95 % intervals; with a baseline, what changed, prompt by prompt, and the gate.
@@ -162,6 +171,8 @@ def measure(
     - `text`: what to measure perplexity on.
     - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
     - `work`: where answers are kept as they come, so that the same call goes on after a kill; None: in memory alone.
+    - `labels`: people's labels of some of the answers (`read_labels`): rates and differences by them stand beside the
+      judge's. With them, a measurement that is whole in `work` is gone on with, and its results are written anew.
     - `command`: as it was typed, for the record.
 
     **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
@@ -177,14 +188,15 @@ def measure(
     request = _request(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
     if folder:
-        open_request(folder, request)
+        open_request(folder, request, again=labels is not None)
     before = None if baseline is None else _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
     reference = before.compared if before and before.logprobs else ()
     store = folder and folder / RESPONSES_FILE
     after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
-    return replace(found, results=replace(found.results, command=command, benchmarks=figures))
+    found = replace(found, results=replace(found.results, command=command, benchmarks=figures))
+    return found if labels is None else found.with_labels(labels)
 
 
 def _asked(prompts: Sequence[Prompt] | Questions, trained_on: Sequence[Prompt], margin: float | None) -> Questions:
@@ -260,13 +272,12 @@ def _judged(
 ) -> Measurement:
     verdicts = {name: verdicts_on(judge, after) for name, judge in judges.items()}
     (first, new), *others = verdicts.items()
-    errors = known_errors() if first == DEFAULT else None
-    now = measured(after.model, after, new, errors)
+    now = measured(after.model, after, new)
     old: list[Verdict] = []
     earlier = changed = gate = moved = None
     if before:
         old = verdicts_on(judges[first], before)
-        earlier = measured(before.model, before, old, errors)
+        earlier = measured(before.model, before, old)
         changed = change(asked.prompts, old, new)
         gate = None if asked.margin is None else decide(asked.prompts, old, new, asked.margin)
         if before.logprobs and after.logprobs:

@@ -13,17 +13,16 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Corrected:
-    """A refusal rate without the judge's known errors, 0..1."""
+class Labelled:
+    """A rate (0..1) or a difference (-1..1) by people's labels, with its 95 % interval (`measurement.labelled`).
 
-    rate: float
+    - `labels`: how many it rests on; of a difference, prompts with a label before and after.
+    """
+
+    value: float
     low: float
     high: float
-
-    @property
-    def value(self) -> float:
-        """The rate."""
-        return self.rate
+    labels: int
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Difference:
         return self.difference
 
 
-Interval = Estimate | Corrected | Difference
+Interval = Estimate | Labelled | Difference
 
 
 def score(record: object, name: str) -> Estimate | None:

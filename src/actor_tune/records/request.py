@@ -54,13 +54,15 @@ class CompareRequest:
     train: str
 
 
-def open_request(folder: Path, request: MeasureRequest | CompareRequest) -> None:
+def open_request(folder: Path, request: MeasureRequest | CompareRequest, again: bool = False) -> None:
     """Begin `request` in the new or empty `folder`, or go on with it where it was begun and has no results yet.
+
+    `again`: also where it has some.
 
     **Raises:** `UserError` when the folder has results or anything else, or another request than this one.
     """
     file, asked = folder / FILE, _without_later(json_of(request))
-    if not file.is_file() or (folder / Results.FILE).exists():
+    if not file.is_file() or (not again and (folder / Results.FILE).exists()):
         new_folder(folder)
         write_json(file, asked)
         return

@@ -1,9 +1,14 @@
 """Answers to prompts, and the rows of `responses.jsonl` and `baseline.jsonl`."""
 
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..errors import UserError
 from ..judges.verdict import Exchange, Outcome, Verdict
 from ..prompts.prompt import Kind, Message, Prompt
+from .file import FIX, read_rows
 
 RESPONSES_FILE = "responses.jsonl"
 BASELINE_FILE = "baseline.jsonl"
@@ -69,6 +74,42 @@ class ResponseRow(PromptRow):
     def refused(self) -> bool | None:
         """Refused in whole or in part; None where it was not scored."""
         return None if self.verdict in (None, "unscored") else self.verdict != "compliance"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An answer, and the one to the same prompt before; None where there is none."""
+
+    before: ResponseRow | None
+    after: ResponseRow
+
+    @property
+    def flipped(self) -> str:
+        """`answered` or `refused`, where that is new; empty where it is as before, or is not known."""
+        before, after = self.before and self.before.refused, self.after.refused
+        if before is None or after is None or before == after:
+            return ""
+        return "refused" if after else "answered"
+
+
+def paired(before: Sequence[ResponseRow], after: Sequence[ResponseRow]) -> list[Pair]:
+    """The answers `after`, in order, each with one `before` to the same prompt."""
+    left: dict[Prompt, deque[ResponseRow]] = defaultdict(deque)
+    for row in before:
+        left[row.asked].append(row)
+    return [Pair(left[row.asked].popleft() if left[row.asked] else None, row) for row in after]
+
+
+def read_judged(path: Path) -> list[ResponseRow]:
+    """The answers in the file `path`, which must have verdicts.
+
+    **Raises:** `UserError` when one has none, or the file is missing or damaged.
+    """
+    rows = read_rows(ResponseRow, path)
+    for number, row in enumerate(rows, start=1):
+        if row.verdict is None:
+            raise UserError(f"{path}, row {number}, verdict", "nothing", "a verdict", FIX)
+    return rows
 
 
 def conversation(prompt: Prompt) -> list[Message] | None:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ..judges.agreement import Agreement
 from ..prompts.prompt import Kind
-from .estimate import Corrected, Difference, Estimate, score
+from .estimate import Difference, Estimate, Labelled, score
 from .file import Record
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "harmless_refusal_rate")
@@ -23,6 +23,7 @@ class Gate:
 
     - `drop`: refusal rate of harmful prompts before minus after, over all `n`, with Tango's interval.
     - `needed`: harmful prompts that this margin needs.
+    - `labelled`: the drop by people's labels; None where no harmful prompt has one both times.
     - `sentence`: the decision and its reason, for people.
     """
 
@@ -34,6 +35,7 @@ class Gate:
     n: int
     needed: int
     sentence: str
+    labelled: Labelled | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class SetResult:
 
     - `n`: answers that could be scored, of which `refused` in whole or in part, `partial` of them in part.
     - `refusal_rate`: refused / n with a Wilson interval; None where none could be scored.
-    - `corrected`: that rate without the judge's known errors; None where they are not known.
+    - `labelled`: that rate by people's labels; None where there are none.
     - `unscored`: answers that could not be scored, `garbled` ones among them.
     - `guard`: measured for the safety gate alone, so not part of the scores.
     """
@@ -55,7 +57,7 @@ class SetResult:
     refusal_rate: float | None
     low: float | None
     high: float | None
-    corrected: Corrected | None = None
+    labelled: Labelled | None = None
     unscored: int = 0
     garbled: int = 0
     mean_words: float = 0.0
@@ -77,6 +79,7 @@ class SetChange:
     - `lost`: refused before and answered after; `gained`: the other way round.
     - `difference`: refusal rate after minus before, with a paired bootstrap interval (percentiles).
     - `mcnemar_p`: McNemar's exact test (McNemar 1947): two-sided, that as many were lost as gained.
+    - `labelled`: the difference by people's labels; None where no prompt has one both times.
     """
 
     name: str
@@ -91,6 +94,7 @@ class SetChange:
     high: float
     mcnemar_p: float
     guard: bool = False
+    labelled: Labelled | None = None
 
     @property
     def estimate(self) -> Estimate:
@@ -100,13 +104,17 @@ class SetChange:
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Changes of sets, and of the scores over all but the gate's set (after minus before); None as in `Measured`."""
+    """Changes of sets, and of the scores over all but the gate's set (after minus before); None as in `Measured`.
+
+    - `labelled`: changes of scores by people's labels, by the scores' names.
+    """
 
     sets: list[SetChange]
     compliance_rate: Difference | None = None
     safety_score: Difference | None = None
     tradeoff_score: Difference | None = None
     harmless_refusal_rate: Difference | None = None
+    labelled: dict[str, Labelled] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,15 @@ class LeakedPrompt:
     set: str
     like: str
     similarity: float
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """What became of people's labels: `used` for an answer, `cannot_say` of them, `unmatched` to any answer."""
+
+    used: int
+    cannot_say: int
+    unmatched: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +148,7 @@ class Measured:
     - `tradeoff_score`: the mean of both.
     - `harmless_refusal_rate`: mean share of refused prompts over the harmless sets.
     - `intervals`: (low, high) of each.
+    - `labelled`: scores by people's labels, by name, where every set of their kind has some.
     - `damage`: figure -> value; shares of all answers that are garbled or unfinished, and their mean length in words.
     """
 
@@ -142,6 +160,7 @@ class Measured:
     harmless_refusal_rate: float | None = None
     intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
     damage: dict[str, float | None] = field(default_factory=dict)
+    labelled: dict[str, Labelled] = field(default_factory=dict)
 
     def score(self, name: str) -> Estimate | None:
         """The score of this name (of `SCORES`) with its interval."""
@@ -155,6 +174,7 @@ class Results(Measured, Record):
     - `judge`: the one that decided; `agreement`: of the others with it.
     - `settings`: what answers depend on (`request.MeasureRequest`).
     - `benchmarks`: model -> task -> metric -> value, of lm-eval.
+    - `labels`: what became of people's labels; None where none were given.
     - `kl_harmless`: KL(baseline || model) of the first answer token on harmless prompts, nats.
     """
 
@@ -168,6 +188,7 @@ class Results(Measured, Record):
     settings: dict[str, Any] = field(default_factory=dict)
     benchmarks: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     agreement: list[Agreement] = field(default_factory=list)
+    labels: LabelCount | None = None
     kl_harmless: float | None = None
     leaked: list[LeakedPrompt] = field(default_factory=list)
     baseline: Measured | None = None

@@ -1,3 +1,3 @@
 """The default judge: features of an answer, weighed by a regression that was trained on written answers, with the data
-it was trained on and its known errors. What other judges share does not belong here.
+it was trained on. What other judges share does not belong here.
 """

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...prompts.prompt import Kind
-from ..agreement import JudgeErrors
 from ..garbled import garbled
 from ..verdict import Exchange, Outcome, Verdict
 from .features import Reading, read
@@ -31,19 +29,6 @@ class Weights:
 def judge_trained(exchanges: Sequence[Exchange]) -> list[Verdict]:
     """Judge each exchange by itself; garbled answers are unscored. On a CPU, well under a millisecond an answer."""
     return [_judge(exchange, shipped_weights()) for exchange in exchanges]
-
-
-def known_errors() -> dict[Kind, JudgeErrors]:
-    """This judge's errors, measured by `tools/make_judge_page.py`, for correcting rates (Rogan and Gladen 1978).
-
-    It was tried on benign prompts as one kind.
-    """
-    file = importlib.resources.files(__package__) / "trained_errors.json"
-    counts = json.loads(file.read_text(encoding="utf-8"))
-    harmful, benign = (
-        JudgeErrors(*counts[kind]["refused"], *counts[kind]["answered"]) for kind in ("harmful", "benign")
-    )
-    return {"harmful": harmful, "pseudo_harmful": benign, "harmless": benign}
 
 
 @functools.cache

@@ -1,32 +1,14 @@
 """Read the folders that a report is on, and pair answers with those of the baseline."""
 
-from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import UserError
-from ...prompts.prompt import Prompt
-from ...records.file import FIX, read, read_rows, read_value
-from ...records.response import BASELINE_FILE, RESPONSES_FILE, ResponseRow
+from ...records.file import read, read_rows, read_value
+from ...records.response import BASELINE_FILE, RESPONSES_FILE, Pair, ResponseRow, paired, read_judged
 from ...records.results import Results
 from ...records.run import GATE_ANSWERS_FILE, POSITIONS_FILE, GateAnswer, Position, Run
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An answer, and the one to the same prompt before; None where there is none."""
-
-    before: ResponseRow | None
-    after: ResponseRow
-
-    @property
-    def flipped(self) -> str:
-        """`answered` or `refused`, where that is new; empty where it is as before, or is not known."""
-        before, after = self.before and self.before.refused, self.after.refused
-        if before is None or after is None or before == after:
-            return ""
-        return "refused" if after else "answered"
 
 
 @dataclass(frozen=True)
@@ -83,24 +65,10 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 def _measure_folder(folder: Path, name: str) -> MeasureFolder:
     results = read(Results, folder)
-    before: dict[Prompt, deque[ResponseRow]] = defaultdict(deque)
-    if (folder / BASELINE_FILE).exists():
-        for row in _judged(folder / BASELINE_FILE):
-            before[row.asked].append(row)
-    pairs = []
-    for row in _judged(folder / RESPONSES_FILE):
-        same = before[row.asked]
-        pairs.append(Pair(same.popleft() if same else None, row))
-    return MeasureFolder(name, results, pairs, unmatched=sum(map(len, before.values())))
-
-
-def _judged(path: Path) -> list[ResponseRow]:
-    """Rows of answers, which must have verdicts."""
-    rows = read_rows(ResponseRow, path)
-    for number, row in enumerate(rows, start=1):
-        if row.verdict is None:
-            raise UserError(f"{path}, row {number}, verdict", "nothing", "a verdict", FIX)
-    return rows
+    before = read_judged(folder / BASELINE_FILE) if (folder / BASELINE_FILE).exists() else []
+    pairs = paired(before, read_judged(folder / RESPONSES_FILE))
+    unmatched = len(before) - sum(pair.before is not None for pair in pairs)
+    return MeasureFolder(name, results, pairs, unmatched)
 
 
 def _fit_folder(folder: Path, name: str) -> FitFolder:

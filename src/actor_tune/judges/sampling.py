@@ -1,0 +1,50 @@
+"""Which answers a person should label: more often those that a judge is unsure of, each with a known probability. Pure."""
+
+import hashlib
+from collections.abc import Sequence
+
+UNIFORM = 0.5
+"""The share of a label that falls on all answers alike; the rest goes by the judge's doubt. So even a judge that is sure of
+its errors has them found, and no label counts more than some times another."""
+
+LEAST_DOUBT = 0.05
+"""Doubt that every answer has, 0..0.5: judges that are sure of themselves err too."""
+
+SEED = 0
+
+
+def doubt(score: float) -> float:
+    """How unsure a judge is of its verdict, 0..0.5: the smaller of the probabilities of refusal and of compliance."""
+    return min(score, 1 - score)
+
+
+def sizes(doubts: Sequence[float]) -> list[float]:
+    """How probable each answer is beside the others, their mean 1: uniform in part, in part by `doubt`."""
+    raised = [max(LEAST_DOUBT, value) for value in doubts]
+    mean = sum(raised) / len(raised) if raised else 1.0
+    return [UNIFORM + (1 - UNIFORM) * value / mean for value in raised]
+
+
+def lot(key: str) -> float:
+    """A uniform number in (0, 1], always the same for the same `key`."""
+    digest = hashlib.sha256(f"{SEED} {key}".encode("utf-8", "replace")).digest()
+    return (int.from_bytes(digest[:8], "big") + 1) / 2**64
+
+
+def drawn(keys: Sequence[str], doubts: Sequence[float], n: int) -> dict[int, float]:
+    """`n` of the answers (all, where there are not more), by place: the probability with which each was chosen.
+
+    Priority sampling (Duffield, Lund and Thorup 2007, J. ACM 54:32): the n smallest of lot / size are chosen, and given
+    the next smallest t, each answer was chosen with the probability min(1, t * size). A larger `n` chooses the same
+    answers and more.
+
+    **Arguments:**
+
+    - `keys`: one for each answer, all different: its lot hangs on nothing else.
+    """
+    if n >= len(keys):
+        return dict.fromkeys(range(len(keys)), 1.0)
+    size = sizes(doubts)
+    ranks = [lot(key) / part for key, part in zip(keys, size, strict=True)]
+    order = sorted(range(len(keys)), key=ranks.__getitem__)
+    return {place: min(1.0, ranks[order[n]] * size[place]) for place in order[:n]}
