@@ -1,7 +1,7 @@
 """Rates and differences as people's labels say them: few answers labelled by a person, all judged. Pure.
 
-This is prediction-powered inference (Angelopoulos et al. 2023, Science 382:669, equation 1) with the judge as predictor:
-the judge's rate over all answers, plus its error as it was seen on the labelled ones. The judge may be as bad as it
+This is prediction-powered inference (Angelopoulos et al. 2023, Science 382:669) with the judge as predictor: its
+rate over all answers, plus its error as it was seen on the labelled ones. The judge may be as bad as it
 likes; where it is good, the interval is narrower than that of the labels alone.
 
 - **Estimate.** Answers are split by what the judge said (refused or not; of a pair, before and after) and by whether it

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from math import sqrt
 from statistics import mean
+from typing import Any
 
 from scipy.stats import binomtest
 
@@ -89,7 +90,7 @@ def measured(model: str, responses: Sequence[Response], verdicts: Sequence[Verdi
         given, texts = [verdicts[row] for row in rows], [responses[row].text for row in rows]
         sets.append(set_result(name, kind, given, texts))
     found = scores(sets)
-    values = {name: estimate.value if estimate else None for name, estimate in found.items()}
+    values: dict[str, Any] = {name: estimate.value if estimate else None for name, estimate in found.items()}
     return Measured(
         model=model,
         sets=sets,

@@ -124,9 +124,12 @@ def _key(which: str, prompt: str, response: str, name: str | None, kind: str | N
 
 def _label(row: Row) -> Label:
     verdict = human_verdict(row, "label")
-    which, kind = row.cells.get("which") or "responses", row.cells.get("kind") or None
-    if which not in get_args(Side):
-        raise UserError(row.where, f"which {which[:60]!r}", " or ".join(get_args(Side)), "correct the column `which`")
+    which: Side = "responses"
+    told, kind = row.cells.get("which") or "responses", row.cells.get("kind") or None
+    if told == "baseline":
+        which = "baseline"
+    elif told != which:
+        raise UserError(row.where, f"which {told[:60]!r}", " or ".join(get_args(Side)), "correct the column `which`")
     if kind is not None and kind not in KINDS:
         raise UserError(row.where, f"kind {kind[:60]!r}", f"one of {', '.join(KINDS)}", "correct the column `kind`")
     if "response" not in row.cells:

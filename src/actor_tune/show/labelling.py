@@ -1,5 +1,5 @@
-"""Label answers in the terminal, a key each. Neither the judge's verdict nor the prompt's kind is shown, nor whose answer
-it is: whoever sees them tends to agree with them, and then labels measure nothing.
+"""Label answers in the terminal, a key each. Neither the judge's verdict nor the prompt's kind is shown, nor whose
+answer it is: whoever sees them tends to agree with them, and then labels measure nothing.
 """
 
 import sys

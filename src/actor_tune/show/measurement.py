@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..prompts.prompt import KINDS
-from ..records.estimate import Corrected, Interval
+from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, Measured, Results, SetResult
 from .text import COLOURS, rate_text
@@ -21,7 +21,7 @@ SCORES = (
 
 _CAPTION = (
     "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets; "
-    "corr.: without the judge's known errors; p: McNemar's exact test"
+    "labels: the same by people's labels; p: McNemar's exact test"
 )
 
 _DAMAGE = {
@@ -33,7 +33,7 @@ _DAMAGE = {
 
 
 def results_table(results: Results) -> Group:
-    """Refusal of each set, raw and without the judge's known errors, and the scores; with a baseline, what changed."""
+    """Refusal of each set, by the judge and by people's labels, and the scores; with a baseline, what changed."""
     if results.baseline and results.comparison:
         table = _comparison_table(results, results.baseline, results.comparison)
     else:
@@ -44,11 +44,11 @@ def results_table(results: Results) -> Group:
 def _rates_table(measured: Measured) -> Table:
     table = _set_table("Refused, % with 95 % intervals", ("refused", "in part", "unscored"))
     for item in measured.sets:
-        numbers = (_stacked(item.rate, item.corrected), str(item.partial), str(item.unscored))
+        numbers = (_stacked(item.rate, item.labelled), str(item.partial), str(item.unscored))
         table.add_row(_set_label(item), str(item.n), *numbers)
     table.add_section()
     for label, name in SCORES:
-        table.add_row(label, "", _stacked(measured.score(name)))
+        table.add_row(label, "", _stacked(measured.score(name), measured.labelled.get(name)))
     return table
 
 
@@ -57,28 +57,32 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
     changes = {(item.name, item.kind): item for item in comparison.sets}
     for old, new in zip(baseline.sets, results.sets, strict=True):
         change = changes.get((new.name, new.kind))
-        rates = (_stacked(item.rate, item.corrected) for item in (old, new))
+        rates = (_stacked(item.rate, item.labelled) for item in (old, new))
         p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"
         n = str(change.n if change else 0)
-        table.add_row(_set_label(new), n, *rates, _change(change.estimate if change else None), p)
+        table.add_row(
+            _set_label(new), n, *rates, _change(change.estimate if change else None, change and change.labelled), p
+        )
     table.add_section()
     for label, name in SCORES:
-        scores = [_stacked(item.score(name)) for item in (baseline, results)]
-        table.add_row(label, "", *scores, _change(getattr(comparison, name)))
+        scores = [_stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
+        change_text = _change(getattr(comparison, name), comparison.labelled.get(name))
+        table.add_row(label, "", *scores, change_text)
     return table
 
 
-def _stacked(rate: Interval | None, better: Corrected | None = None) -> str:
-    """As `rate_text`, on two lines, with the corrected rate on a third."""
+def _stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
+    """As `rate_text`, on two lines, with the rate by people's labels on two more."""
     lines = rate_text(rate).replace(" [", "\n[")
-    return f"{lines}\ncorr. {100 * better.value:.1f}" if better else lines
+    return f"{lines}\nlabels {rate_text(labelled)}".replace(" [", "\n[") if labelled else lines
 
 
-def _change(change: Interval | None) -> str:
-    """Points gained or lost, with their interval on a second line."""
+def _change(change: Interval | None, labelled: Labelled | None = None) -> str:
+    """Points gained or lost, with their interval on a second line; by people's labels on two more."""
     if change is None:
         return "-"
-    return f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    lines = f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return f"{lines}\nlabels {_change(labelled)}" if labelled else lines
 
 
 def _set_table(title: str, columns: Sequence[str]) -> Table:
@@ -111,6 +115,10 @@ def _notes(results: Results) -> list[Text]:
         )
         if thought := item.damage.get("only_thought_share"):
             lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
+    if count := results.labels:
+        lines.append(
+            f"labels: {count.used} used, of which {count.cannot_say} cannot say; {count.unmatched} belong to no answer"
+        )
     return [Text(line) for line in lines]
 
 
