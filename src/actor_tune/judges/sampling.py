@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Sequence
 
 UNIFORM = 0.5
-"""The share of a label that falls on all answers alike; the rest goes by the judge's doubt. So the errors that a judge is
-sure of are found too."""
+"""The share of the chance to be chosen that all answers have alike; the rest goes by the judge's doubt. So the errors
+that a judge is sure of are found too."""
 
 LEAST_DOUBT = 0.05
 """Doubt that every answer has, 0..0.5: judges that are sure of themselves err too."""

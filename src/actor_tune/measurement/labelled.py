@@ -120,7 +120,7 @@ def rate_strata(verdicts: Sequence[Verdict], labels: Sequence[Label | None]) -> 
         for verdict, label in zip(verdicts, labels, strict=True)
         if verdict.outcome != "unscored"
     ]
-    return _counted(rows, len(REFUSED))
+    return _counted(rows, 2, len(REFUSED))
 
 
 def pair_strata(
@@ -138,7 +138,7 @@ def pair_strata(
         value = -1 if -1 in values else (values[1] - values[0]) % 3  # 0, 1 and, for -1, the last
         uncertain = max(doubt(old.score), doubt(new.score))
         rows.append((2 * old.refused + new.refused, uncertain, value, now.probability if now else 1.0))
-    return _counted(rows, len(CHANGED))
+    return _counted(rows, 4, len(CHANGED))
 
 
 def combined(sets: Sequence[Strata], values: np.ndarray | Sequence[np.ndarray]) -> Labelled:
@@ -280,34 +280,32 @@ def _value(label: Label | None) -> int:
     return -1 if label is None or label.refused is None else int(label.refused)
 
 
-def _counted(rows: Sequence[tuple[int, float, int, float]], values: int) -> Strata | None:
+def _counted(rows: Sequence[tuple[int, float, int, float]], verdicts: int, values: int) -> Strata | None:
     """From (verdict, doubt, value or -1, probability) of each answer to strata."""
     if not any(row[2] >= 0 for row in rows):
         return None
     verdict, uncertain, said, probability = (np.array(column) for column in zip(*rows, strict=True))
-    return strata_of(verdict.astype(int), uncertain >= SURE, said.astype(int), probability, values)
+    return strata_of(verdict.astype(int), uncertain >= SURE, said.astype(int), probability, verdicts, values)
 
 
 def strata_of(
-    verdict: np.ndarray, unsure: np.ndarray, said: np.ndarray, probability: np.ndarray, values: int
+    verdict: np.ndarray, unsure: np.ndarray, said: np.ndarray, probability: np.ndarray, verdicts: int, values: int
 ) -> Strata:
-    """Strata of answers; all arrays are (answers,).
+    """Strata of answers, two for each of so many `verdicts`, some of them empty; all arrays are (answers,).
 
     - `verdict` and `unsure`: what the judge said, as a number, and whether it was not sure.
-    - `said`: number of the value that the label says, of `values`; -1 where there is none.
+    - `said`: number of the value that the label says, of so many `values`; -1 where there is none.
     - `probability`: with which the answer was chosen for a label.
     """
-    kinds = int(verdict.max()) + 1
     labelled = said >= 0
     stratum = 2 * verdict + unsure
-    labels = np.bincount(stratum[labelled], minlength=2 * kinds).reshape(-1, 2)
+    labels = np.bincount(stratum[labelled], minlength=2 * verdicts).reshape(-1, 2)
     merged = labels.min(-1) < LEAST
     stratum = np.where(merged[verdict], 2 * verdict, stratum)
     place, said = stratum[labelled], said[labelled]
     weight = 1 / probability[labelled]
-    weighted = np.bincount(place * values + said, weight, 2 * kinds * values).reshape(-1, values)
-    squares = np.bincount(place, weight**2, 2 * kinds)
+    weighted = np.bincount(place * values + said, weight, 2 * verdicts * values).reshape(-1, values)
+    squares = np.bincount(place, weight**2, 2 * verdicts)
     worth = np.divide(weighted.sum(-1), squares, out=np.zeros_like(squares), where=squares > 0)
-    shares = np.bincount(stratum, minlength=2 * kinds) / len(verdict)
-    kept = shares > 0
-    return Strata((weighted * worth[:, None])[kept], shares[kept], len(verdict), int(labelled.sum()))
+    shares = np.bincount(stratum, minlength=2 * verdicts) / len(verdict)
+    return Strata(weighted * worth[:, None], shares, len(verdict), int(labelled.sum()))

@@ -60,9 +60,7 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
         rates = (_stacked(item.rate, item.labelled) for item in (old, new))
         p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"
         n = str(change.n if change else 0)
-        table.add_row(
-            _set_label(new), n, *rates, _change(change.estimate if change else None, change and change.labelled), p
-        )
+        table.add_row(_set_label(new), n, *rates, _change(change.estimate, change.labelled) if change else "-", p)
     table.add_section()
     for label, name in SCORES:
         scores = [_stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
