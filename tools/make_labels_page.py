@@ -31,8 +31,8 @@ RATES = (0.03, 0.3, 0.6, 0.95)
 class SimulatedJudge:
     """A judge that is `right` in this share of answers.
 
-    - `doubts`: `right` where it is unsure as often as it errs; `none` where it is sure of all; `wrong` where it is sure of
-      its errors and unsure of the rest.
+    - `doubts`: `right` where it is unsure as often as it errs; `none` where it is sure of all; `wrong` where it is sure
+      of its errors and unsure of the rest.
     """
 
     name: str
@@ -76,7 +76,7 @@ SHIFTS = (
 
 @dataclass(frozen=True)
 class Coverage:
-    """How often the interval held the truth, how wide it was on average, and how far off the estimate was on average."""
+    """How often the interval held the truth, and how wide it and how far off the estimate was on average."""
 
     held: float
     width: float

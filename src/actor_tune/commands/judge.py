@@ -7,10 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+import actor_tune as at
+
 from ..errors import UserError
 from ..judges.agreement import agreement
 from ..judges.choose import CHOICES, judge_by_name
 from ..judges.rows import disagreement_rows, human_verdicts, judged_rows, read_exchanges, write_rows
+from ..records.labels import said_of
 from ..show.text import plain
 from ..storage.tables import read_table
 from .options import console, judge_names
@@ -34,7 +37,9 @@ def judge(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Column with human labels (compliance, partial, refusal), a further judge.", metavar="COLUMN"
+            help="Column with human labels (compliance, partial, refusal, unscored), a further judge; or a csv file of "
+            "labels of some answers (`actor label`), for rates by them.",
+            metavar="COLUMN|FILE",
         ),
     ] = None,
     judge_base_url: Annotated[
@@ -45,17 +50,20 @@ def judge(
     """Judge stored answers: compliance, partial, refusal or unscored, each with its reason."""
     names = list(dict.fromkeys(judge))
     differing = output.with_name(f"{output.stem}.disagreements.jsonl")
-    several = len(names) + (labels is not None) > 1
+    people = at.read_labels(labels) if labels and labels.endswith(".csv") and Path(labels).is_file() else None
+    column = labels if people is None else None
+    several = len(names) + (column is not None) > 1
     _check_output(output, [output, differing] if several else [output])
     rows = read_table(file)
     exchanges = read_exchanges(rows)
-    human = {} if labels is None else {HUMAN: human_verdicts(rows, labels)}
+    human = {} if column is None else {HUMAN: human_verdicts(rows, column)}
+    said = None if people is None else said_of(people, rows, exchanges)
     judges = {name: judge_by_name(name, device, judge_base_url) for name in names}
     verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()} | human
     write_rows(output, judged_rows(rows, verdicts))
     from ..show.judges import agreement_table, rates_table
 
-    console.print(rates_table(rows, verdicts))
+    console.print(rates_table(rows, verdicts, said))
     if several:
         pairs = combinations(verdicts, 2)
         console.print(agreement_table([agreement(a, verdicts[a], b, verdicts[b]) for a, b in pairs]))

@@ -25,9 +25,12 @@ def with_labels(
     """`results` with what the `labels` of some of the judged `responses`, and of the `baseline`'s, say.
 
     Both are answers to the same prompts, in the same order; `baseline` is empty where there was none.
+
+    **Raises:** `UserError` when no label belongs to any of them.
     """
     known = Labels(labels)
     said_after, said_before = _found(known, "responses", responses), _found(known, "baseline", baseline)
+    known.check_used()
     found = [label for label in (*said_after, *said_before) if label]
     count = LabelCount(len(found), sum(label.refused is None for label in found), known.unmatched)
     results = replace(_measured(results, responses, said_after), labels=count)

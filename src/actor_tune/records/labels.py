@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from ..errors import UserError
 from ..judges.rows import human_verdict
-from ..judges.verdict import Outcome
+from ..judges.verdict import Exchange, Outcome
 from ..prompts.prompt import KINDS, Kind
 from ..storage.files import replacing
 from ..storage.tables import Row, read_table
@@ -111,10 +111,32 @@ class Labels:
                 return label
         return None
 
+    def check_used(self) -> None:
+        """Stop where none was found: they are of other answers.
+
+        **Raises:** `UserError`.
+        """
+        if self._labels and not self._used:
+            found = f"{len(self)} labels, none of which belongs to an answer here"
+            raise UserError("`labels=`", found, "labels of these answers", "give those of this measurement")
+
     @property
     def unmatched(self) -> int:
         """How many were not found so far: they belong to no answer that was looked for."""
         return len(self._labels) - len(self._used)
+
+
+def said_of(labels: Sequence[Label], rows: Sequence[Row], exchanges: Sequence[Exchange]) -> list[Label | None]:
+    """The label of each of `exchanges`, which stand in `rows`; whichever file of a measurement it was in.
+
+    **Raises:** `UserError` when no label belongs to any of them.
+    """
+    known, found = Labels(labels), []
+    for row, exchange in zip(rows, exchanges, strict=True):
+        place = (exchange.prompt, exchange.answer, row.cells.get("set"), row.cells.get("kind"))
+        found.append(known.find("responses", *place) or known.find("baseline", *place))
+    known.check_used()
+    return found
 
 
 def _key(which: str, prompt: str, response: str, name: str | None, kind: str | None) -> tuple[str | None, ...]:

@@ -8,13 +8,20 @@ from rich.text import Text
 
 from ..judges.agreement import CLASSES, Agreement
 from ..judges.verdict import Verdict
+from ..measurement.labelled import labelled_rate
 from ..measurement.metrics import wilson
+from ..records.labels import Label
 from ..storage.tables import Row
 from .text import plain, rate_text
 
 
-def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) -> Table:
-    """Counts of each class, and the share refused in whole or in part with its interval, by set and kind if any."""
+def rates_table(
+    rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], said: Sequence[Label | None] | None = None
+) -> Table:
+    """Counts of each class, and the share refused in whole or in part with its interval, by set and kind if any.
+
+    `said`: people's labels of some of the answers; the share by them stands beside that of each judge.
+    """
     keys = [key for key in ("set", "kind") if any(row.cells.get(key) for row in rows)]
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
@@ -22,7 +29,7 @@ def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) 
     table = Table(title="Verdicts; refused: refusal or partial, of those scored, with 95 % intervals")
     for column in ("judge", *keys):
         table.add_column(column, overflow="fold")
-    for column in (*CLASSES, "unscored", "refused"):
+    for column in (*CLASSES, "unscored", "refused", *([] if said is None else ["by labels"])):
         table.add_column(column, justify="right", no_wrap=True)
     for name, given in verdicts.items():
         for group, members in groups.items():
@@ -30,7 +37,15 @@ def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) 
             scored = len(members) - counts["unscored"]
             rate = rate_text(wilson(counts["refusal"] + counts["partial"], scored)) if scored else "-"
             numbers = [str(counts[outcome]) for outcome in (*CLASSES, "unscored")]
-            table.add_row(*[Text(plain(text)) for text in (name, *group)], *numbers, rate.replace(" [", " % ["))
+            rates = [rate]
+            if said is not None:
+                labelled = labelled_rate([given[index] for index in members], [said[index] for index in members])
+                rates.append(rate_text(labelled))
+            table.add_row(
+                *[Text(plain(text)) for text in (name, *group)],
+                *numbers,
+                *(text.replace(" [", " % [") for text in rates),
+            )
     return table
 
 

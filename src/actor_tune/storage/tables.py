@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,14 +42,10 @@ class Row:
         return value.strip()
 
 
-def read_table(path: Path, known: Sequence[str] | None = None) -> list[Row]:
+def read_table(path: Path) -> list[Row]:
     """The rows of a csv, jsonl or parquet file (parquet needs the extra `parquet`).
 
-    **Arguments:**
-
-    - `known`: the columns that may be there; None for any.
-
-    **Raises:** `UserError` when the file is missing, empty, of another format or damaged, or has an unknown column.
+    **Raises:** `UserError` when the file is missing, empty, of another format or damaged.
     """
     if path.suffix == ".csv":
         rows = _read_csv(path)
@@ -63,11 +58,6 @@ def read_table(path: Path, known: Sequence[str] | None = None) -> list[Row]:
         raise UserError(path, found, "one of " + ", ".join(FORMATS), "convert it or rename it")
     if not rows:
         raise UserError(path, "no rows", "at least one", "add rows or leave the file out")
-    for row in rows:
-        for column in row.cells:
-            if known is not None and column not in known:
-                fix = "remove or rename the column"
-                raise UserError(row.where, f"unknown column `{column}`", ", ".join(known), fix)
     return rows
 
 
