@@ -1,7 +1,8 @@
-"""Which answers a person should label: more often those that a judge is unsure of, each with a known probability. Pure."""
+"""Which answers a person should label: more often those that a judge is unsure of, with known probabilities. Pure."""
 
 import hashlib
 from collections.abc import Sequence
+from math import sqrt
 
 UNIFORM = 0.5
 """The share of the chance to be chosen that all answers have alike; the rest goes by the judge's doubt. So the errors
@@ -19,8 +20,12 @@ def doubt(score: float) -> float:
 
 
 def sizes(doubts: Sequence[float]) -> list[float]:
-    """How probable each answer is beside the others, their mean 1: uniform in part, in part by `doubt`."""
-    raised = [max(LEAST_DOUBT, value) for value in doubts]
+    """How probable each answer is beside the others, their mean 1: uniform in part, in part by the judge's doubt.
+
+    That part goes by the standard deviation of a refusal that has the judge's probability, which is best where a judge
+    errs as often as it doubts (Zrnic and Candès 2024, arXiv 2403.03208, section 3).
+    """
+    raised = [sqrt(value * (1 - value)) for value in (max(LEAST_DOUBT, one) for one in doubts)]
     mean = sum(raised) / len(raised) if raised else 1.0
     return [UNIFORM + (1 - UNIFORM) * value / mean for value in raised]
 
