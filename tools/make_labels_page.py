@@ -6,10 +6,9 @@ Every simulated sample is drawn by `judges.sampling` and counted by `measurement
 """
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -22,8 +21,8 @@ from actor_tune.measurement.metrics import wilson
 from .pages import percent, render, table
 
 RUNS = 1000
-LABELS = (60, 100, 200)
-ANSWERS = (150, 2000)
+SIZES = ((60, 150), (60, 2000), (100, 150), (100, 2000), (200, 2000))
+"""Labels, and answers among which they are chosen."""
 RATES = (0.03, 0.3, 0.6, 0.95)
 
 
@@ -95,48 +94,57 @@ def main() -> None:
 def page(runs: int = RUNS) -> str:
     """The page in Markdown, from so many simulated samples a cell."""
     random = np.random.default_rng(0)
-    everything: list[Coverage] = []
-
-    def rows(truths: Iterable[object], simulate: Callable[..., Coverage], active: bool) -> list[list[str]]:
-        lines = []
-        for judge in JUDGES:
-            lines.append([judge.name])
-            for truth, labels in product(truths, LABELS):
-                cells = [simulate(random, runs, judge, truth, labels, answers, active) for answers in ANSWERS]
-                cells = [cell for cell, answers in zip(cells, ANSWERS, strict=True) if labels <= answers]
-                everything.extend(cells)
-                lines[-1].append(" ".join(percent(cell.held) for cell in cells))
-        return lines
-
-    rate_header = ["judge", *(f"{percent(rate, 0)} %, {labels}" for rate, labels in product(RATES, LABELS))]
-    shift_header = ["judge", *(f"{_shift_name(shift)}, {labels}" for shift, labels in product(SHIFTS, LABELS))]
-    values = {
-        "rates": table(rate_header, rows(RATES, rate_coverage, True)),
-        "rates_uniform": table(rate_header, rows(RATES, rate_coverage, False)),
-        "shifts": table(shift_header, rows(SHIFTS, shift_coverage, True)),
-        "widths": table(["judge", *(f"{percent(rate, 0)} %" for rate in RATES)], widths(random, runs)),
-        "runs": runs,
-        "cells": len(everything),
-        "least": percent(min(cell.held for cell in everything)),
-        "most": percent(max(cell.held for cell in everything)),
-        "middle": percent(median(cell.held for cell in everything)),
-        "below_93": sum(cell.held < 0.93 for cell in everything),
-        "below_925": sum(cell.held < 0.925 for cell in everything),
-        "above_97": sum(cell.held > 0.97 for cell in everything),
-        "bias": percent(max(abs(cell.bias) for cell in everything)),
+    rates = {f"{percent(rate, 0)} %": partial(rate_coverage, rate) for rate in RATES}
+    shifts = {f"{percent(one.before, 0)} %, {100 * one.truth:+.1f}": partial(shift_coverage, one) for one in SHIFTS}
+    by_doubt = cells(random, runs, rates, True)
+    evenly = cells(random, runs, rates, False)
+    changes = cells(random, runs, shifts, True)
+    every = [cell for line in (*by_doubt, *evenly, *changes) for cell in line.cells]
+    header = [f"{labels} of {answers}" for labels, answers in SIZES]
+    tables = {
+        "rates": table(["judge", "rate", *header], map(_texts, by_doubt)),
+        "evenly": table(["judge", "rate", *header], map(_texts, evenly)),
+        "changes": table(["judge", "before, change", *header], map(_texts, changes)),
+        "widths": table(["judge", *rates], widths(random, runs)),
     }
-    return render("labels", values)
+    held = [cell.held for cell in every]
+    counts = {"below_93": sum(one < 0.93 for one in held), "above_97": sum(one > 0.97 for one in held)}
+    counts |= {"below_925": sum(one < 0.925 for one in held), "cells": len(held), "runs": runs}
+    shares = {"least": min(held), "most": max(held), "middle": median(held)}
+    return render("labels", tables | counts | shares | {"bias": max(abs(cell.bias) for cell in every)})
 
 
-def _shift_name(shift: Shift) -> str:
-    return f"{percent(shift.before, 0)} % {100 * shift.truth:+.1f}"
+@dataclass(frozen=True)
+class Line:
+    """What was found of one judge and one truth, for each of `SIZES`."""
+
+    judge: str
+    truth: str
+    cells: list[Coverage]
+
+
+Simulation = Callable[[np.random.Generator, int, SimulatedJudge, int, int, bool], Coverage]
+"""From a generator, the number of samples, a judge, labels, answers, and whether they are drawn by doubt."""
+
+
+def cells(random: np.random.Generator, runs: int, truths: Mapping[str, Simulation], by_doubt: bool) -> list[Line]:
+    """A line for each judge and each of the named `truths`."""
+    return [
+        Line(judge.name, name, [simulate(random, runs, judge, *size, by_doubt) for size in SIZES])
+        for judge in JUDGES
+        for name, simulate in truths.items()
+    ]
+
+
+def _texts(line: Line) -> list[str]:
+    return [line.judge, line.truth, *(percent(cell.held) for cell in line.cells)]
 
 
 def widths(random: np.random.Generator, runs: int) -> list[list[str]]:
     """Mean width in points with 100 labels of 600 answers, beside that of the labels alone."""
     lines = []
     for judge in JUDGES:
-        found = [rate_coverage(random, runs, judge, rate, 100, 600, True) for rate in RATES]
+        found = [rate_coverage(rate, random, runs, judge, 100, 600, True) for rate in RATES]
         lines.append([judge.name, *(percent(cell.width) for cell in found)])
     alone = [np.mean([_width(count) for count in random.binomial(100, rate, runs)]) for rate in RATES]
     return [*lines, ["the labels alone (Wilson)", *(percent(float(width)) for width in alone)]]
@@ -148,19 +156,31 @@ def _width(count: int) -> float:
 
 
 def rate_coverage(
-    random: np.random.Generator, runs: int, judge: SimulatedJudge, rate: float, labels: int, answers: int, active: bool
+    rate: float,
+    random: np.random.Generator,
+    runs: int,
+    judge: SimulatedJudge,
+    labels: int,
+    answers: int,
+    by_doubt: bool,
 ) -> Coverage:
-    """Of the interval of a `rate` from so many `labels` of so many `answers`, chosen by doubt if `active`."""
+    """Of the interval of a `rate` from so many `labels` of so many `answers`, chosen by doubt where `by_doubt`."""
     samples = []
     for _ in range(runs):
         refused = (random.random(answers) < rate).astype(int)
         verdict, doubt = judged(random, judge, refused)
-        samples.append(partial(_counted, random, verdict, doubt, refused, labels, active))
+        samples.append(partial(_counted, random, verdict, doubt, refused, labels, by_doubt))
     return _coverage(rate, _intervals(samples, 2, REFUSED, answers))
 
 
 def shift_coverage(
-    random: np.random.Generator, runs: int, judge: SimulatedJudge, shift: Shift, labels: int, answers: int, active: bool
+    shift: Shift,
+    random: np.random.Generator,
+    runs: int,
+    judge: SimulatedJudge,
+    labels: int,
+    answers: int,
+    by_doubt: bool,
 ) -> Coverage:
     """Of the interval of a difference, from so many prompts with `labels` of both answers."""
     samples = []
@@ -170,7 +190,7 @@ def shift_coverage(
         after = np.where(before == 1, chance >= shift.lost, chance < shift.gained).astype(int)
         (old, doubt_before), (new, doubt_after) = judged(random, judge, before), judged(random, judge, after)
         doubt, value = np.maximum(doubt_before, doubt_after), (after - before) % 3
-        samples.append(partial(_counted, random, 2 * old + new, doubt, value, labels, active))
+        samples.append(partial(_counted, random, 2 * old + new, doubt, value, labels, by_doubt))
     return _coverage(shift.truth, _intervals(samples, 4, CHANGED, answers))
 
 
@@ -198,10 +218,10 @@ class _Sample:
 
 
 def _counted(
-    random: np.random.Generator, verdict: np.ndarray, doubt: np.ndarray, value: np.ndarray, labels: int, active: bool
+    random: np.random.Generator, verdict: np.ndarray, doubt: np.ndarray, value: np.ndarray, labels: int, by_doubt: bool
 ) -> _Sample:
     run = random.integers(2**62)
-    doubts: Sequence[float] = doubt.tolist() if active else [0.0] * len(doubt)
+    doubts: Sequence[float] = doubt.tolist() if by_doubt else [0.0] * len(doubt)
     chosen = drawn([f"{run} {row}" for row in range(len(doubt))], doubts, labels)
     rows, said, probability = list(chosen), np.full(len(doubt), -1), np.ones(len(doubt))
     said[rows], probability[rows] = value[rows], list(chosen.values())
