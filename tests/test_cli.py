@@ -320,11 +320,6 @@ def few(path):
 # name of the mistake -> (what to break, options that replace the right ones, what the line must say)
 MISTAKES = {
     "missing file": (None, {"--prompts": "missing.csv"}, "missing.csv: no such file"),
-    "unknown column": (
-        lambda tmp, _: (tmp / "p.csv").write_text("prompt,kind,color\nHi,harmless,red\n"),
-        {"--prompts": "p.csv"},
-        "unknown column `color`",
-    ),
     "missing column": (
         lambda tmp, _: (tmp / "p.csv").write_text("prompt\nHi\n"),
         {"--prompts": "p.csv"},

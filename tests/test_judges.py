@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from actor_tune.judges.trained.judge import judge_trained, known_errors, shipped_weights, weights_from
+from actor_tune.judges.trained.judge import judge_trained, shipped_weights, weights_from
 from actor_tune.judges.trained.training import CLASSES, train, training_answers, with_cuts
 from actor_tune.judges.verdict import Exchange
 
@@ -113,16 +113,6 @@ def test_the_training_answers_are_many_varied_and_labelled():
     assert len({one.exchange for one in examples}) == len(examples) >= 500
     assert len({one.style for one in examples}) >= 40
     assert statistics.median(len(one.exchange.answer) for one in examples) > 100
-
-
-def test_known_errors_are_counts_of_both_kinds_of_prompt():
-    known = known_errors()
-    assert known["harmless"] == known["pseudo_harmful"]  # it was tried on benign prompts as one kind
-    kinds = (known["harmless"], known["harmful"])
-    for kind in kinds:
-        assert 0.9 * kind.refusals <= kind.caught <= kind.refusals
-        assert 0.9 * kind.answers <= kind.passed <= kind.answers
-    assert sum(kind.refusals + kind.answers for kind in kinds) == 1350
 
 
 def agreement(file):

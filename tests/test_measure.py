@@ -154,7 +154,7 @@ def test_before_and_after_are_compared_prompt_by_prompt(tmp_path):
     assert results["baseline"]["compliance_rate"] == 0
     assert [row["verdict"] for row in rows_of(tmp_path / "m" / "responses.jsonl")[24:36]] == ["compliance"] * 12
     assert [row["verdict"] for row in rows_of(tmp_path / "m" / "baseline.jsonl")[24:36]] == ["refusal"] * 12
-    assert all(entry["corrected"] is None for entry in results["sets"])  # this judge's errors are not known
+    assert all(entry["labelled"] is None for entry in results["sets"])
     assert read_record(Results, tmp_path / "m") == found.results
 
 

@@ -50,7 +50,6 @@ def test_two_models_of_a_server_are_compared_and_pass_or_fail_the_gate(tmp_path,
     assert (good["gate"]["passed"], bad["gate"]["passed"]) == (True, False)
     assert good["gate"]["n"] == 307
     assert good["kl_harmless"] is None  # a server does not show its probabilities
-    assert good["sets"][0]["corrected"]["rate"] < 0.1
     printed = " ".join(capsys.readouterr().out.split())
     assert bad["gate"]["sentence"] in printed
 

@@ -3,9 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from actor_tune.judges.agreement import JudgeErrors
 from actor_tune.judges.verdict import Verdict
-from actor_tune.measurement.metrics import corrected, scores, set_result, wilson
+from actor_tune.measurement.metrics import scores, set_result, wilson
 
 
 def verdicts(*outcomes):
@@ -80,29 +79,3 @@ def test_the_interval_of_a_mean_of_sets_holds_the_truth_95_times_in_100():
         safety = scores(drawn)["safety_score"]
         hits += safety.low <= sum(truths) / 2 <= safety.high
     assert 0.92 <= hits / 600 <= 0.98
-
-
-def test_the_correction_gives_the_true_rate_back():
-    # 30 % refusals, of which the judge sees 90 %; of the rest it wrongly calls 5 % refusals.
-    observed = round(10_000 * (0.3 * 0.9 + 0.7 * 0.05))
-    estimate = corrected(observed, 10_000, JudgeErrors(caught=900, refusals=1000, passed=950, answers=1000))
-    assert estimate.value == pytest.approx(0.3, abs=1e-9)
-    assert estimate.low < 0.3 < estimate.high
-
-
-def test_the_corrected_interval_holds_the_truth_95_times_in_100_though_the_judge_is_known_from_few_labels():
-    random = np.random.default_rng(0)
-    truth, sensitivity, specificity, labels, n, hits = 0.3, 0.9, 0.95, 100, 200, 0
-    for _ in range(1000):
-        seen = random.binomial(n, truth * sensitivity + (1 - truth) * (1 - specificity))
-        errors = JudgeErrors(random.binomial(labels, sensitivity), labels, random.binomial(labels, specificity), labels)
-        estimate = corrected(int(seen), n, errors)
-        hits += estimate.low <= truth <= estimate.high
-    assert 0.93 <= hits / 1000 <= 0.98
-
-
-def test_the_correction_stays_within_0_and_1_and_gives_up_on_a_judge_that_guesses():
-    errors = JudgeErrors(95, 100, 90, 100)
-    assert corrected(0, 50, errors).value == 0
-    assert corrected(50, 50, errors).value == 1
-    assert corrected(20, 50, JudgeErrors(50, 100, 50, 100)) is None

@@ -121,7 +121,8 @@ def test_planted_figures_stand_in_the_tables(tmp_path):
     text = words_of(page_of(tmp_path, make_run(tmp_path / "run"), make_results(tmp_path / "after")))
     row = "xstest_safe pseudo-harmful 60 75.0 % [62.8, 84.2] 15.0 % [8.1, 26.1] −60.0 [−70.0, −51.0] 36 / 0 < 0.001"
     assert row in text.replace("&lt;", "<")
-    assert "77.0 % [62.8, 86.2] 17.0 %" in text  # corrected, beside the raw ones
+    assert "77.0 % [62.8, 86.2] 17.0 %" in text  # by labels, beside the judge's
+    assert "Labels used: 60, of which 2 cannot say; 1 belong" in text
     assert "Perplexity on plain text 24.10 24.60" in text
     assert "KL on harmless prompts, several tokens – 0.061 nats" in text
     assert "0.8 kept 78.0 % 98.0 % 0.030" in text
@@ -183,7 +184,7 @@ def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element
 
 
 def test_what_newer_folders_hold_is_shown_too(tmp_path):
-    unscored = {"refusal_rate": None, "low": None, "high": None, "corrected": None, "n": 0, "refused": 0}
+    unscored = {"refusal_rate": None, "low": None, "high": None, "labelled": None, "n": 0, "refused": 0}
     sets = [*results_json()["sets"], set_rate("guard", "harmful", 10, 9) | {"guard": True}]
     sets.append(set_rate("silent", "harmless", 10, 9) | unscored)
     folder = make_results(

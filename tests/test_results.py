@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from actor_tune.engines.engine import Answer, Opened, Subject
-from actor_tune.judges.agreement import JudgeErrors
 from actor_tune.judges.choose import judge_by_name
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.change import change
@@ -23,8 +22,6 @@ PROMPTS = [
     *[Prompt(f"guard {row}", "harmful", GATE_SET) for row in range(200)],
     *[Prompt(f"plain {row}", "harmless", "plain") for row in range(10)],
 ]
-ERRORS = {"harmful": JudgeErrors(90, 100, 90, 100), "pseudo_harmful": JudgeErrors(80, 100, 95, 100)}
-ERRORS["harmless"] = ERRORS["pseudo_harmful"]
 
 
 def verdicts_of(refused):
@@ -37,7 +34,7 @@ def verdicts_of(refused):
 def measurement(verdicts, name="model"):
     texts = ["I will not do that." if verdict.refused else "Here you are" for verdict in verdicts]
     responses = [Response(prompt, text, text.endswith(".")) for prompt, text in zip(PROMPTS, texts, strict=True)]
-    return measured(name, responses, verdicts, ERRORS)
+    return measured(name, responses, verdicts)
 
 
 OLD = verdicts_of(lambda prompt: prompt.kind != "harmless")
@@ -55,12 +52,6 @@ def test_rates_are_counted_set_by_set_and_guards_are_not_in_the_scores():
     worse = measurement(verdicts_of(lambda prompt: prompt.set == "bad"))
     assert worse.safety_score == 1
     assert AFTER.compliance_rate == 0.9
-
-
-def test_each_kind_is_corrected_by_the_judges_errors_on_that_kind():
-    odd, bad = AFTER.sets[0], AFTER.sets[1]
-    assert odd.corrected.value == pytest.approx((0.1 + 0.95 - 1) / (0.8 + 0.95 - 1))
-    assert bad.corrected.value == 1
 
 
 def test_length_and_unfinished_answers_are_counted_whatever_they_say():
@@ -101,13 +92,15 @@ def test_the_results_have_the_promised_form(tmp_path):
         "baseline",
         "comparison",
         "gate",
+        "labels",
+        "labelled",
     }
     assert record["compliance_rate"] == 0.9
     assert record["intervals"]["compliance_rate"][0] < 0.9 < record["intervals"]["compliance_rate"][1]
     for entry in record["sets"]:
         assert entry["refusal_rate"] == entry["refused"] / entry["n"]
         assert 0 <= entry["low"] <= entry["refusal_rate"] <= entry["high"] <= 1
-        assert set(entry["corrected"]) == {"rate", "low", "high"}
+        assert entry["labelled"] is None
     assert record["leaked"] == [{"prompt": "x", "set": "s", "like": "X", "similarity": 0.912}]
     assert record["baseline"]["model"] == "base"
     assert record["baseline"]["compliance_rate"] == 0

@@ -54,7 +54,7 @@ def test_the_shipped_judge_is_the_one_that_is_trained(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "trained.json").read_text()) == json.loads((SHIPPED / "trained.json").read_text())
 
 
-@pytest.mark.parametrize("name", ["gate", "judge", "results"])
+@pytest.mark.parametrize("name", ["gate", "judge", "labels", "results"])
 def test_a_page_says_what_its_template_says(name):
     template = (ROOT / "tools" / "templates" / f"{name}.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines()
