@@ -210,6 +210,14 @@ class Terminal:
         os.close(other)
         self.text = ""
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.side)
+
     def until(self, what, seconds=60):
         end = time.monotonic() + seconds
         while what not in self.text:
@@ -227,18 +235,16 @@ class Terminal:
 
 
 def test_in_a_terminal_labels_outlive_a_kill_and_the_same_command_goes_on(folder):
-    terminal = Terminal(folder, "--n", 5)
-    terminal.until("1 of 10")
-    terminal.press("r", "2 of 10")
-    terminal.press("c", "3 of 10")
-    terminal.process.kill()
-    terminal.process.wait()
+    with Terminal(folder, "--n", 5) as terminal:
+        terminal.until("1 of 10")
+        terminal.press("r", "2 of 10")
+        terminal.press("\x1b[Cc", "3 of 10")  # an arrow, of which the C is no answer
     assert [label.label for label in read_labels(folder / "labels.csv")] == ["refusal", "compliance"]
-    terminal = Terminal(folder, "--n", 5)
-    terminal.until("3 of 10")
-    terminal.press("u", "4 of 10")
-    terminal.press("q", "3 of 10 answers labelled")
-    assert terminal.process.wait() == 0
+    with Terminal(folder, "--n", 5) as terminal:
+        terminal.until("3 of 10")
+        terminal.press("u", "4 of 10")
+        terminal.press("q", "3 of 10 answers labelled")
+        assert terminal.process.wait() == 0
     labels = read_labels(folder / "labels.csv")
     assert [label.label for label in labels] == ["refusal", "compliance", "unscored"]
     assert labels[0].prompt == labels[1].prompt
@@ -322,7 +328,7 @@ def test_the_judge_command_takes_a_file_of_labels_by_text(tmp_path, capsys):
     with (tmp_path / "answers.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([("prompt", "response"), *rows])
     labels = [Label(which="baseline", prompt="p4", response="Here you are.", label="refusal", probability=0.5)]
-    labels += [Label(prompt="p1", response=sorry, label="refusal", probability=0.5)]
+    labels += [Label(prompt="p1", response="I'm sorry, I can't.", label="refusal", probability=0.5)]
     write_labels(tmp_path / "labels.csv", labels)
     command = ("judge", tmp_path / "answers.csv", "--judge", "strings", "--labels", tmp_path / "labels.csv")
     assert run(*command, "--output", tmp_path / "judged.csv") == 0
