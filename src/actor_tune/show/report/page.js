@@ -328,8 +328,9 @@ function label(section) {
       earlier.prepend(element("span", "when", turn.role));
       shown.append(earlier);
     }
-    const text = answer.response.trim() ? longText(answer.response, "answer") : element("p", "text quiet", "(empty)");
-    shown.append(longText(answer.prompt, "prompt"), text);
+    const response = answer.response ?? answer.row.response;
+    const text = response.trim() ? longText(response, "answer") : element("p", "text quiet", "(empty)");
+    shown.append(longText(answer.prompt ?? answer.row.prompt, "prompt"), text);
     if (!answer.finished) shown.append(element("p", "cut quiet", "cut off by the limit of tokens"));
   }
 }

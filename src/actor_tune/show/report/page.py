@@ -236,15 +236,21 @@ def _to_label(one: Chosen) -> dict[str, Any]:
     """An answer without its verdict, which would sway whoever labels it."""
     row = one.row
     return {
-        # As they are, for the file, where texts are matched; and as they are shown.
+        # As it is, for the file, where texts are matched; and as it is shown, where that differs.
         "row": {"set": storable(row.set), "kind": row.kind}
         | {"prompt": storable(row.prompt), "response": storable(row.response)}
         | {"probability": one.probability, "sides": list(one.sides)},
-        "prompt": visible(row.prompt),
-        "response": visible(row.response),
+        "prompt": _other(row.prompt),
+        "response": _other(row.response),
         "earlier": [{"role": turn.role, "content": visible(turn.content)} for turn in row.context],
         "finished": row.finished,
     }
+
+
+def _other(text: str) -> str | None:
+    """`text` as it is shown, where that is not as it is."""
+    shown = visible(text)
+    return None if shown == text else shown
 
 
 @dataclass(frozen=True)
