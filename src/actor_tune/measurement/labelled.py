@@ -300,8 +300,8 @@ def strata_of(
     labelled = said >= 0
     stratum = 2 * verdict + unsure
     labels = np.bincount(stratum[labelled], minlength=2 * verdicts).reshape(-1, 2)
-    merged = labels.min(-1) < LEAST
-    stratum = np.where(merged[verdict], 2 * verdict, stratum)
+    stratum = np.where((labels.min(-1) < LEAST)[verdict], 2 * verdict, stratum)
+    stratum = _merged(stratum, labelled)[stratum]
     place, said = stratum[labelled], said[labelled]
     weight = 1 / probability[labelled]
     weighted = np.bincount(place * values + said, weight, 2 * verdicts * values).reshape(-1, values)
@@ -309,3 +309,21 @@ def strata_of(
     worth = np.divide(weighted.sum(-1), squares, out=np.zeros_like(squares), where=squares > 0)
     shares = np.bincount(stratum, minlength=2 * verdicts) / len(verdict)
     return Strata(weighted * worth[:, None], shares, len(verdict), int(labelled.sum()))
+
+
+def _merged(stratum: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+    """Of each number of a stratum, the one that it is counted in: those with few labels become one.
+
+    Few, where few were to be expected: a large stratum without labels stays, as its answers were not asked at random.
+    """
+    sizes, labels = np.bincount(stratum), np.bincount(stratum[labelled], minlength=stratum.max() + 1)
+    expected = sizes / len(stratum) * labels.sum()
+    few = (sizes > 0) & (labels < LEAST) & (expected < 2 * LEAST)
+    target = np.arange(len(sizes))
+    if few.any():
+        rest = target[few]
+        others = target[(sizes > 0) & ~few]
+        if labels[rest].sum() < LEAST and len(others):
+            rest = np.append(rest, others[labels[others].argmin()])
+        target[rest] = rest[-1]
+    return target
