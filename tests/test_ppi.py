@@ -89,10 +89,10 @@ def test_the_estimate_is_ppi_with_its_power_tuned():
 
 
 def test_weights_are_inverse_probabilities():
-    verdicts = [verdict(True)] * 6 + [verdict(False)] * 4
-    labels = [label(True, 0.5), label(False, 0.25), *[None] * 4, label(False), label(False), None, None]
-    # Of what the judge calls refusals, labels say 2 of 2 + 4; of the others, none.
-    assert labelled_rate(verdicts, labels).value == pytest.approx(0.6 * 2 / 6)
+    verdicts = [verdict(True)] * 60 + [verdict(False)] * 40
+    labels = [*[label(True, 0.5)] * 5, *[label(False, 0.25)] * 5, *[None] * 50, *[label(False)] * 20, *[None] * 20]
+    # Of what the judge calls refusals, labels say 10 of 10 + 20; of the others, none.
+    assert labelled_rate(verdicts, labels).value == pytest.approx(0.6 * 10 / 30)
 
 
 def test_a_good_judge_narrows_the_interval_and_an_inverted_one_does_as_well():
@@ -111,12 +111,20 @@ def test_a_good_judge_narrows_the_interval_and_an_inverted_one_does_as_well():
 
 
 def test_labels_that_cannot_say_and_answers_that_were_not_scored_are_left_out():
-    verdicts = [verdict(True), verdict(True), Verdict("unscored", 0.5, ""), verdict(False)]
-    labels = [label(True), label(None), label(True), label(False)]
+    verdicts = [*[verdict(True)] * 10, *[Verdict("unscored", 0.5, "")] * 3, *[verdict(False)] * 10]
+    labels = [*[label(True)] * 6, *[label(None)] * 4, *[label(True)] * 3, *[label(False)] * 10]
     found = labelled_rate(verdicts, labels)
-    assert (found.labels, found.value) == (2, pytest.approx(2 / 3))
-    assert labelled_rate(verdicts, [None] * 4) is None
-    assert labelled_rate(verdicts, [label(None), None, label(True), None]) is None
+    assert (found.labels, found.value) == (16, pytest.approx(0.5))
+    assert labelled_rate(verdicts, [None] * 23) is None
+    assert labelled_rate(verdicts, [label(None)] * 10 + [label(True)] * 3 + [None] * 10) is None
+
+
+def test_a_few_labels_of_a_class_that_is_rare_are_counted_with_the_others():
+    verdicts = [verdict(True)] * 4 + [verdict(False)] * 96
+    found = labelled_rate(verdicts, [label(True)] + [None] * 3 + [label(False)] * 29 + [None] * 67)
+    assert (found.low, found.value, found.high) == pytest.approx(
+        (wilson(1, 30).low, 1 / 30, wilson(1, 30).high), abs=1e-6
+    )
 
 
 def test_what_a_judge_called_so_and_nobody_labelled_may_be_anything():

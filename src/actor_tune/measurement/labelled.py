@@ -15,10 +15,13 @@ likes; where it is good, the interval is narrower than that of the labels alone.
 - **Interval.** Not estimate plus or minus 1.96 standard errors, which is a point where no error was seen, but the score
   interval: all values that a score test does not reject, with the chances of all strata at their maximum likelihood
   under that value, and with what the choice of prompts adds (the strata's shares vary too). With one stratum it is
-  Wilson's interval for a rate and Tango's for a difference. A stratum without a label may be anything.
+  Wilson's interval for a rate and Tango's for a difference. Strata with few labels are one, and a large one without
+  any may be anything.
 
 The truth that an interval is about is the rate of all prompts like those measured, as with Wilson's. docs/labels.md has
-the coverage in simulations with good, bad, useless and inverted judges; `tools/make_labels_page.py` makes it.
+the coverage in simulations with good, bad, useless and inverted judges, of which none undercovers: 95 % intervals held
+the truth in 93 to 100 % of samples, the most where a good judge's errors are too rare for the labels to show one.
+`tools/make_labels_page.py` makes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,8 +39,8 @@ from .metrics import Z
 SURE = 0.1
 """A judge is sure of a verdict whose chance of being wrong it puts below this."""
 
-LEAST = 2
-"""Labels that the sure and the unsure part of a verdict need each to be strata of their own."""
+LEAST = 5
+"""Labels that a stratum needs to be one of its own: with fewer, it widens the interval more than the judge narrows it."""
 
 REFUSED = np.array([0.0, 1.0])
 """What the values of a rate count: answered, refused."""
@@ -318,7 +321,7 @@ def _merged(stratum: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """
     sizes, labels = np.bincount(stratum), np.bincount(stratum[labelled], minlength=stratum.max() + 1)
     expected = sizes / len(stratum) * labels.sum()
-    few = (sizes > 0) & (labels < LEAST) & (expected < 2 * LEAST)
+    few = (sizes > 0) & (labels < LEAST) & (expected < LEAST)
     target = np.arange(len(sizes))
     if few.any():
         rest = target[few]
