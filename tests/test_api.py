@@ -55,6 +55,9 @@ def test_the_example_in_each_docstring_runs(name, notebook):
         names["fit"].save("run")
     if name == "write_report":
         at.measure(model, names["prompts"][:12], max_new_tokens=2).save("after")
+    if name == "read_labels":
+        (notebook / "after").mkdir()
+        (notebook / "after" / "labels.csv").write_text("prompt,response,label\nHi,Hello!,compliance\n")
     for example in found:
         exec(example, names)
     at.show_progress(True)

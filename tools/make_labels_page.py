@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 
 from actor_tune.judges.sampling import drawn
-from actor_tune.measurement.labelled import CHANGED, REFUSED, SURE, Ends, score_interval, strata_of
+from actor_tune.measurement.labelled import CHANGED, LEAST, REFUSED, SURE, Ends, score_interval, strata_of
 from actor_tune.measurement.metrics import wilson
 
 from .pages import percent, render, table
@@ -109,7 +109,7 @@ def page(runs: int = RUNS) -> str:
     }
     held = [cell.held for cell in every]
     counts = {"below_93": sum(one < 0.93 for one in held), "above_97": sum(one > 0.97 for one in held)}
-    counts |= {"below_925": sum(one < 0.925 for one in held), "cells": len(held), "runs": runs}
+    counts |= {"least_labels": LEAST, "below_925": sum(one < 0.925 for one in held), "cells": len(held), "runs": runs}
     shares = {"least": min(held), "most": max(held), "middle": median(held)}
     return render("labels", tables | counts | shares | {"bias": max(abs(cell.bias) for cell in every)})
 

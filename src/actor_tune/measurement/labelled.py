@@ -40,7 +40,8 @@ SURE = 0.1
 """A judge is sure of a verdict whose chance of being wrong it puts below this."""
 
 LEAST = 5
-"""Labels that a stratum needs to be one of its own: with fewer, it widens the interval more than the judge narrows it."""
+"""Labels that a stratum needs to be one of its own: with fewer, it makes the interval wider than the judge makes it
+narrower."""
 
 REFUSED = np.array([0.0, 1.0])
 """What the values of a rate count: answered, refused."""
