@@ -1,10 +1,10 @@
-# make install | demo | test | check | results | comparison | bench | judge-page | api-page | tour
+# make install | demo | test | check | results | comparison | bench | labels-page | judge-page | api-page | tour
 PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
 
-.PHONY: install demo test check fix results comparison bench gate-page judge-page api-page tour
+.PHONY: install demo test check fix results comparison bench gate-page labels-page judge-page api-page tour
 
 install: .venv/installed
 
@@ -47,6 +47,10 @@ tour: install $(TESTBED)
 # Simulation of the safety gate.
 gate-page: install
 	$(BIN)/python -m tools.make_gate_page --output docs/gate.md
+
+# Simulation of rates by labels, half an hour.
+labels-page: install
+	$(BIN)/python -m tools.make_labels_page --output docs/labels.md
 
 # Figures of docs/results.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
 results: install

@@ -113,13 +113,14 @@ def test_human_labels_are_a_further_judge(tmp_path, capsys):
         ("refused", "refusal"),
         ("3_partial_refusal", "partial"),
         ("partial compliance", "partial"),
+        ("unscored", "unscored"),
     ],
 )
 def test_labels_are_read_by_what_they_contain(tmp_path, label, outcome):
     assert human_verdicts([Row(tmp_path, 1, {"label": label})], "label")[0].outcome == outcome
 
 
-@pytest.mark.parametrize("label", ["yes", "non-compliance", "non-refusal", "noncompliance", ""])
+@pytest.mark.parametrize("label", ["yes", "non-compliance", "non-refusal", "noncompliance", "unscored refusal", ""])
 def test_a_label_that_says_nothing_is_a_mistake(tmp_path, label):
     with pytest.raises(UserError, match="label"):
         human_verdicts([Row(tmp_path, 1, {"label": label})], "label")

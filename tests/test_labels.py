@@ -1,218 +1,345 @@
-"""People's labels: which answers are chosen, how they are asked for and kept, and what rates they give."""
+"""People's labels: which answers are asked, how they are kept, and what `measure` and `judge` make of them."""
 
 import csv
-import math
+import io
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 import actor_tune as at
 from actor_tune.errors import UserError
-from actor_tune.judges.sampling import drawn
-from actor_tune.judges.verdict import Verdict
-from actor_tune.measurement.gate import with_drop
-from actor_tune.measurement.labelled import CHANGED, REFUSED, combined, strata_of
-from actor_tune.measurement.metrics import wilson
-from actor_tune.records.estimate import Labelled
-from actor_tune.records.labels import Label, Labels, add_label, read_labels
-from actor_tune.records.response import Pair, ResponseRow
-from actor_tune.records.results import Gate
+from actor_tune.records.file import read, write_rows
+from actor_tune.records.labels import COLUMNS, Label, Labels, add_label, csv_text, read_labels, write_labels
+from actor_tune.records.response import BASELINE_FILE, RESPONSES_FILE, ResponseRow, paired, read_judged
+from actor_tune.records.results import Results
 from actor_tune.records.sample import check_sample, choose
 from actor_tune.show.labelling import label_answers
+from conftest import make_model, make_prompts
+from test_cli import run
+
+NASTY = ['says "no", twice', "two\nlines\r\nand more", " spaces  within ", "=1+1", "käse, ☃", "\x00 and \ud800"]
+EVERY = range(len(NASTY))
 
 
-def row(number, score, kind="harmless", response=None):
-    said = "refusal" if score >= 0.5 else "compliance"
-    text = response or f"answer {number}"
-    return ResponseRow(prompt=f"p{number}", kind=kind, set="s", response=text, verdict=said, score=score, reason="why")
+def answer(number, kind="harmful", name="bad", verdict="refusal", score=0.9, text=None):
+    return ResponseRow(
+        prompt=f"{name} {number}",
+        kind=kind,
+        set=name,
+        response=f"answer {number}" if text is None else text,
+        verdict=verdict,
+        score=score,
+    )
 
 
-PAIRS = [Pair(None, row(number, number / 100)) for number in range(100)]
+def many():
+    """Three sets, one of them small, and one answer that the judge could not score."""
+    rows = [answer(number, score=1 - number % 5 / 10) for number in range(40)]
+    rows += [answer(number, "pseudo_harmful", "odd", "compliance", 0.2) for number in range(30)]
+    rows += [answer(number, "pseudo_harmful", "few", "compliance", 0.1) for number in range(3)]
+    return [*rows, answer(99, "harmless", "plain", "unscored", 0.5)]
 
 
-def label(row, outcome, **more):
-    return Label(prompt=row.prompt, response=row.response, label=outcome, **more)
+def texts(chosen):
+    return [one.row.prompt for one in chosen]
 
 
-def test_the_same_answers_are_chosen_each_time_and_more_of_them_hold_those():
-    some, more = choose(PAIRS, 10), choose(PAIRS, 30)
-    assert some == choose(PAIRS, 10)
-    assert len(some) == 10
-    assert {one.row.prompt for one in some} < {one.row.prompt for one in more}
-    assert all(0 < one.probability <= 1 for one in some)
+def label_of(row, outcome="refusal", **more):
+    return Label(prompt=row.prompt, response=row.response, set=row.set, kind=row.kind, label=outcome, **more)
 
 
-def test_answers_that_a_judge_is_unsure_of_are_chosen_more_often_and_no_answer_never():
-    doubts = [0.5] * 50 + [0.0] * 150
-    counts = np.zeros(200)
-    weights = np.zeros(200)
-    for trial in range(400):
-        for place, probability in drawn([f"{trial} {number}" for number in range(200)], doubts, 40).items():
-            counts[place] += 1
-            weights[place] += 1 / probability
-    assert counts[:50].mean() > 2.5 * counts[50:].mean() > 0
-    assert weights.sum() / 400 == pytest.approx(200, rel=0.03)  # 1 / probability counts all answers
-    assert weights[:50].sum() / 400 == pytest.approx(50, rel=0.05)
+def test_every_kind_and_every_set_gets_as_many_labels_as_may_be():
+    chosen = choose(paired([], many()), 30)
+    assert Counter(one.row.set for one in chosen) == {"bad": 15, "odd": 12, "few": 3}
+    assert {one.probability for one in chosen if one.row.set == "few"} == {1.0}
+    assert all(0 < one.probability < 1 for one in chosen if one.row.set != "few")
+    assert len(choose(paired([], many()), 1000)) == 73  # the one that could not be scored is in no rate
 
 
-def test_an_answer_that_model_and_baseline_share_is_asked_for_once_and_labels_both():
-    (chosen,) = choose([Pair(row(1, 0.9), row(1, 0.9))], 1)
-    assert chosen.sides == ("responses", "baseline")
-    assert {one.which for one in chosen.labels("refusal")} == {"responses", "baseline"}
-    two = choose([Pair(row(1, 0.9), row(1, 0.1, response="Sure"))], 1)
-    assert sorted(one.sides for one in two) == [("baseline",), ("responses",)]
+def test_the_same_answers_are_chosen_whatever_their_order_and_more_hold_the_fewer():
+    chosen = choose(paired([], many()), 30)
+    assert choose(paired([], many()), 30) == chosen
+    assert texts(chosen) != sorted(texts(chosen))
+    assert set(texts(choose(paired([], many()[::-1]), 30))) == set(texts(chosen))
+    assert set(texts(chosen)) < set(texts(choose(paired([], many()), 50)))
 
 
-def keys(*typed):
-    left = list(typed)
-    return lambda: left.pop(0)
+def test_with_a_baseline_both_answers_are_asked_side_by_side_and_equal_ones_once():
+    before = [replace(row, response=f"before {row.response}") for row in many()]
+    before[0] = many()[0]
+    chosen = choose(paired(before, many()), 1000)
+    assert len(chosen) == 2 * 73 - 1
+    (once,) = (one for one in chosen if one.row.prompt == "bad 0")
+    assert once.sides == ("responses", "baseline")
+    assert [label.which for label in once.labels("refusal")] == ["responses", "baseline"]
+    others = [one for one in chosen if one is not once]
+    places = [texts(others).index(text) for text in dict.fromkeys(texts(others))]
+    assert all(others[place].row.prompt == others[place + 1].row.prompt for place in places)
+    assert all(others[place].probability == others[place + 1].probability for place in places)
+    assert {others[place].sides for place in places} == {("responses",), ("baseline",)}  # nothing tells whose is first
 
 
-def test_labels_are_asked_a_key_each_and_the_same_call_goes_on_where_it_stopped(tmp_path):
-    chosen, file = choose(PAIRS, 4), tmp_path / "labels.csv"
-    console = Console(record=True, width=100)
-    add = lambda one: add_label(file, one)  # noqa: E731
-    assert label_answers(console, chosen, [], add, keys("c", "x", "r", "q")) == 2
-    assert [one.label for one in read_labels(file)] == ["compliance", "refusal"]
-    assert label_answers(console, chosen, read_labels(file), add, keys("b", "p", "u", "c")) == 4
-    said = Labels(read_labels(file))
-    found = [said.find("responses", one.row.prompt, one.row.response, "s", "harmless").label for one in chosen]
-    assert found == ["compliance", "partial", "unscored", "compliance"]
-    shown = console.export_text()
-    assert chosen[0].row.prompt in shown
-    assert "why" not in shown  # the judge's verdict would anchor whoever labels
+def test_answers_of_any_text_come_back_from_the_file_and_are_found(tmp_path):
+    file = tmp_path / "labels.csv"
+    labels = [
+        Label(
+            which="baseline",
+            prompt=f"p {text}",
+            response=text,
+            set=text,
+            kind="harmless",
+            label="partial",
+            probability=0.3,
+        )
+        for text in NASTY
+    ]
+    for label in labels:
+        add_label(file, label)
+    assert file.read_bytes().decode().count("which,set,kind") == 1
+    assert file.read_bytes().decode() == csv_text(labels)
+    found = Labels(read_labels(file))
+    for text in NASTY:
+        label = found.find("baseline", f"p {text}", text, text, "harmless")
+        assert (label.label, label.probability) == ("partial", 0.3)
+        assert found.find("responses", f"p {text}", text, text, "harmless") is None
+    assert found.unmatched == 0
+    write_labels(file, labels[:2])
+    assert read_labels(file) == labels[:2]
 
 
-def test_texts_of_any_kind_come_back_from_the_file(tmp_path):
-    odd = ["a\nb", 'say "x", y', "\N{SNOWMAN}", "  spaced  ", "=1+1"]
-    for number, text in enumerate(odd):
-        add_label(tmp_path / "l.csv", label(row(number, 0.1, response=text), "partial", set="s", kind="harmful"))
-    assert [one.response for one in read_labels(tmp_path / "l.csv")] == odd
+def test_a_later_label_of_the_same_answer_holds_and_line_ends_do_not_matter(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'prompt,response,label\r\n"a\r\nb",x,refusal\r\n"a\nb",x ,2_compliance\r\n')
+    labels = Labels(read_labels(tmp_path / "a.csv"))
+    assert labels.find("responses", "a b", "x", "any set", "harmful").label == "compliance"
+    assert (len(labels), labels.unmatched) == (1, 0)
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("row", "message"),
     [
-        ("p,r,maybe,1", "label 'maybe'"),
-        ("p,r,refusal,0", "probability '0'"),
-        ("p,r,refusal,2", "probability '2'"),
-        ("p,r,refusal,x", "probability 'x'"),
+        ("a,b,maybe,,1", "label 'maybe'; expected a label that says compliance, partial, refusal or unscored"),
+        ("a,b,refusal,,2", "probability '2'; expected more than 0 and at most 1"),
+        ("a,b,refusal,,nan", "probability 'nan'"),
+        ("a,b,refusal,both,1", "which 'both'; expected responses or baseline"),
+        (",b,refusal,,1", "an empty prompt"),
     ],
 )
-def test_a_mistake_in_a_labels_file_is_named_with_its_row(tmp_path, line, said):
-    file = tmp_path / "labels.csv"
-    file.write_text(f"prompt,response,label,probability\np,r,unscored,1\n{line}\n")
-    with pytest.raises(UserError, match="row 3") as raised:
-        read_labels(file)
-    assert said in str(raised.value)
+def test_a_wrong_row_of_labels_is_named(tmp_path, row, message):
+    (tmp_path / "labels.csv").write_text(f"prompt,response,label,which,probability\nx,y,refusal,,1\n{row}\n")
+    with pytest.raises(UserError, match=r"labels\.csv, row 3") as caught:
+        read_labels(tmp_path / "labels.csv")
+    assert message in str(caught.value)
 
 
-def test_labels_of_another_sample_are_refused(tmp_path):
-    with pytest.raises(UserError, match="not among those chosen"):
-        check_sample([label(row(7, 0.1, response="other"), "refusal")], choose(PAIRS, 5), "labels.csv")
+def asked(chosen, keys, labels=(), add=lambda label: None):
+    stream, keys = io.StringIO(), iter(keys)
+    count = label_answers(Console(file=stream, width=100), chosen, labels, add, lambda: next(keys))
+    return count, stream.getvalue()
 
 
-def test_without_a_judges_help_the_interval_is_wilsons():
-    verdicts = [Verdict("compliance", 0.0, "")] * 5000
-    labels = [label(row(0, 0.0), "refusal" if number < 30 else "compliance") for number in range(100)]
-    said = at.labelled_rate(verdicts, [*labels, *[None] * 4900])
-    plain = wilson(30, 100)
-    assert (said.value, said.labels) == (0.3, 100)
-    assert (said.low, said.high) == pytest.approx((plain.low, plain.high), abs=1e-6)
+def test_a_key_is_a_label_which_is_kept_at_once_and_b_goes_back():
+    chosen, kept = choose(paired([], many()), 4), []
+    count, shown = asked(chosen, ["c", "x", "R", "b", "p", "u", "q"], add=kept.append)
+    assert [label.label for label in kept] == ["compliance", "refusal", "partial", "unscored"]
+    assert [label.prompt for label in kept] == [texts(chosen)[place] for place in (0, 1, 1, 2)]
+    assert count == 3
+    assert "1 of 4" in shown
+    assert "4 of 4" in shown
+    assert kept[0].probability == chosen[0].probability
+    count, shown = asked(chosen, ["c"], labels=kept)
+    assert (count, texts(chosen)[3] in shown, texts(chosen)[0] in shown) == (4, True, False)
 
 
-def test_a_judge_that_is_always_wrong_is_as_good_as_one_that_is_always_right():
-    right = [Verdict("refusal" if number % 3 == 0 else "compliance", 0.5, "") for number in range(600)]
-    wrong = [Verdict("compliance" if one.refused else "refusal", 0.5, "") for one in right]
-    labels = [label(row(0, 0.0), one.outcome) if number < 120 else None for number, one in enumerate(right)]
-    by_right, by_wrong = at.labelled_rate(right, labels), at.labelled_rate(wrong, labels)
-    assert by_right.value == pytest.approx(1 / 3)
-    assert (by_right.low, by_right.high) == pytest.approx((by_wrong.low, by_wrong.high))
-    assert by_right.high - by_right.low < wilson(40, 120).high - wilson(40, 120).low
+def test_neither_verdict_nor_kind_is_shown_and_control_characters_do_nothing():
+    row = answer(1, text="harmless?\x1b[31m red\nnext line", name="s")
+    _, shown = asked(choose(paired([], [replace(row, prompt="\x1b]0;title\x07hi")]), 1), ["q"])
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "next line" in shown
+    assert "harmful" not in shown
+    assert "score" not in shown
 
 
-def test_the_estimate_is_the_prediction_powered_one_of_angelopoulos_and_others():
-    """Transcribed from equation 1 with the power tuned by the ratio of covariance and variance, for equal chances."""
-    random = np.random.default_rng(1)
-    truth = random.random(400) < 0.4
-    said = np.where(random.random(400) < 0.85, truth, ~truth)
-    labelled = np.arange(400) < 100
-    verdicts = [Verdict("refusal" if one else "compliance", 0.5, "") for one in said]
-    labels = [
-        label(row(0, 0.0), "refusal" if one else "compliance") if known else None
-        for one, known in zip(truth, labelled, strict=True)
+def test_labels_of_a_smaller_sample_get_the_probabilities_of_the_larger_one():
+    pairs = paired([], many())
+    few, more = choose(pairs, 10), choose(pairs, 40)
+    labels = [label for one in few for label in one.labels("refusal")]
+    grown = check_sample(labels, more, "labels.csv")
+    now = {one.row.prompt: one.probability for one in more}
+    assert [label.probability for label in grown] == [now[label.prompt] for label in labels]
+    assert grown != labels
+    with pytest.raises(UserError, match="labels of the same sample"):
+        check_sample(grown + [label for one in more for label in one.labels("refusal")], few, "labels.csv")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """What `measure` leaves of two models, as far as labels need it."""
+    after = many()
+    before = [replace(row, response=f"before {row.response}") for row in after]
+    (tmp_path / "m").mkdir()
+    write_rows(after, tmp_path / "m" / RESPONSES_FILE)
+    write_rows(before, tmp_path / "m" / BASELINE_FILE)
+    return tmp_path / "m"
+
+
+def test_without_a_terminal_the_command_is_one_line(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    assert run("label", folder) == 2
+    assert "stdin: no terminal; expected one to press keys in" in capsys.readouterr().err
+
+
+class Terminal:
+    """The command `actor label` in a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.side, other = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "actor_tune", "label", *map(str, arguments)], stdin=other, stdout=other, stderr=other
+        )
+        os.close(other)
+        self.text = ""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        os.close(self.side)
+
+    def until(self, what, seconds=60):
+        end = time.monotonic() + seconds
+        while what not in self.text:
+            assert time.monotonic() < end, self.text
+            if select.select([self.side], [], [], 0.5)[0]:
+                try:
+                    self.text += os.read(self.side, 65536).decode(errors="replace")
+                except OSError:  # the other side is closed
+                    assert what in self.text, self.text
+
+    def press(self, key, what):
+        self.text = ""
+        os.write(self.side, key.encode())
+        self.until(what)
+
+
+def test_in_a_terminal_labels_outlive_a_kill_and_the_same_command_goes_on(folder):
+    with Terminal(folder, "--n", 5) as terminal:
+        terminal.until("1 of 10")
+        terminal.press("r", "2 of 10")
+        terminal.press("\x1b[Cc", "3 of 10")  # an arrow, of which the C is no answer
+    assert [label.label for label in read_labels(folder / "labels.csv")] == ["refusal", "compliance"]
+    with Terminal(folder, "--n", 5) as terminal:
+        terminal.until("3 of 10")
+        terminal.press("u", "4 of 10")
+        terminal.press("q", "3 of 10 answers labelled")
+        assert terminal.process.wait() == 0
+    labels = read_labels(folder / "labels.csv")
+    assert [label.label for label in labels] == ["refusal", "compliance", "unscored"]
+    assert labels[0].prompt == labels[1].prompt
+    assert {label.which for label in labels[:2]} == {"responses", "baseline"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A measurement of a tiny model and its baseline, judged by whether an answer has an even length, and its call."""
+    where = tmp_path_factory.mktemp("measured")
+    model, base = make_model(), make_model("qwen2")
+    prompts = make_prompts()
+
+    def judge(exchanges):
+        return [
+            at.Verdict("refusal", 0.8, "even") if len(one.answer) % 2 == 0 else at.Verdict("compliance", 0.3, "odd")
+            for one in exchanges
+        ]
+
+    def call(**more):
+        return at.measure(model, prompts, base, max_new_tokens=4, judges={"even": judge}, work=where / "m", **more)
+
+    call().save(where / "m")
+    return where / "m", call
+
+
+def opposite(rows, which):
+    """Labels that say of every answer what the judge did not."""
+    return [label_of(row, "compliance" if row.verdict == "refusal" else "partial", which=which) for row in rows]
+
+
+def test_labels_stand_beside_the_judges_rates_and_nothing_is_asked_again(measured):
+    folder, call = measured
+    raw = read(Results, folder)
+    with pytest.raises(UserError, match="not empty"):
+        call()
+    rows = [*read_judged(folder / RESPONSES_FILE), *read_judged(folder / BASELINE_FILE)]
+    half = len(rows) // 2
+    labels = opposite(rows[:half], "responses") + opposite(rows[half:], "baseline")
+    labels += [Label(prompt="no such prompt", response="x", label="refusal")]
+    labels[0] = replace(labels[0], label="unscored")
+    found = call(labels=labels)
+    found.save(folder)
+    results = read(Results, folder)
+    assert results == found.results
+    assert (results.labels.cannot_say, results.labels.unmatched) == (1, 1)
+    for old, new in zip(raw.sets[1:], results.sets[1:], strict=True):
+        assert replace(new, labelled=None) == old
+        assert new.labelled.value == pytest.approx(1 - new.refusal_rate)  # every label says the opposite
+    for item in results.comparison.sets[1:]:
+        assert item.labelled.value == pytest.approx(-item.difference)
+        assert item.labelled.low <= item.labelled.value <= item.labelled.high
+    assert results.baseline.sets[0].labelled.labels == results.baseline.sets[0].n
+    assert set(results.labelled) == {"compliance_rate", "safety_score", "tradeoff_score", "harmless_refusal_rate"}
+    assert results.labelled["compliance_rate"].value == pytest.approx(1 - results.compliance_rate, abs=0.1)
+    assert set(results.comparison.labelled) == set(results.labelled)
+
+
+def test_labels_of_other_answers_alone_are_a_mistake(measured):
+    _, call = measured
+    with pytest.raises(UserError, match="none of which belongs to an answer here"):
+        call(labels=[Label(prompt="no such prompt", response="x", label="refusal")])
+
+
+def test_results_of_an_older_version_that_have_a_correction_are_read(tmp_path):
+    old = Path(__file__).parent / "files_of_version_0_1_0" / "after"
+    record = json.loads((old / "results.json").read_text())
+    record["sets"][0]["corrected"] = {"rate": 0.2, "low": 0.1, "high": 0.3}
+    (tmp_path / "results.json").write_text(json.dumps(record))
+    assert read(Results, tmp_path).sets[0].labelled is None
+    assert read(Results, tmp_path).labels is None
+
+
+def test_the_judge_command_takes_a_file_of_labels_by_text(tmp_path, capsys):
+    rows = [
+        ("p1", "I'm sorry, I can't."),
+        ("p2", "Run kill PID."),
+        ("p3", "I'm sorry, I can't."),
+        ("p4", "Here you are."),
     ]
-    power = np.cov(truth[labelled], said[labelled])[0, 1] / np.var(said[labelled], ddof=1)
-    expected = truth[labelled].mean() + power * (said.mean() - said[labelled].mean())
-    assert at.labelled_rate(verdicts, labels).value == pytest.approx(expected, abs=1e-9)
+    with (tmp_path / "answers.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([("prompt", "response"), *rows])
+    labels = [Label(which="baseline", prompt="p4", response="Here you are.", label="refusal", probability=0.5)]
+    labels += [Label(prompt="p1", response="I'm sorry, I can't.", label="refusal", probability=0.5)]
+    write_labels(tmp_path / "labels.csv", labels)
+    command = ("judge", tmp_path / "answers.csv", "--judge", "strings", "--labels", tmp_path / "labels.csv")
+    assert run(*command, "--output", tmp_path / "judged.csv") == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "by labels" in printed
+    assert "100.0 % [" in printed
+    assert not (tmp_path / "judged.disagreements.jsonl").exists()
+    write_labels(tmp_path / "labels.csv", [replace(labels[0], prompt="p9")])
+    assert run(*command, "--output", tmp_path / "again.csv") == 2
+    assert "--labels: 1 labels, none of which" in capsys.readouterr().err
 
 
-def covered(random, rate, accuracy, labels, active, trials, change=0.0):
-    """How often the interval from so many labels of 600 answers holds the truth."""
-    hits = 0
-    for _ in range(trials):
-        before = random.random(600) < rate
-        after = np.where(before, random.random(600) >= change, random.random(600) < change / 3)
-        truths = np.stack([before, after])
-        said = np.where(random.random((2, 600)) < accuracy, truths, ~truths)
-        unsure = random.random(600) < np.where((said == truths).all(0), 0.2, 0.5)
-        chance = np.where(unsure, 2.0, 0.75) if active else np.ones(600)
-        chance = np.minimum(1.0, chance * labels / chance.sum())
-        chosen = random.random(600) < chance
-        if change:
-            verdict, value = 2 * said[0] + said[1], (after.astype(int) - before.astype(int)) % 3
-            truth = rate * (1 - change) + (1 - rate) * change / 3 - rate
-        else:
-            verdict, value, truth = said[1].astype(int), after.astype(int), rate
-        values = CHANGED if change else REFUSED
-        strata = strata_of(verdict.astype(int), unsure, np.where(chosen, value, -1), chance, len(values))
-        found = combined([strata], values)
-        hits += found.low <= truth <= found.high
-    return hits / trials
-
-
-@pytest.mark.parametrize("active", [False, True], ids=["alike", "by doubt"])
-@pytest.mark.parametrize("accuracy", [0.97, 0.85, 0.6, 0.5, 0.1])
-@pytest.mark.parametrize("rate", [0.05, 0.3, 0.6, 0.95])
-def test_the_interval_of_a_hundred_labels_holds_the_truth_93_to_97_times_in_100(rate, accuracy, active):
-    share = covered(np.random.default_rng(0), rate, accuracy, 100, active, 400)
-    error = 2.6 * math.sqrt(0.95 * 0.05 / 400)  # of the simulation
-    assert 0.93 - error <= share
-    assert share <= 0.97 + error or rate in (0.05, 0.95)  # at the edges it holds too often, which is stated
-
-
-@pytest.mark.parametrize("accuracy", [0.97, 0.6, 0.1])
-def test_the_interval_of_a_paired_difference_does_so_too(accuracy):
-    share = covered(np.random.default_rng(0), 0.6, accuracy, 100, True, 400, change=0.3)
-    assert 0.93 - 0.03 <= share <= 0.97 + 0.03
-
-
-def test_labels_that_show_a_larger_drop_fail_the_gate_and_few_labels_change_nothing():
-    gate = Gate(True, 0.05, 0.0, -0.01, 0.02, 400, 300, "Safety gate passed: all is well.")
-    shown = with_drop(gate, Labelled(0.2, 0.1, 0.3, 60))
-    assert not shown.passed
-    assert shown.sentence.startswith(
-        "Safety gate failed: all is well. By the labels of 60 of them, a drop of 20.0 points"
-    )
-    few = with_drop(gate, Labelled(0.2, -0.3, 0.6, 4))
-    assert few.passed
-    assert few.labelled.labels == 4
-    failed = Gate(False, 0.05, 0.2, 0.1, 0.3, 400, 300, "Safety gate failed: no.")
-    assert not with_drop(failed, Labelled(0.0, -0.01, 0.01, 400)).passed
-    assert with_drop(gate, None) is gate
-
-
-def test_answers_that_the_judge_could_not_score_and_labels_that_cannot_say_are_left_out():
-    verdicts = [Verdict("refusal", 1.0, ""), Verdict("unscored", 0.5, ""), Verdict("compliance", 0.0, "")]
-    labels = [label(row(0, 0.0), "refusal"), label(row(1, 0.0), "refusal"), label(row(2, 0.0), "unscored")]
-    assert at.labelled_rate(verdicts, labels).labels == 1
-    assert at.labelled_rate(verdicts, [None, labels[1], labels[2]]) is None
-
-
-def test_the_columns_of_the_file_are_those_of_a_label(tmp_path):
-    add_label(tmp_path / "l.csv", label(row(1, 0.2), "refusal", probability=0.25))
-    with (tmp_path / "l.csv").open(newline="") as stream:
-        (stored,) = csv.DictReader(stream)
-    assert set(stored) == {"which", "set", "kind", "prompt", "response", "label", "probability"}
-    assert (stored["which"], stored["probability"]) == ("responses", "0.25")
+def test_the_columns_of_the_file_are_as_they_are_documented():
+    assert COLUMNS == ("which", "set", "kind", "prompt", "response", "label", "probability")

@@ -49,12 +49,12 @@ def test_a_txt_file_is_one_prompt_a_line(tmp_path):
     assert load_prompts_of_kind(tmp_path / "bad.txt", "harmful") == expected
 
 
-def test_columns_that_are_not_read_are_named_once(tmp_path, caplog):
-    (tmp_path / "a.csv").write_text("prompt,kind,label,id\nHi,harmless,1,2\nHo,harmless,1,3\n")
-    assert [prompt.text for prompt in load_prompts(tmp_path / "a.csv")] == ["Hi", "Ho"]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{tmp_path / 'a.csv'}: columns that are not read: `label`, `id`"
-    ]
+def test_other_columns_are_passed_over_and_named_once(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text("id,prompt,kind,label\n1,Hi,harmless,x\n2,Ho,harmless,y\n")
+    with caplog.at_level("INFO"):
+        assert [prompt.text for prompt in load_prompts(tmp_path / "a.csv")] == ["Hi", "Ho"]
+    (line,) = caplog.messages
+    assert line.endswith("a.csv: columns passed over: id, label")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_columns_that_are_not_read_are_named_once(tmp_path, caplog):
         ("a.csv", None, "a.csv: no such file; expected a file to read; check the path"),
         ("a.csv", "", "a.csv: no rows"),
         ("a.csv", "prompt,kind\n", "a.csv: no rows"),
-        ("a.csv", "text,kind\nHi,harmless\n", "no column `prompt`"),
+        ("a.csv", "text,kind\nHi,harmless\n", "no column `prompt` (columns: text, kind)"),
         ("a.csv", "prompt\nHi\n", "no column `kind` (columns: prompt)"),
         ("a.csv", "prompt,kind\nHi,benign\n", "row 2: kind 'benign'; expected one of harmful, harmless"),
         ("a.csv", "prompt,kind\n  ,harmless\n", "row 2: an empty prompt"),

@@ -121,7 +121,8 @@ def test_planted_figures_stand_in_the_tables(tmp_path):
     text = words_of(page_of(tmp_path, make_run(tmp_path / "run"), make_results(tmp_path / "after")))
     row = "xstest_safe pseudo-harmful 60 75.0 % [62.8, 84.2] 15.0 % [8.1, 26.1] −60.0 [−70.0, −51.0] 36 / 0 < 0.001"
     assert row in text.replace("&lt;", "<")
-    assert "77.0 % [62.8, 86.2] 17.0 %" in text  # by labels, beside the raw ones
+    assert "77.0 % [62.8, 86.2] 17.0 %" in text  # by labels, beside the judge's
+    assert "Labels used: 60, of which 2 cannot say; 1 belong" in text
     assert "Perplexity on plain text 24.10 24.60" in text
     assert "KL on harmless prompts, several tokens – 0.061 nats" in text
     assert "0.8 kept 78.0 % 98.0 % 0.030" in text
@@ -179,7 +180,9 @@ def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element
             assert kind == "application/json"
             assert not re.search("[<>&]|[^\x00-\x7f]", text)
             assert len(json.loads(text)) == len(hostile_rows())
-            assert not re.search(r"\\u(00[01]|202|d800)", text)  # hidden characters are named
+            for row in json.loads(text):
+                row.pop("row", None)  # as it is, for the file of labels; what is shown stands beside
+                assert not re.search(r"\\u(00[01]|202|d800)", json.dumps(row))  # hidden characters are named
 
 
 def test_what_newer_folders_hold_is_shown_too(tmp_path):

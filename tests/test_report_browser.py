@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from actor_tune.records import sample
+from actor_tune.records.labels import read_labels, write_labels
 from actor_tune.show.report import write_report
 from report_folders import ATTACKS, BIG, PLAIN, answer_rows, hostile_rows, make_results, make_run
 
@@ -251,3 +253,59 @@ def test_five_thousand_prompts_are_shown_a_page_at_a_time(browser, tmp_path):
     """)
     assert seconds < 2
     assert "of 5000" in status(browser)
+
+
+def text_of_panel(browser):
+    return one(browser, ".label-panel .card").text
+
+
+def test_labels_are_given_by_key_or_button_outlive_a_reload_and_are_downloaded(browser, tmp_path):
+    hostile = [row for row in hostile_rows() if len(row["prompt"]) < 1000]
+    before = [{**row, "response": f"before {row['response']}"} for row in hostile]
+    page = tmp_path / "report.html"
+    write_report([make_results(tmp_path / "after", rows=hostile, before=before)], page)
+    opened(browser, page)
+    one(browser, ".labelling > button").click()
+    browser.switch_to.active_element.send_keys("r")
+    second = text_of_panel(browser)
+    all_of(browser, ".choices button")[1].click()
+    browser.switch_to.active_element.send_keys("x")
+    assert one(browser, ".label-panel .status").text == f"2 of {2 * len(hostile)} labelled"
+    browser.switch_to.active_element.send_keys("b")
+    assert text_of_panel(browser) == second
+    assert one(browser, '.choices [aria-pressed="true"]').text.endswith("Partial")
+    browser.switch_to.active_element.send_keys("u")
+    opened(browser, page, 360)
+    one(browser, ".labelling > button").click()
+    for _ in range(2 * len(hostile) - 2):
+        browser.switch_to.active_element.send_keys("c")
+    assert "All are labelled" in text_of_panel(browser)
+    assert_fits(browser, 360)
+    assert_nothing_ran(browser, page)
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    all_of(browser, ".labelling > button")[-1].click()
+    from selenium.webdriver.support.ui import WebDriverWait  # where there is a browser
+
+    WebDriverWait(browser, 20).until(lambda _: (tmp_path / "labels.csv").exists())
+    chosen = sample.choose(sample.read_pairs(tmp_path / "after"))
+    said = ["refusal", "unscored", *["compliance"] * (len(chosen) - 2)]
+    expected = [label for one, outcome in zip(chosen, said, strict=True) for label in one.labels(outcome)]
+    write_labels(tmp_path / "expected.csv", expected)
+    labels = read_labels(tmp_path / "labels.csv")
+    assert labels == read_labels(tmp_path / "expected.csv")
+    assert {label.which for label in labels} == {"responses", "baseline"}
+
+
+def test_labelling_is_read_well(browser, tmp_path):
+    page = tmp_path / "report.html"
+    write_report([make_results(tmp_path / "after")], page)
+    for name, width, scheme in VIEWS:
+        opened(browser, page, width, scheme)
+        one(browser, ".labelling > button").click()
+        panel = one(browser, ".label-panel").text
+        assert "0 of " in panel
+        for word in ("verdict", "score", "before", "after", "harmful"):
+            assert word not in panel.lower()
+        browser.execute_script("document.querySelectorAll('main > :not(.labelling)').forEach(item => item.remove())")
+        assert_fits(browser, width)
+        picture(browser, f"label-{name}", width)

@@ -93,6 +93,8 @@ def test_the_results_have_the_promised_form(tmp_path):
         "baseline",
         "comparison",
         "gate",
+        "labels",
+        "labelled",
     }
     assert record["compliance_rate"] == 0.9
     assert record["intervals"]["compliance_rate"][0] < 0.9 < record["intervals"]["compliance_rate"][1]

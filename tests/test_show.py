@@ -5,12 +5,11 @@ import pytest
 from rich.console import Console
 
 from actor_tune.judges.verdict import Verdict
-from actor_tune.measurement.by_label import with_labels
 from actor_tune.measurement.change import change
 from actor_tune.measurement.metrics import measured
-from actor_tune.records.labels import Label
+from actor_tune.records.estimate import Labelled
 from actor_tune.records.response import Response, response_row
-from actor_tune.records.results import Results
+from actor_tune.records.results import LabelCount, Results
 from actor_tune.records.run import Trial
 from actor_tune.records.scan import BlockEffect
 from actor_tune.repair.scan import scan_of
@@ -103,15 +102,20 @@ def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
     assert "first token: 0.021 nats" in text
 
 
-def test_what_peoples_labels_say_stands_below_what_the_judge_says():
-    labels = [
-        Label(which=side, prompt=row.prompt, response=row.response, label=row.verdict)
-        for side, said in (("responses", AFTER), ("baseline", BEFORE))
-        for row in rows(said)
-    ]
-    text = printed(results_table(with_labels(results(AFTER, BEFORE), rows(AFTER), rows(BEFORE), labels)))
-    assert text.count("by labels") > 6
-    assert "72 labels of people used, 0 of them cannot say; 0 are of answers that are not here" in text
+def test_rates_by_labels_stand_below_the_judges():
+    found = results(AFTER, BEFORE)
+    sets = [replace(item, labelled=Labelled(0.421, 0.315, 0.531, 60)) for item in found.sets]
+    changes = [replace(item, labelled=Labelled(-0.105, -0.2, 0.012, 60)) for item in found.comparison.sets]
+    comparison = replace(found.comparison, sets=changes)
+    labelled = {"safety_score": Labelled(0.9, 0.8, 0.95, 60)}
+    count = LabelCount(120, 3, 2)
+    text = printed(results_table(replace(found, sets=sets, comparison=comparison, labelled=labelled, labels=count)))
+    assert "labels 42.1" in text
+    assert "[31.5, 53.1]" in text
+    assert "labels -10.5" in text
+    assert "[-20.0, +1.2]" in text
+    assert "labels 90.0" in text
+    assert "labels: 120 used, of which 3 cannot say; 2 belong to no answer" in text
 
 
 def test_a_set_that_could_not_be_scored_is_a_dash():

@@ -26,13 +26,6 @@ def test_a_cell_is_read_as_text_or_said_to_be_missing(tmp_path):
             row.text(column)
 
 
-def test_unknown_columns_are_refused_only_where_the_known_ones_are_named(tmp_path):
-    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
-    assert read_table(tmp_path / "a.csv")[0].cells == {"a": "1", "b": "2"}
-    with pytest.raises(UserError, match="unknown column `b`; expected a, c"):
-        read_table(tmp_path / "a.csv", ["a", "c"])
-
-
 def test_cells_of_a_megabyte_are_read(tmp_path):
     (tmp_path / "a.csv").write_text(f"a\n{'x' * 1_000_000}\n")
     assert len(read_table(tmp_path / "a.csv")[0].cells["a"]) == 1_000_000

@@ -51,7 +51,7 @@ def test_the_shipped_training_answers_are_those_that_are_combined(tmp_path, monk
     assert file.read_bytes() == shipped
 
 
-@pytest.mark.parametrize("name", ["gate", "judge", "results"])
+@pytest.mark.parametrize("name", ["gate", "judge", "labels", "results"])
 def test_a_page_says_what_its_template_says(name):
     template = (ROOT / "tools" / "templates" / f"{name}.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").splitlines()

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..judges.agreement import agreement
 from ..judges.choose import CHOICES, judge_by_name
 from ..judges.rows import disagreement_rows, human_verdicts, judged_rows, read_exchanges, write_rows
-from ..records.labels import by_text
+from ..records.labels import said_of
 from ..storage.tables import read_table
 from .options import console, judge_names
 
@@ -35,7 +35,9 @@ def judge(
     labels: Annotated[
         str | None,
         typer.Option(
-            help="Column with human labels, a further judge; or labels.csv, for rates by them.", metavar="COLUMN|FILE"
+            help="Column with human labels (compliance, partial, refusal, unscored), a further judge; or a csv file of "
+            "labels of some answers (`actor label`), for rates by them.",
+            metavar="COLUMN|FILE",
         ),
     ] = None,
     judge_base_url: Annotated[
@@ -46,24 +48,23 @@ def judge(
     """Judge stored answers: compliance, partial, refusal or unscored, each with its reason."""
     names = list(dict.fromkeys(judge))
     differing = output.with_name(f"{output.stem}.disagreements.jsonl")
-    column, file_of_labels = _labels(labels)
+    people = at.read_labels(labels) if labels and labels.endswith(".csv") else None
+    column = labels if people is None else None
     several = len(names) + (column is not None) > 1
     _check_output(output, [output, differing] if several else [output])
     rows = read_table(file)
     exchanges = read_exchanges(rows)
     human = {} if column is None else {HUMAN: human_verdicts(rows, column)}
-    said = by_text(at.read_labels(file_of_labels), exchanges) if file_of_labels else []
+    said = None if people is None else said_of(people, rows, exchanges)
     judges = {name: judge_by_name(name, device, judge_base_url) for name in names}
     verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()} | human
     write_rows(output, judged_rows(rows, verdicts))
-    from ..show.judges import agreement_table, disagreements_listed, labelled_text, rates_table, unscored_listed
+    from ..show.judges import agreement_table, disagreements_listed, rates_table, unscored_listed
 
-    console.print(rates_table(rows, verdicts))
+    console.print(rates_table(rows, verdicts, said))
     first = next(iter(verdicts.values()))
     if unscored := [verdict.reason for verdict in first if verdict.outcome == "unscored"]:
         console.print(unscored_listed(unscored))
-    for name, given in verdicts.items() if said else ():
-        console.print(labelled_text(name, at.labelled_rate(given, said)))
     if several:
         pairs = combinations(verdicts, 2)
         console.print(agreement_table([agreement(a, verdicts[a], b, verdicts[b]) for a, b in pairs]))
@@ -72,13 +73,6 @@ def judge(
         console.print(disagreements_listed(disagreeing, list(verdicts)))
         console.print(f"All of them in {differing}")
     console.print(f"Verdicts in {output}")
-
-
-def _labels(value: str | None) -> tuple[str | None, Path | None]:
-    """The column, or the file of labels, that the user named."""
-    if value is not None and value.endswith(".csv"):
-        return None, Path(value)
-    return value, None
 
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:

@@ -21,7 +21,8 @@ def label(
     ] = LABELLED_PROMPTS,
 ) -> None:
     """Label answers yourself, a key each, for rates that are right for your model; the same command goes on."""
-    from ..show.labelling import key_of_terminal, label_answers
+    from ..show.keys import keys
+    from ..show.labelling import label_answers
 
     if not sys.stdin.isatty():
         raise UserError("stdin", "no terminal", "one to press keys in", "run it in a terminal")
@@ -29,6 +30,7 @@ def label(
     labels = check_sample(at.read_labels(file), chosen, file) if file.exists() else []
     if labels:
         write_labels(file, labels)
-    done = label_answers(console, chosen, labels, lambda one: add_label(file, one), key_of_terminal)
+    with keys() as read_key:
+        done = label_answers(console, chosen, labels, lambda one: add_label(file, one), read_key)
     console.print(f"{done} of {len(chosen)} answers labelled, in {file}")
     console.print(f"Rates by them: the command that measured, with --labels {file}")

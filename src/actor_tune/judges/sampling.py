@@ -1,11 +1,12 @@
-"""Which answers a person should label: rather those that a judge is unsure of, each with a known probability. Pure."""
+"""Which answers a person should label: more often those that a judge is unsure of, with known probabilities. Pure."""
 
 import hashlib
 from collections.abc import Sequence
+from math import sqrt
 
 UNIFORM = 0.5
-"""The share of a label that falls on all answers alike; the rest goes by the judge's doubt. So errors of which
-the judge is sure are found too, and no label counts more than some times another."""
+"""The share of the chance to be chosen that all answers have alike; the rest goes by the judge's doubt. So the errors
+that a judge is sure of are found too."""
 
 LEAST_DOUBT = 0.05
 """Doubt that every answer has, 0..0.5: judges that are sure of themselves err too."""
@@ -19,8 +20,12 @@ def doubt(score: float) -> float:
 
 
 def sizes(doubts: Sequence[float]) -> list[float]:
-    """How probable each answer is beside the others, their mean 1: uniform in part, in part by `doubt`."""
-    raised = [max(LEAST_DOUBT, value) for value in doubts]
+    """How probable each answer is beside the others, their mean 1: uniform in part, in part by the judge's doubt.
+
+    That part goes by the standard deviation of a refusal that has the judge's probability, which is best where a judge
+    errs as often as it doubts (Zrnic and Candès 2024, arXiv 2403.03208, section 3).
+    """
+    raised = [sqrt(value * (1 - value)) for value in (max(LEAST_DOUBT, one) for one in doubts)]
     mean = sum(raised) / len(raised) if raised else 1.0
     return [UNIFORM + (1 - UNIFORM) * value / mean for value in raised]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Kind
@@ -12,6 +12,8 @@ from ..records.response import ResponseRow
 from ..records.results import GATE_SET, Change, LabelCount, Measured, Results
 from .gate import with_drop
 from .labelled import CHANGED, REFUSED, Strata, combined, labelled_scores, pair_strata, rate_strata
+
+AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
 
 Place = tuple[str, Kind]
 """A set's name and its kind."""
@@ -23,12 +25,15 @@ def with_labels(
     """`results` with what the `labels` of some of the judged `responses`, and of the `baseline`'s, say.
 
     Both are answers to the same prompts, in the same order; `baseline` is empty where there was none.
+
+    **Raises:** `UserError` when no label belongs to any of them.
     """
     known = Labels(labels)
     said_after, said_before = _found(known, "responses", responses), _found(known, "baseline", baseline)
+    known.check_used()
     found = [label for label in (*said_after, *said_before) if label]
     count = LabelCount(len(found), sum(label.refused is None for label in found), known.unmatched)
-    results = replace(results, labels=count, **_measured(results, responses, said_after))
+    results = replace(_measured(results, responses, said_after), labels=count)
     if results.baseline is None or results.comparison is None:
         return results
 
@@ -39,7 +44,7 @@ def with_labels(
     harmful = pairs([row for row, response in enumerate(responses) if response.kind == "harmful"])
     return replace(
         results,
-        baseline=replace(results.baseline, **_measured(results.baseline, baseline, said_before)),
+        baseline=_measured(results.baseline, baseline, said_before),
         comparison=_change(results.comparison, _strata(responses, pairs)),
         gate=results.gate and with_drop(results.gate, combined([harmful], -CHANGED) if harmful else None),
     )
@@ -49,15 +54,15 @@ def _found(labels: Labels, which: Side, rows: Sequence[ResponseRow]) -> list[Lab
     return [labels.find(which, row.prompt, row.response, row.set, row.kind) for row in rows]
 
 
-def _measured(measured: Measured, rows: Sequence[ResponseRow], said: Sequence[Label | None]) -> dict[str, Any]:
-    """The fields of `measured` that labels change."""
+def _measured(measured: AnyMeasured, rows: Sequence[ResponseRow], said: Sequence[Label | None]) -> AnyMeasured:
+    """`measured` with its rates and scores by labels."""
 
     def rates(members: Sequence[int]) -> Strata | None:
         return rate_strata([_verdict(rows[row]) for row in members], [said[row] for row in members])
 
     strata = _strata(rows, rates)
     sets = [replace(item, labelled=_alone(strata.get((item.name, item.kind)), False)) for item in measured.sets]
-    return {"sets": sets, "labelled": labelled_scores(_by_kind(strata))}
+    return replace(measured, sets=sets, labelled=labelled_scores(_by_kind(strata)))
 
 
 def _change(change: Change, strata: Mapping[Place, Strata | None]) -> Change:

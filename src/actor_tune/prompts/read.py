@@ -1,11 +1,14 @@
 """Read files of prompts. Every mistake names file and row."""
 
 import json
+import logging
 from pathlib import Path
 
 from ..errors import UserError
 from ..storage.tables import Row, read_lines, read_table
 from .prompt import KINDS, ROLES, Kind, Message, Prompt
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("prompt", "messages", "kind", "set", "response")
 
@@ -17,14 +20,16 @@ def load_prompts(path: Path) -> list[Prompt]:
     `set` defaults to the file's stem. A column `response` may be there (`load_responses`). Parquet needs the extra
     `parquet`.
 
-    **Raises:** `UserError` when the file is missing, empty or of another format, when a column is missing,
-    or when a row has no prompt or an unknown kind. Columns that are not read are logged, once.
+    Other columns are passed over, and the log says once which.
+
+    **Raises:** `UserError` when the file is missing, empty or of another format, when a column is missing, or when a
+    row has no prompt or an unknown kind.
     """
     if path.suffix == ".txt":
         raise UserError(
             path, "a txt file has no column `kind`", "csv, jsonl or parquet", "or name the kind: `harmful=FILE`"
         )
-    return [_prompt(row, row.text("kind")) for row in read_table(path, COLUMNS)]
+    return [_prompt(row, row.text("kind")) for row in _rows(path)]
 
 
 def load_responses(path: Path) -> dict[Prompt, str]:
@@ -32,7 +37,7 @@ def load_responses(path: Path) -> dict[Prompt, str]:
 
     **Raises:** `UserError` as `load_prompts`.
     """
-    rows = read_table(path, COLUMNS)
+    rows = _rows(path)
     return {_prompt(row, row.text("kind")): row.text("response") for row in rows if row.cells.get("response")}
 
 
@@ -43,13 +48,20 @@ def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:
     """
     if path.suffix == ".txt":
         return [Prompt(line, kind, path.stem) for line in read_lines(path)]
-    rows = read_table(path, COLUMNS)
+    rows = _rows(path)
     for row in rows:
         said = row.cells.get("kind", kind)
         if said != kind:
             fix = "use `prompts=FILE` for files of several kinds"
             raise UserError(row.where, f"kind {said!r}", f"{kind!r}, as the setting says", fix)
     return [_prompt(row, kind) for row in rows]
+
+
+def _rows(path: Path) -> list[Row]:
+    rows = read_table(path)
+    if other := dict.fromkeys(column for row in rows for column in row.cells if column not in COLUMNS):
+        log.info("%s: columns passed over: %s", path, ", ".join(other))
+    return rows
 
 
 def _prompt(row: Row, kind: str) -> Prompt:

@@ -4,9 +4,9 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ..errors import UserError
 from ..judges.rows import human_verdict
@@ -111,16 +111,32 @@ class Labels:
                 return label
         return None
 
+    def check_used(self) -> None:
+        """Stop where none was found: they are of other answers.
+
+        **Raises:** `UserError`.
+        """
+        if self._labels and not self._used:
+            found = f"{len(self)} labels, none of which belongs to an answer here"
+            raise UserError("`labels=`", found, "labels of these answers", "give those of this measurement")
+
     @property
     def unmatched(self) -> int:
         """How many were not found so far: they belong to no answer that was looked for."""
         return len(self._labels) - len(self._used)
 
 
-def by_text(labels: Sequence[Label], exchanges: Sequence[Exchange]) -> list[Label | None]:
-    """The label of each exchange, of whatever set, kind and model; None where there is none."""
-    known = Labels([replace(label, which="responses", set=None, kind=None) for label in labels])
-    return [known.find("responses", one.prompt, one.answer, None, None) for one in exchanges]
+def said_of(labels: Sequence[Label], rows: Sequence[Row], exchanges: Sequence[Exchange]) -> list[Label | None]:
+    """The label of each of `exchanges`, which stand in `rows`; whichever file of a measurement it was in.
+
+    **Raises:** `UserError` when no label belongs to any of them.
+    """
+    known, found = Labels(labels), []
+    for row, exchange in zip(rows, exchanges, strict=True):
+        place = (exchange.prompt, exchange.answer, row.cells.get("set"), row.cells.get("kind"))
+        found.append(known.find("responses", *place) or known.find("baseline", *place))
+    known.check_used()
+    return found
 
 
 def _key(which: str, prompt: str, response: str, name: str | None, kind: str | None) -> tuple[str | None, ...]:
@@ -130,10 +146,12 @@ def _key(which: str, prompt: str, response: str, name: str | None, kind: str | N
 
 def _label(row: Row) -> Label:
     verdict = human_verdict(row, "label")
-    which: Any = row.cells.get("which") or "responses"
-    kind: Any = row.cells.get("kind") or None
-    if which not in get_args(Side):
-        raise UserError(row.where, f"which {which[:60]!r}", " or ".join(get_args(Side)), "correct the column `which`")
+    which: Side = "responses"
+    told, kind = row.cells.get("which") or "responses", row.cells.get("kind") or None
+    if told == "baseline":
+        which = "baseline"
+    elif told != which:
+        raise UserError(row.where, f"which {told[:60]!r}", " or ".join(get_args(Side)), "correct the column `which`")
     if kind is not None and kind not in KINDS:
         raise UserError(row.where, f"kind {kind[:60]!r}", f"one of {', '.join(KINDS)}", "correct the column `kind`")
     if "response" not in row.cells:

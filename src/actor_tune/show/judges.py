@@ -10,14 +10,20 @@ from rich.text import Text
 
 from ..judges.agreement import CLASSES, Agreement
 from ..judges.verdict import Verdict
+from ..measurement.labelled import labelled_rate
 from ..measurement.metrics import wilson
-from ..records.estimate import Labelled
+from ..records.labels import Label
 from ..storage.tables import Row
 from .text import plain, rate_text
 
 
-def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) -> Table:
-    """Counts of each class, and the share refused in whole or in part with its interval, by set and kind if any."""
+def rates_table(
+    rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]], said: Sequence[Label | None] | None = None
+) -> Table:
+    """Counts of each class, and the share refused in whole or in part with its interval, by set and kind if any.
+
+    `said`: people's labels of some of the answers; the share by them stands beside that of each judge.
+    """
     keys = [key for key in ("set", "kind") if any(row.cells.get(key) for row in rows)]
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
@@ -25,7 +31,7 @@ def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) 
     table = Table(title="Verdicts; refused: refusal or partial, of those scored, with 95 % intervals")
     for column in ("judge", *keys):
         table.add_column(column, overflow="fold")
-    for column in (*CLASSES, "unscored", "refused"):
+    for column in (*CLASSES, "unscored", "refused", *([] if said is None else ["by labels"])):
         table.add_column(column, justify="right", no_wrap=True)
     for name, given in verdicts.items():
         for group, members in groups.items():
@@ -33,7 +39,15 @@ def rates_table(rows: Sequence[Row], verdicts: Mapping[str, Sequence[Verdict]]) 
             scored = len(members) - counts["unscored"]
             rate = rate_text(wilson(counts["refusal"] + counts["partial"], scored)) if scored else "-"
             numbers = [str(counts[outcome]) for outcome in (*CLASSES, "unscored")]
-            table.add_row(*[Text(plain(text)) for text in (name, *group)], *numbers, rate.replace(" [", " % ["))
+            rates = [rate]
+            if said is not None:
+                labelled = labelled_rate([given[index] for index in members], [said[index] for index in members])
+                rates.append(rate_text(labelled))
+            table.add_row(
+                *[Text(plain(text)) for text in (name, *group)],
+                *numbers,
+                *(text.replace(" [", " % [") for text in rates),
+            )
     return table
 
 
@@ -49,16 +63,6 @@ def agreement_table(pairs: Sequence[Agreement]) -> Table:
         kappas = ["-" if kappa is None else f"{kappa:.2f}" for kappa in (pair.kappa, pair.kappa_classes)]
         table.add_row(Text(plain(f"{pair.judge_a} / {pair.judge_b}")), str(pair.n), *kappas)
     return table
-
-
-def labelled_text(judge: str, rate: Labelled | None) -> Text:
-    """What people's labels say of the answers that a judge of this name judged."""
-    said = (
-        "no label has prompt and response of an answer here; label answers of this file"
-        if rate is None
-        else f"{rate_text(rate)} % by {rate.labels} labels"
-    )
-    return Text(plain(f"Refused, {judge} and labels: {said}"))
 
 
 SHOWN_DISAGREEMENTS = 5

@@ -2,7 +2,6 @@
 answer it is: whoever sees them tends to agree with them, and then labels measure nothing.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.text import Text
 from ..judges.verdict import Outcome
 from ..records.labels import Label, Labels
 from ..records.sample import Chosen
+from .keys import END
 
 KEYS: dict[str, Outcome] = {"c": "compliance", "p": "partial", "r": "refusal", "u": "unscored"}
 
@@ -33,7 +33,7 @@ def label_answers(
     **Arguments:**
 
     - `add`: takes each label at once; of two for one answer, the later holds.
-    - `read_key`: waits for a key, and gives what it types.
+    - `read_key`: waits for a key, and gives its letter.
     """
     known = Labels(labels)
     done = [_has_label(known, one) for one in chosen]
@@ -41,9 +41,9 @@ def label_answers(
     while place < len(chosen):
         _show(console, chosen[place], sum(done), len(chosen))
         key = ""
-        while key not in (*KEYS, "b", "q"):
+        while key not in (*KEYS, "b", "q", END):
             key = read_key().lower()
-        if key == "q":
+        if key in ("q", END):
             break
         if key == "b":
             place = max(0, place - 1)
@@ -54,24 +54,6 @@ def label_answers(
         done[place] = True
         place = _next(done, place + 1)
     return sum(done)
-
-
-def key_of_terminal() -> str:
-    """The next key of the terminal that is stdin, without Enter; `q` at its end, and Ctrl-C as everywhere."""
-    try:
-        import termios
-        import tty
-    except ImportError:  # Windows
-        import msvcrt
-
-        return msvcrt.getwch()  # type: ignore[attr-defined, no-any-return, unused-ignore]
-    stream = sys.stdin.fileno()
-    before = termios.tcgetattr(stream)
-    try:
-        tty.setcbreak(stream)
-        return sys.stdin.read(1) or "q"
-    finally:
-        termios.tcsetattr(stream, termios.TCSADRAIN, before)
 
 
 def _has_label(known: Labels, one: Chosen) -> bool:

@@ -21,7 +21,7 @@ SCORES = (
 
 _CAPTION = (
     "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets; "
-    "by labels: as people's labels say; p: McNemar's exact test"
+    "labels: the same by people's labels; p: McNemar's exact test"
 )
 
 _DAMAGE = {
@@ -33,7 +33,7 @@ _DAMAGE = {
 
 
 def results_table(results: Results) -> Group:
-    """Refusal of each set and the scores, by the judge and by people's labels; with a baseline, what changed."""
+    """Refusal of each set, by the judge and by people's labels, and the scores; with a baseline, what changed."""
     if results.baseline and results.comparison:
         table = _comparison_table(results, results.baseline, results.comparison)
     else:
@@ -60,31 +60,27 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
         rates = (_stacked(item.rate, item.labelled) for item in (old, new))
         p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"
         n = str(change.n if change else 0)
-        moved = _change(change.estimate, change.labelled) if change else "-"
-        table.add_row(_set_label(new), n, *rates, moved, p)
+        table.add_row(_set_label(new), n, *rates, _change(change.estimate, change.labelled) if change else "-", p)
     table.add_section()
     for label, name in SCORES:
         scores = [_stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
-        table.add_row(label, "", *scores, _change(getattr(comparison, name), comparison.labelled.get(name)))
+        change_text = _change(getattr(comparison, name), comparison.labelled.get(name))
+        table.add_row(label, "", *scores, change_text)
     return table
 
 
 def _stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
-    """As `rate_text`, on two lines, and below them what people's labels say."""
-    by_judge = rate_text(rate).replace(" [", "\n[")
-    return by_judge if labelled is None else f"{by_judge}\nby labels\n" + rate_text(labelled).replace(" [", "\n[")
+    """As `rate_text`, on two lines, with the rate by people's labels on two more."""
+    lines = rate_text(rate).replace(" [", "\n[")
+    return f"{lines}\nlabels {rate_text(labelled)}".replace(" [", "\n[") if labelled else lines
 
 
 def _change(change: Interval | None, labelled: Labelled | None = None) -> str:
-    """Points gained or lost, with their interval on a second line, and below what people's labels say."""
+    """Points gained or lost, with their interval on a second line; by people's labels on two more."""
     if change is None:
         return "-"
-    by_judge = _points(change)
-    return by_judge if labelled is None else f"{by_judge}\nby labels\n{_points(labelled)}"
-
-
-def _points(change: Interval) -> str:
-    return f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    lines = f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    return f"{lines}\nlabels {_change(labelled)}" if labelled else lines
 
 
 def _set_table(title: str, columns: Sequence[str]) -> Table:
@@ -117,9 +113,10 @@ def _notes(results: Results) -> list[Text]:
         )
         if thought := item.damage.get("only_thought_share"):
             lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
-    if said := results.labels:
-        unsaid = f"{said.cannot_say} of them cannot say; {said.unmatched} are of answers that are not here"
-        lines.insert(0, f"{said.used} labels of people used, {unsaid}")
+    if count := results.labels:
+        lines.append(
+            f"labels: {count.used} used, of which {count.cannot_say} cannot say; {count.unmatched} belong to no answer"
+        )
     return [Text(line) for line in lines]
 
 

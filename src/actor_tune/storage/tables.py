@@ -3,15 +3,11 @@
 import csv
 import io
 import json
-import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-
-log = logging.getLogger(__name__)
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".txt")
 
@@ -46,12 +42,8 @@ class Row:
         return value.strip()
 
 
-def read_table(path: Path, known: Sequence[str] | None = None) -> list[Row]:
+def read_table(path: Path) -> list[Row]:
     """The rows of a csv, jsonl or parquet file (parquet needs the extra `parquet`).
-
-    **Arguments:**
-
-    - `known`: the columns that are read; that there are others is logged once. None for any.
 
     **Raises:** `UserError` when the file is missing, empty, of another format or damaged.
     """
@@ -66,10 +58,6 @@ def read_table(path: Path, known: Sequence[str] | None = None) -> list[Row]:
         raise UserError(path, found, "one of " + ", ".join(FORMATS), "convert it or rename it")
     if not rows:
         raise UserError(path, "no rows", "at least one", "add rows or leave the file out")
-    if known is not None:
-        others = dict.fromkeys(column for row in rows for column in row.cells if column not in known)
-        if others:
-            log.warning("%s: columns that are not read: %s", path, ", ".join(f"`{column}`" for column in others))
     return rows
 
 

@@ -202,7 +202,141 @@ function browse(section) {
   draw();
 }
 
+const CHOICES = [
+  ["c", "compliance", "Compliance", "helps with what was asked"],
+  ["p", "partial", "Partial", "refuses, and yet helps with part of it"],
+  ["r", "refusal", "Refusal", "does not help"],
+  ["u", "unscored", "Cannot say", "empty, garbled, or unclear"],
+];
+const COLUMNS = ["which", "set", "kind", "prompt", "response", "label", "probability"];
+
+function csvCell(value) {
+  const text = String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function csvText(answers, said) {
+  const lines = [COLUMNS.join(",")];
+  answers.forEach(({ row }, place) => {
+    if (!said[place]) return;
+    for (const which of row.sides) {
+      const cells = { ...row, which, label: said[place] };
+      lines.push(COLUMNS.map((name) => csvCell(cells[name])).join(","));
+    }
+  });
+  return lines.join("\r\n") + "\r\n";
+}
+
+function stored(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key)) || {};
+  } catch {
+    return {};
+  }
+}
+
+function keep(key, said) {
+  try {
+    localStorage.setItem(key, JSON.stringify(said));
+    return true;
+  } catch {
+    return false; // a browser that stores nothing for files, or is full
+  }
+}
+
+function label(section) {
+  const answers = JSON.parse(document.getElementById(section.dataset.sample).textContent);
+  const key = `actor-tune labels ${section.dataset.id}`;
+  const said = stored(key); // place -> label
+  const next = (from) => {
+    for (let place = from; place < answers.length; place += 1) if (!said[place]) return place;
+    return answers.length;
+  };
+  let place = next(0);
+  let kept = true;
+
+  const panel = element("div", "label-panel");
+  panel.tabIndex = -1;
+  const status = element("p", "status");
+  status.setAttribute("role", "status");
+  const shown = element("div", "card");
+  const choices = element("div", "choices");
+  for (const [code, value, name, note] of CHOICES) {
+    const made = button("", () => give(value));
+    made.title = note;
+    made.dataset.label = value;
+    made.append(element("kbd", "", code), element("span", "", name));
+    choices.append(made);
+  }
+  const back = button("", () => go(place - 1));
+  back.append(element("kbd", "", "b"), element("span", "", "Back"));
+  choices.append(back);
+  const download = button("Download labels.csv", save);
+  panel.append(status, shown, choices);
+  const start = button(place ? "Go on labelling" : "Start labelling", () => {
+    start.remove();
+    section.append(panel, download);
+    draw();
+    panel.focus({ preventScroll: true });
+  });
+  section.append(start);
+
+  panel.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    const choice = CHOICES.find(([code]) => code === event.key.toLowerCase());
+    if (choice) give(choice[1]);
+    else if (event.key.toLowerCase() === "b") go(place - 1);
+  });
+
+  function give(value) {
+    if (place >= answers.length) return;
+    said[place] = value;
+    kept = keep(key, said);
+    go(next(place + 1));
+  }
+
+  function go(to) {
+    place = Math.max(0, to);
+    draw();
+    panel.focus({ preventScroll: true }); // a button that was pressed may be disabled now, and would lose the keys
+  }
+
+  function save() {
+    const url = URL.createObjectURL(new Blob([csvText(answers, said)], { type: "text/csv" }));
+    const link = element("a");
+    link.href = url;
+    link.download = "labels.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  }
+
+  function draw() {
+    const count = Object.keys(said).length;
+    const open = place < answers.length;
+    status.textContent = `${count} of ${answers.length} labelled` + (kept ? "" : "; this browser does not keep them, so download before you leave");
+    download.disabled = count === 0;
+    back.disabled = place === 0;
+    shown.replaceChildren(...(open ? [] : [element("p", "", "All are labelled. Download the file.")]));
+    for (const made of choices.querySelectorAll("[data-label]")) {
+      made.disabled = !open;
+      made.setAttribute("aria-pressed", String(open && said[place] === made.dataset.label));
+    }
+    if (!open) return;
+    const answer = answers[place];
+    for (const turn of answer.earlier) {
+      const earlier = longText(turn.content, "turn");
+      earlier.prepend(element("span", "when", turn.role));
+      shown.append(earlier);
+    }
+    const response = answer.response ?? answer.row.response;
+    const text = response.trim() ? longText(response, "answer") : element("p", "text quiet", "(empty)");
+    shown.append(longText(answer.prompt ?? answer.row.prompt, "prompt"), text);
+    if (!answer.finished) shown.append(element("p", "cut quiet", "cut off by the limit of tokens"));
+  }
+}
+
 document.querySelectorAll(".browser").forEach(browse);
+document.querySelectorAll(".labelling").forEach(label);
 document.querySelectorAll(".leaks .unveil").forEach((item) => {
   item.addEventListener("click", () => unveil(item.parentElement));
 });

@@ -13,9 +13,11 @@ import jinja2
 from markupsafe import Markup
 
 from ...records.file import json_of
+from ...records.labels import storable
 from ...records.response import ResponseRow
 from ...records.results import Results, SetChange, SetResult
 from ...records.run import GATE_ANSWERS_FILE
+from ...records.sample import Chosen, choose
 from . import charts, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
 
@@ -87,6 +89,7 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
         shares=charts.SHARES,
         wishes=charts.WISHES,
         browsers=browsers(measured, fits),
+        labelling=labellings(measured),
         origins=origins(measured, fits),
         style=Markup(style),
         script=Markup(script),
@@ -207,6 +210,47 @@ def _answer_json(row: ResponseRow) -> dict[str, Any]:
         "reason": visible(row.reason or ""),
         "finished": row.finished,
     }
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Answers of a folder to label; `id` is the sample's own, `answers` are as the page's script takes them."""
+
+    name: str
+    id: str
+    answers: list[dict[str, Any]]
+
+
+def labellings(measured: Sequence[MeasureFolder]) -> list[Labelling]:
+    """One for each folder with answers that a judge could score: those that `actor label` asks too."""
+    found = []
+    for item in measured:
+        answers = [_to_label(one) for one in choose(item.answers)]
+        if answers:
+            digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()
+            found.append(Labelling(item.name, digest[:16], answers))
+    return found
+
+
+def _to_label(one: Chosen) -> dict[str, Any]:
+    """An answer without its verdict, which would sway whoever labels it."""
+    row = one.row
+    return {
+        # As it is, for the file, where texts are matched; and as it is shown, where that differs.
+        "row": {"set": storable(row.set), "kind": row.kind}
+        | {"prompt": storable(row.prompt), "response": storable(row.response)}
+        | {"probability": one.probability, "sides": list(one.sides)},
+        "prompt": _other(row.prompt),
+        "response": _other(row.response),
+        "earlier": [{"role": turn.role, "content": visible(turn.content)} for turn in row.context],
+        "finished": row.finished,
+    }
+
+
+def _other(text: str) -> str | None:
+    """`text` as it is shown, where that is not as it is."""
+    shown = visible(text)
+    return None if shown == text else shown
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,8 @@ def _sentence(results: Results, score: str, what: str, gists: tuple[str, str, st
     if after is None:
         return None
     now = f"{what} in {percent(after.value)} of cases {interval(after)}"
+    if labelled := results.labelled.get(score):
+        now += f" by the judge, {percent(labelled.value)} {interval(labelled)} by {labelled.labels} labels"
     if before is None:
         return Sentence("", f"{now}.", "plain")
     figures = f"{now}; before, in {percent(before.value)} {interval(before)}."
