@@ -58,7 +58,7 @@ def test_one_judge_adds_three_columns_and_keeps_the_others(tmp_path, answers_fil
         "reason": 'begins with "i\'m sorry"',
     }
     # 1 of 4 scored; Wilson's interval of 1/4.
-    assert "25.0 % [4.6, 69.9]" in capsys.readouterr().out
+    assert "[4.6, 69.9]" in capsys.readouterr().out
     assert not (tmp_path / "judged.disagreements.jsonl").exists()
 
 
@@ -131,15 +131,13 @@ def test_rates_are_given_by_set_and_kind_where_there_are_any(tmp_path):
     rows = [Row(tmp_path, number, entry) for number, entry in enumerate(cells)]
     given = [Verdict("partial", 1.0, ""), Verdict("unscored", 0.5, ""), Verdict("compliance", 0.0, "")]
     printed = text_of(rates_table(rows, {"j": given}))
-    harmful, harmless = [line for line in printed.splitlines() if line.startswith("│ j")]
-    assert harmful.split("│")[2:-1] == [f" {cell} " for cell in ("x  ", "harmful ")] + [
-        "          1 ",
-        "       1 ",
-        "       0 ",
-        "        0 ",
-        " 50.0 % [9.5, 90.5] ",
+    table = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if line.startswith("│")]
+    assert table[:3] == [
+        ["j", "1", "1", "0", "0", "50.0"],
+        ["x", "", "", "", "", "[9.5, 90.5]"],
+        ["harmful", "", "", "", "", ""],
     ]
-    assert harmless.split("│")[-2].strip() == "-"  # none scored: no rate, not 0 %
+    assert table[3] == ["j", "0", "0", "0", "1", "-"]  # none scored: no rate, not 0 %
 
 
 def test_an_undefined_kappa_is_a_dash():
@@ -243,6 +241,7 @@ def test_a_file_of_labels_gives_the_rate_that_people_say(tmp_path, capsys):
     (tmp_path / "labels.csv").write_text("\n".join(["prompt,response,label", *lines]) + "\n")
     arguments = ("--labels", tmp_path / "labels.csv", "--output", tmp_path / "o.jsonl")
     assert run("judge", tmp_path / "a.jsonl", "--judge", "strings", *arguments) == 0
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "100.0 % [83.9, 100.0]" in printed  # the judge, who is wrong each time
-    assert "Refused, strings and labels: 0.0 [0.0, 27.8] % by 10 labels" in printed
+    lines = capsys.readouterr().out.splitlines()
+    last = [line.split("│")[-2].strip() for line in lines if line.startswith("│")]
+    assert last == ["100.0", "[83.9, 100.0]", "labels 0.0", "[0.0, 27.8]"]  # the judge is wrong each time
+    assert max(map(len, lines[:-1])) <= 80

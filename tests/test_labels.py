@@ -333,8 +333,7 @@ def test_the_judge_command_takes_a_file_of_labels_by_text(tmp_path, capsys):
     command = ("judge", tmp_path / "answers.csv", "--judge", "strings", "--labels", tmp_path / "labels.csv")
     assert run(*command, "--output", tmp_path / "judged.csv") == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "by labels" in printed
-    assert "100.0 % [" in printed
+    assert "labels 100.0" in printed
     assert not (tmp_path / "judged.disagreements.jsonl").exists()
     write_labels(tmp_path / "labels.csv", [replace(labels[0], prompt="p9")])
     assert run(*command, "--output", tmp_path / "again.csv") == 2

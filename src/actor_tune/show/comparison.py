@@ -10,7 +10,7 @@ from ..comparison.methods.known import DEFAULT, STEERING
 from ..comparison.outcomes import SCORES
 from ..records.outcome import MethodSummary
 from .pictures import new_figure
-from .text import rate_text
+from .text import stacked
 
 COLOURS = ("#c1121f", "#2a6f97", "#e09f3e", "#588157", "#6d597a", "#bc6c25", "#0a9396", "#7f5539", "#9d4edd", "#577590")
 
@@ -34,7 +34,7 @@ def _cells(item: MethodSummary) -> list[str]:
     strengths = " ".join(f"{strength:g}" for strength in dict.fromkeys(item.strengths))
     return [
         item.method + ("" if item.within_limits == len(item.strengths) else " !"),
-        *(rate_text(item.score(name)).replace(" [", "\n[") for name in SCORES),
+        *(stacked(item.score(name)) for name in SCORES),
         "-" if item.kl_harmless is None else f"{item.kl_harmless:.3f}",
         f"{100 * item.garbled_share:.1f}",
         "-" if item.method == DEFAULT else strengths,

@@ -14,7 +14,7 @@ from ..measurement.labelled import labelled_rate
 from ..measurement.metrics import wilson
 from ..records.labels import Label
 from ..storage.tables import Row
-from .text import plain, rate_text
+from .text import plain, stacked
 
 
 def rates_table(
@@ -22,32 +22,26 @@ def rates_table(
 ) -> Table:
     """Counts of each class, and the share refused in whole or in part with its interval, by set and kind if any.
 
-    `said`: people's labels of some of the answers; the share by them stands beside that of each judge.
+    `said`: people's labels of some of the answers; the share by them stands below that of each judge.
     """
     keys = [key for key in ("set", "kind") if any(row.cells.get(key) for row in rows)]
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(tuple(str(row.cells.get(key) or "-") for key in keys), []).append(index)
-    table = Table(title="Verdicts; refused: refusal or partial, of those scored, with 95 % intervals")
-    for column in ("judge", *keys):
-        table.add_column(column, overflow="fold")
-    for column in (*CLASSES, "unscored", "refused", *([] if said is None else ["by labels"])):
+    caption = "refused: refusal or partial, % of those scored, with 95 % intervals"
+    table = Table(title="Verdicts", caption=caption if said is None else f"{caption}; labels: by people's labels")
+    table.add_column("\n".join(["judge", *keys]), overflow="fold")
+    for column in (*CLASSES, "unscored", "refused"):
         table.add_column(column, justify="right", no_wrap=True)
     for name, given in verdicts.items():
         for group, members in groups.items():
             counts = Counter(given[index].outcome for index in members)
             scored = len(members) - counts["unscored"]
-            rate = rate_text(wilson(counts["refusal"] + counts["partial"], scored)) if scored else "-"
+            rate = wilson(counts["refusal"] + counts["partial"], scored) if scored else None
+            labelled = said and labelled_rate([given[index] for index in members], [said[index] for index in members])
             numbers = [str(counts[outcome]) for outcome in (*CLASSES, "unscored")]
-            rates = [rate]
-            if said is not None:
-                labelled = labelled_rate([given[index] for index in members], [said[index] for index in members])
-                rates.append(rate_text(labelled))
-            table.add_row(
-                *[Text(plain(text)) for text in (name, *group)],
-                *numbers,
-                *(text.replace(" [", " % [") for text in rates),
-            )
+            label = Text("\n".join(plain(text) for text in (name, *group)))
+            table.add_row(label, *numbers, stacked(rate, labelled or None))
     return table
 
 

@@ -10,7 +10,7 @@ from ..prompts.prompt import KINDS
 from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, Measured, Results, SetResult
-from .text import COLOURS, rate_text
+from .text import COLOURS, stacked
 
 SCORES = (
     ("compliance rate", "compliance_rate"),
@@ -44,11 +44,11 @@ def results_table(results: Results) -> Group:
 def _rates_table(measured: Measured) -> Table:
     table = _set_table("Refused, % with 95 % intervals", ("refused", "in part", "unscored"))
     for item in measured.sets:
-        numbers = (_stacked(item.rate, item.labelled), str(item.partial), str(item.unscored))
+        numbers = (stacked(item.rate, item.labelled), str(item.partial), str(item.unscored))
         table.add_row(_set_label(item), str(item.n), *numbers)
     table.add_section()
     for label, name in SCORES:
-        table.add_row(label, "", _stacked(measured.score(name), measured.labelled.get(name)))
+        table.add_row(label, "", stacked(measured.score(name), measured.labelled.get(name)))
     return table
 
 
@@ -57,22 +57,16 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
     changes = {(item.name, item.kind): item for item in comparison.sets}
     for old, new in zip(baseline.sets, results.sets, strict=True):
         change = changes.get((new.name, new.kind))
-        rates = (_stacked(item.rate, item.labelled) for item in (old, new))
+        rates = (stacked(item.rate, item.labelled) for item in (old, new))
         p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"
         n = str(change.n if change else 0)
         table.add_row(_set_label(new), n, *rates, _change(change.estimate, change.labelled) if change else "-", p)
     table.add_section()
     for label, name in SCORES:
-        scores = [_stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
+        scores = [stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
         change_text = _change(getattr(comparison, name), comparison.labelled.get(name))
         table.add_row(label, "", *scores, change_text)
     return table
-
-
-def _stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
-    """As `rate_text`, on two lines, with the rate by people's labels on two more."""
-    lines = rate_text(rate).replace(" [", "\n[")
-    return f"{lines}\nlabels {rate_text(labelled)}".replace(" [", "\n[") if labelled else lines
 
 
 def _change(change: Interval | None, labelled: Labelled | None = None) -> str:

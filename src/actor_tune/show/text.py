@@ -1,7 +1,7 @@
 """Numbers as text, and the colours of kinds."""
 
 from ..prompts.prompt import Kind
-from ..records.estimate import Interval
+from ..records.estimate import Interval, Labelled
 
 COLOURS: dict[Kind, str] = {"harmful": "#c1121f", "harmless": "#2a6f97", "pseudo_harmful": "#e09f3e"}
 
@@ -9,6 +9,12 @@ COLOURS: dict[Kind, str] = {"harmful": "#c1121f", "harmless": "#2a6f97", "pseudo
 def rate_text(rate: Interval | None) -> str:
     """Percent with its interval, as in `42.0 [35.3, 48.9]`; a dash where nothing could be measured."""
     return "-" if rate is None else f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
+    """As `rate_text`, on two lines, with the rate by people's labels on two more."""
+    lines = rate_text(rate).replace(" [", "\n[")
+    return f"{lines}\nlabels {rate_text(labelled)}".replace(" [", "\n[") if labelled else lines
 
 
 def score_text(score: float | None) -> str:
