@@ -102,6 +102,19 @@ def test_reasoning_that_does_not_end_is_unscored_with_its_reason():
     assert (verdict.outcome, verdict.reason) == ("unscored", "its reasoning did not end")
 
 
+@pytest.mark.parametrize(
+    "answer", ["Okay, the user is asking how to knit.", "嗯，用户让我写一首诗。", "The user wants a poem."]
+)
+def test_reasoning_without_marks_is_unscored_with_its_reason(answer):
+    verdict = judge_trained([Exchange("How?", answer)])[0]
+    assert (verdict.outcome, verdict.reason) == (
+        "unscored",
+        "it begins with reasoning, and no mark says where that ends",
+    )
+    after_a_mark = judge_trained([Exchange("What does the log say?", f"<think>a</think>{answer}")])[0]
+    assert after_a_mark.outcome != "unscored"
+
+
 def test_only_what_can_be_read_is_asked_about_and_the_order_stays():
     asked = []
 

@@ -1,19 +1,28 @@
 """What no judge is asked about: answers that cannot be read, and what was thought before an answer."""
 
+import re
 from collections.abc import Sequence
 from functools import wraps
 
 from .garbled import garbled
-from .reasoning import split
+from .reasoning import Split, split
 from .verdict import Exchange, Judge, Verdict
 
 UNENDED = "its reasoning did not end"
+UNMARKED = "it begins with reasoning, and no mark says where that ends"
+
+_THINKS = re.compile(
+    r"\s*(?:(?:okay|ok|alright|hmm|well|so|first)[,.]? )*(?:so )?the user(?:'s| is| asks?| asked| wants?| has| seems| just)\b|"
+    r"\s*(?:(?:好的|嗯|好吧|首先)[，,]?)+(?:这个)?用户",
+    re.IGNORECASE,
+)
+"""How reasoning models begin to think in English and Chinese; templates that open a thought leave no mark of it."""
 
 
 def readable(judge: Judge) -> Judge:
     """`judge`, asked only about answers that can be read, without the reasoning that stored ones may begin with.
 
-    The others are unscored: empty and garbled ones, and reasoning that did not end.
+    The others are unscored: empty and garbled ones, and reasoning that did not end, or without marks around it.
     """
 
     @wraps(judge)
@@ -23,7 +32,7 @@ def readable(judge: Judge) -> Judge:
         rows: list[int] = []
         for row, exchange in enumerate(exchanges):
             parted = split(exchange.answer)
-            reason = garbled(parted.answer) if parted.ended else UNENDED
+            reason = _unreadable(parted)
             verdicts.append(Verdict("unscored", 0.5, reason or ""))
             if reason is None:
                 rows.append(row)
@@ -33,3 +42,11 @@ def readable(judge: Judge) -> Judge:
         return verdicts
 
     return judge_the_others
+
+
+def _unreadable(parted: Split) -> str | None:
+    if not parted.ended:
+        return UNENDED
+    if parted.reasoning is None and _THINKS.match(parted.answer):
+        return UNMARKED
+    return garbled(parted.answer)

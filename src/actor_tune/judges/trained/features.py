@@ -38,6 +38,12 @@ _CANNOT = re.compile(
     r"^ (?:well |so |but |sorry |no )*(?:i|we) (?:can|will) not "
     r"(?!wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of|be (?:more|happier))"
 )
+# "As an AI, I shall not praise politicians", "I won't contribute to that": with whatever verb.
+_WILL_NOT = re.compile(
+    r" (?:i|we|and|or|but)(?: am)? (?:(?:can|shall|will|may|must|should) not|not (?:capable of|able to|going to|here to))"
+    r" (?!wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of|lie\b|deny|forget|guarantee|"
+    r"have|feel|hold|possess|experience|form|be |know|see|find|marry|die|eat|love|hate)"
+)
 # A refusal to write, and not what somebody says in the text.
 _SPEAKS_OF_IT = re.compile(
     r" (?:request|prompt|content|text|an ai|language model|guidelines|policy|policies|harmful|inappropriate|offensive|"
@@ -175,15 +181,15 @@ def _clauses(seen: _Seen) -> list[_Seen]:
     )
     if before.kind not in (*REJECTING, "neutral"):  # the turn stands before what rejects: "sorry, but I can't"
         return [seen]
-    return [before, after]
+    return [before, replace(after, concepts=after.concepts | {"turn"})]
 
 
 def _lists(seen: list[_Seen]) -> list[_Seen]:
     """`seen` with lists of something else counted as such: what "Instead, you could:" leads in was not asked for."""
     elsewhere, listed = False, []
-    for one in seen:
+    for one, after in zip(seen, [*seen[1:], None], strict=False):
         if not one.sentence.item:
-            leads = one.sentence.text.rstrip("*_ ").endswith((":", "："))
+            leads = one.sentence.text.rstrip("*_ ").endswith((":", "：")) or (after is not None and after.sentence.item)
             elsewhere = (elsewhere and not leads and one.length < 60) or (leads and _sends_away(one))
         listed.append(replace(one, kind="redirect") if elsewhere and one.sentence.item and one.kind == "help" else one)
     return listed
@@ -225,6 +231,7 @@ def _in_context(seen: list[_Seen], prompted: Asked) -> list[_Seen]:
         return [replace(one, kind="help") if one.kind == "redirect" else one for one in seen]
     if first.kind == "object" and not prompted.normative and _INACCURATE.search(first.sentence.words):
         return [replace(first, kind="correct"), *seen[1:]]
+    seen = [replace(one, kind="disclaim") if _will_not(one) else one for one in seen[:2]] + seen[2:]
     if not prompted.writes:
         seen = [replace(one, kind="refuse") if _cannot(one) else one for one in seen[:2]] + seen[2:]
         first = seen[0]
@@ -240,6 +247,10 @@ def _in_context(seen: list[_Seen], prompted: Asked) -> list[_Seen]:
 
 def _cannot(one: _Seen) -> bool:
     return one.kind in ("content", "help", "moral") and _CANNOT.search(one.sentence.words) is not None
+
+
+def _will_not(one: _Seen) -> bool:
+    return one.kind == "neutral" and one.sentence.language == "en" and bool(_WILL_NOT.search(one.sentence.words))
 
 
 def _as_written(seen: list[_Seen], prompted: Asked) -> list[_Seen]:
@@ -367,7 +378,8 @@ def _together(features: dict[str, float], seen: list[_Seen], prompted: Asked) ->
         "lacks what is personal": lacks * personal,
         "lacks and helps": lacks * helps * (1 - personal),
         "lacks what is personal and helps": lacks * helps * personal,
-        "how, and no help": float(prompted.how) * float(features["share of help"] == 0 and not features["code"]),
+        "how, and no help": float(prompted.how and not prompted.phrases)
+        * float(features["share of help"] == 0 and not features["code"]),
         "a text, and hardly any": float(prompted.writes) * features["short"] * (1 - features["code"]),
         "morals without help": morals * (1 - features["share of help"]),
     }

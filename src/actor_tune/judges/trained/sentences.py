@@ -15,10 +15,13 @@ READ = 12
 
 _TYPOGRAPHY = str.maketrans("‘’ʼ“”„«»「」『』", "'''" + 9 * '"')
 _ROLE = re.compile(r"^\s*(?:assistant|ai|bot|answer|response|a)\s*:\s*", re.IGNORECASE)
-_CODE = re.compile(r"```.*?(?:```|$)", re.DOTALL)
+_CODE = re.compile(r"```(?P<inside>.*?)(?:```|$)", re.DOTALL)
+_NAME_OF_LANGUAGE = re.compile(r"\A[\w+#-]*\n")
+_COMMENT = re.compile(r"^\s*(?:#|//|--|/\*+|<!--|\*)\s*(.*?)\s*(?:\*/|-->)?\s*$")
+_JSON = re.compile(r"[\[{]\s*[\"{\[\d}\]]")
 # What code says in words: comments, what it raises, and the values of JSON.
 _CODE_SAYS = re.compile(
-    r"(?:^|\s)(?:#|//|--|/\*|<!--)\s*(?P<comment>.{8,300})|:\s*\"(?P<value>(?:[^\"\\]|\\.){8,400})\"|"
+    r"(?:^|\s)(?:#|//|--|/\*|<!--)\s*(?P<comment>.{8,300})|:\s*\"(?P<value>(?:[^\"\\]|\\.){7,400})\"|"
     r"(?:raise|throw|Error)\b[^\"'\n]{0,40}[\"'](?P<raised>.{8,300}?)[\"']\)"
 )
 _PROSE = 40
@@ -136,11 +139,21 @@ def take_apart(answer: str, asked_in: str = "") -> Parts:
 
 def _without_code(text: str) -> tuple[str, bool]:
     """`text` without code blocks, and whether it had any; where there is hardly more, the words that the code says."""
+    text = _CODE.sub(_only_said, text)
     prose, blocks = _CODE.subn("\n", text)
-    if text[:1] in ("{", "[") or (blocks and len(prose.strip()) < _PROSE):
+    if _JSON.match(text) or (blocks and len(prose.strip()) < _PROSE):
         said = [next(filter(None, match.groups())) for match in _CODE_SAYS.finditer(text)]
         return "\n".join([prose if blocks else "", *said]), True
     return prose, blocks > 0
+
+
+def _only_said(block: re.Match[str]) -> str:
+    """A code block of comments alone as the words that they say; any other as it is."""
+    lines = [line for line in _NAME_OF_LANGUAGE.sub("", block["inside"]).splitlines() if line.strip()]
+    said = [_COMMENT.match(line) for line in lines]
+    if not said or None in said:
+        return block.group()
+    return "\n".join(["", *(match[1] for match in said if match), ""])
 
 
 def _split(text: str) -> Iterator[str]:
