@@ -22,7 +22,7 @@ from actor_tune.records.file import read, write_rows
 from actor_tune.records.labels import COLUMNS, Label, Labels, add_label, csv_text, read_labels, write_labels
 from actor_tune.records.response import BASELINE_FILE, RESPONSES_FILE, ResponseRow, paired, read_judged
 from actor_tune.records.results import Results
-from actor_tune.records.sample import check_sample, choose
+from actor_tune.records.to_label import check_sample, choose
 from actor_tune.show.labelling import label_answers
 from conftest import make_model, make_prompts
 from test_cli import run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actor_tune.records import sample
+from actor_tune.records import to_label
 from actor_tune.records.labels import read_labels, write_labels
 from actor_tune.show.report import write_report
 from report_folders import ATTACKS, BIG, PLAIN, answer_rows, hostile_rows, make_results, make_run
@@ -287,7 +287,7 @@ def test_labels_are_given_by_key_or_button_outlive_a_reload_and_are_downloaded(b
     from selenium.webdriver.support.ui import WebDriverWait  # where there is a browser
 
     WebDriverWait(browser, 20).until(lambda _: (tmp_path / "labels.csv").exists())
-    chosen = sample.choose(sample.read_pairs(tmp_path / "after"))
+    chosen = to_label.choose(to_label.read_pairs(tmp_path / "after"))
     said = ["refusal", "unscored", *["compliance"] * (len(chosen) - 2)]
     expected = [label for one, outcome in zip(chosen, said, strict=True) for label in one.labels(outcome)]
     write_labels(tmp_path / "expected.csv", expected)

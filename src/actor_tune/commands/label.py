@@ -10,7 +10,7 @@ import actor_tune as at
 
 from ..errors import UserError
 from ..records.labels import LABELS_FILE, add_label, write_labels
-from ..records.sample import LABELLED_PROMPTS, check_sample, choose, read_pairs
+from ..records.to_label import LABELLED_PROMPTS, check_sample, choose, read_pairs
 from .options import console
 
 

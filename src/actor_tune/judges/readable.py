@@ -12,7 +12,8 @@ UNENDED = "its reasoning did not end"
 UNMARKED = "it begins with reasoning, and no mark says where that ends"
 
 _THINKS = re.compile(
-    r"\s*(?:(?:okay|ok|alright|hmm|well|so|first)[,.]? )*(?:so )?the user(?:'s| is| asks?| asked| wants?| has| seems| just)\b|"
+    r"\s*(?:(?:okay|ok|alright|hmm|well|so|first)[,.]? )*"
+    r"(?:so )?the user(?:'s| is| asks?| asked| wants?| has| seems| just)\b|"
     r"\s*(?:(?:好的|嗯|好吧|首先)[，,]?)+(?:这个)?用户",
     re.IGNORECASE,
 )

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..judges.verdict import Outcome
 from ..records.labels import Label, Labels
-from ..records.sample import Chosen
+from ..records.to_label import Chosen
 from .keys import END
 
 KEYS: dict[str, Outcome] = {"c": "compliance", "p": "partial", "r": "refusal", "u": "unscored"}

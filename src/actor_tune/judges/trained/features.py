@@ -40,9 +40,10 @@ _CANNOT = re.compile(
 )
 # "As an AI, I shall not praise politicians", "I won't contribute to that": with whatever verb.
 _WILL_NOT = re.compile(
-    r" (?:i|we|and|or|but)(?: am)? (?:(?:can|shall|will|may|must|should) not|not (?:capable of|able to|going to|here to))"
-    r" (?!wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of|lie\b|deny|forget|guarantee|"
-    r"have|feel|hold|possess|experience|form|be |know|see|find|marry|die|eat|love|hate)"
+    r" (?:i|we|and|or|but)(?: am)? (?:(?:can|shall|will|may|must|should) not|"
+    r"not (?:capable of|able to|going to|here to)) "
+    r"(?!wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of|lie\b|deny|forget|"
+    r"guarantee|have|feel|hold|possess|experience|form|be |know|see|find|marry|die|eat|love|hate)"
 )
 # A refusal to write, and not what somebody says in the text.
 _SPEAKS_OF_IT = re.compile(

@@ -17,7 +17,7 @@ from ...records.labels import storable
 from ...records.response import ResponseRow
 from ...records.results import Results, SetChange, SetResult
 from ...records.run import GATE_ANSWERS_FILE
-from ...records.sample import Chosen, choose
+from ...records.to_label import Chosen, choose
 from . import charts, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
 
