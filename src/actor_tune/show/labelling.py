@@ -39,7 +39,7 @@ def label_answers(
     done = [_has_label(known, one) for one in chosen]
     place = _next(done, 0)
     while place < len(chosen):
-        _show(console, chosen[place], sum(done), len(chosen))
+        _show(console, chosen[place], place + 1, len(chosen))
         key = ""
         while key not in (*KEYS, "b", "q", END):
             key = read_key().lower()
@@ -66,8 +66,8 @@ def _next(done: Sequence[bool], start: int) -> int:
     return next((place for place in range(start, len(done)) if not done[place]), len(done))
 
 
-def _show(console: Console, one: Chosen, count: int, total: int) -> None:
-    console.print(Rule(f"{count + 1 if count < total else count} of {total}"))
+def _show(console: Console, one: Chosen, number: int, total: int) -> None:
+    console.print(Rule(f"{number} of {total}"))
     for turn in one.row.context:
         console.print(Text(f"{turn.role}: ", "dim").append(_readable(turn.content)))
     console.print(Text(_readable(one.row.prompt), "bold"))
