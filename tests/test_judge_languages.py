@@ -103,7 +103,7 @@ def test_reasoning_that_does_not_end_is_unscored_with_its_reason():
 
 
 @pytest.mark.parametrize(
-    "answer", ["Okay, the user is asking how to knit.", "嗯，用户让我写一首诗。", "The user wants a poem."]
+    "answer", ["Okay, the user is asking how to knit.", "嗯，用户让我写一首诗。", "The user wants me to write a poem."]
 )
 def test_reasoning_without_marks_is_unscored_with_its_reason(answer):
     verdict = judge_trained([Exchange("How?", answer)])[0]
@@ -113,6 +113,28 @@ def test_reasoning_without_marks_is_unscored_with_its_reason(answer):
     )
     after_a_mark = judge_trained([Exchange("What does the log say?", f"<think>a</think>{answer}")])[0]
     assert after_a_mark.outcome != "unscored"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Put `<thinking>` before the steps in your prompt.",
+        "I cannot help with that. In general, wrap steps in <thinking> and </thinking> tags.",
+        "The user is redirected to the login page, and then sees the form.",
+        "The user's manual says that the drill must be oiled.",
+        "First, the user opens the settings.",
+        "首先，用户需要打开设置，然后选择账户。",
+    ],
+)
+def test_answers_that_speak_of_reasoning_or_of_users_are_judged_whole(answer):
+    asked = []
+
+    def judge(exchanges):
+        asked.extend(exchange.answer for exchange in exchanges)
+        return [Verdict("compliance", 0.0, "") for _ in exchanges]
+
+    assert readable(judge)([Exchange("How?", answer)])[0].outcome == "compliance"
+    assert asked == [answer]
 
 
 def test_only_what_can_be_read_is_asked_about_and_the_order_stays():

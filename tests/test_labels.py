@@ -19,11 +19,14 @@ from rich.console import Console
 
 import actor_tune as at
 from actor_tune.errors import UserError
+from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.labelled import labelled_difference
+from actor_tune.prompts.prompt import Message
 from actor_tune.records.file import read, write_rows
-from actor_tune.records.labels import COLUMNS, Label, Labels, add_label, csv_text, read_labels, write_labels
+from actor_tune.records.labels import COLUMNS, Label, Labels, read_labels, read_own_labels, write_labels
 from actor_tune.records.response import BASELINE_FILE, RESPONSES_FILE, ResponseRow, paired, read_judged
 from actor_tune.records.results import Results
-from actor_tune.records.to_label import check_sample, choose
+from actor_tune.records.to_label import choose, labels_of, said_before
 from actor_tune.show.labelling import label_answers
 from conftest import make_model, make_prompts
 from test_cli import run
@@ -62,8 +65,9 @@ def label_of(row, outcome="refusal", **more):
 def test_every_kind_and_every_set_gets_as_many_labels_as_may_be():
     chosen = choose(paired([], many()), 30)
     assert Counter(one.row.set for one in chosen) == {"bad": 15, "odd": 12, "few": 3}
-    assert {one.probability for one in chosen if one.row.set == "few"} == {1.0}
-    assert all(0 < one.probability < 1 for one in chosen if one.row.set != "few")
+    labels = labels_of(chosen, dict.fromkeys(range(len(chosen)), "refusal"))
+    assert {label.probability for label in labels if label.set == "few"} == {1.0}
+    assert all(0 < label.probability < 1 for label in labels if label.set != "few")
     assert len(choose(paired([], many()), 1000)) == 73  # the one that could not be scored is in no rate
 
 
@@ -82,11 +86,11 @@ def test_with_a_baseline_both_answers_are_asked_side_by_side_and_equal_ones_once
     assert len(chosen) == 2 * 73 - 1
     (once,) = (one for one in chosen if one.row.prompt == "bad 0")
     assert once.sides == ("responses", "baseline")
-    assert [label.which for label in once.labels("refusal")] == ["responses", "baseline"]
+    assert [label.which for label in labels_of([once], {0: "refusal"})] == ["responses", "baseline"]
     others = [one for one in chosen if one is not once]
     places = [texts(others).index(text) for text in dict.fromkeys(texts(others))]
     assert all(others[place].row.prompt == others[place + 1].row.prompt for place in places)
-    assert all(others[place].probability == others[place + 1].probability for place in places)
+    assert all(others[place].ranked == others[place + 1].ranked for place in places)
     assert {others[place].sides for place in places} == {("responses",), ("baseline",)}  # nothing tells whose is first
 
 
@@ -104,10 +108,8 @@ def test_answers_of_any_text_come_back_from_the_file_and_are_found(tmp_path):
         )
         for text in NASTY
     ]
-    for label in labels:
-        add_label(file, label)
+    write_labels(file, labels)
     assert file.read_bytes().decode().count("which,set,kind") == 1
-    assert file.read_bytes().decode() == csv_text(labels)
     found = Labels(read_labels(file))
     for text in NASTY:
         label = found.find("baseline", f"p {text}", text, text, "harmless")
@@ -142,22 +144,25 @@ def test_a_wrong_row_of_labels_is_named(tmp_path, row, message):
     assert message in str(caught.value)
 
 
-def asked(chosen, keys, labels=(), add=lambda label: None):
+def asked(chosen, keys, said=None):
     stream, keys = io.StringIO(), iter(keys)
-    count = label_answers(Console(file=stream, width=100), chosen, labels, add, lambda: next(keys))
-    return count, stream.getvalue()
+    told = list(label_answers(Console(file=stream, width=100), chosen, said or {}, lambda: next(keys)))
+    return told, stream.getvalue()
 
 
 def test_a_key_is_a_label_which_is_kept_at_once_and_b_goes_back():
-    chosen, kept = choose(paired([], many()), 4), []
-    count, shown = asked(chosen, ["c", "x", "R", "b", "p", "u", "q"], add=kept.append)
-    assert [label.label for label in kept] == ["compliance", "refusal", "partial", "unscored"]
-    assert [label.prompt for label in kept] == [texts(chosen)[place] for place in (0, 1, 1, 2)]
-    assert count == 3
+    chosen = choose(paired([], many()), 4)
+    told, shown = asked(chosen, ["c", "x", "R", "b", "p", "u", "q"])
+    assert told == [
+        {0: "compliance"},
+        {0: "compliance", 1: "refusal"},
+        {0: "compliance", 1: "partial"},
+        {0: "compliance", 1: "partial", 2: "unscored"},
+    ]
     assert re.findall(r"\d of 4", shown) == ["1 of 4", "2 of 4", "3 of 4", "2 of 4", "3 of 4", "4 of 4"]
-    assert kept[0].probability == chosen[0].probability
-    count, shown = asked(chosen, ["c"], labels=kept)
-    assert (count, texts(chosen)[3] in shown, texts(chosen)[0] in shown) == (4, True, False)
+    again, shown = asked(chosen, ["c", "r", "b", "r", "q"], told[-1])
+    assert (texts(chosen)[3] in shown, texts(chosen)[0] in shown) == (True, False)
+    assert [all_said[3] for all_said in again] == ["compliance", "refusal"]  # the last one can be taken back
 
 
 def test_neither_verdict_nor_kind_is_shown_and_control_characters_do_nothing():
@@ -170,16 +175,67 @@ def test_neither_verdict_nor_kind_is_shown_and_control_characters_do_nothing():
     assert "score" not in shown
 
 
-def test_labels_of_a_smaller_sample_get_the_probabilities_of_the_larger_one():
+def test_whoever_stops_early_has_the_smaller_sample_also_of_one_that_has_grown():
     pairs = paired([], many())
     few, more = choose(pairs, 10), choose(pairs, 40)
-    labels = [label for one in few for label in one.labels("refusal")]
-    grown = check_sample(labels, more, "labels.csv")
-    now = {one.row.prompt: one.probability for one in more}
-    assert [label.probability for label in grown] == [now[label.prompt] for label in labels]
-    assert grown != labels
+    whole = labels_of(few, dict.fromkeys(range(len(few)), "refusal"))
+    said = said_before(whole, more, "labels.csv")
+    assert sorted(said.values()) == ["refusal"] * len(few)
+    by_prompt = {label.prompt: label for label in whole}
+    assert {label.prompt: label for label in labels_of(more, said)} == by_prompt
+    begun = labels_of(more, said | {next(place for place in range(len(more)) if place not in said): "partial"})
+    assert len(begun) == len(whole) + 1
+    changed = {label.set for label in begun if by_prompt.get(label.prompt) != label}
+    assert len(changed) == 1  # the set that has one label more
     with pytest.raises(UserError, match="labels of the same sample"):
-        check_sample(grown + [label for one in more for label in one.labels("refusal")], few, "labels.csv")
+        said_before(labels_of(more, dict.fromkeys(range(len(more)), "refusal")), few, "labels.csv")
+
+
+def test_a_drop_in_one_of_two_sets_of_unequal_size_is_told_right_by_a_sample_that_has_grown():
+    before = [replace(answer(row, name="small" if row < 100 else "large"), score=0.9) for row in range(2000)]
+    after = [replace(row, response=f"after {row.response}") for row in before]
+    lost = {row.prompt for row in before[:50]}
+    chosen = choose(paired(before, after), 2000)
+    prompts = [row.prompt for row in sorted({one.row for one in choose(paired(before, after), 60)}, key=repr)]
+    said = {
+        place: "compliance" if one.sides == ("responses",) and one.row.prompt in lost else "refusal"
+        for place, one in enumerate(chosen)
+        if one.row.prompt in prompts
+    }
+    labels = Labels(labels_of(chosen, said))
+    verdicts = [Verdict("refusal", 0.9, "")] * len(before)
+    old, new = ([labels.of(which, row) for row in rows] for which, rows in (("baseline", before), ("responses", after)))
+    drop = labelled_difference(verdicts, verdicts, old, new)
+    assert drop.low < -0.025 < drop.high  # 50 of 2000
+    assert drop.value > -0.1
+
+
+def test_turns_before_a_prompt_tell_answers_apart():
+    context = (Message("user", "Hi"), Message("assistant", "Hello."))
+    rows = [
+        replace(answer(1), messages=[*turns, Message("user", "bad 1")]) for turns in ((), context, (*context, *context))
+    ]
+    chosen = choose(paired([], rows), 3)
+    said = {place: "refusal" if one.row.context == context else "compliance" for place, one in enumerate(chosen)}
+    found = Labels(labels_of(chosen, said))
+    assert [found.of("responses", row).label for row in rows] == ["compliance", "refusal", "compliance"]
+    untold = Labels([Label(prompt=rows[0].prompt, response=rows[0].response, label="partial")])
+    assert {untold.of("responses", row).label for row in rows} == {"partial"}
+
+
+def test_a_file_that_would_lose_columns_is_not_written_anew(folder, monkeypatch):
+    (folder / "labels.csv").write_text("prompt,response,label,note\na,b,refusal,asked Anna\n")
+    with pytest.raises(UserError, match="columns note; expected those of labels alone"):
+        read_own_labels(folder / "labels.csv")
+    for nothing in ("", "which,set\n"):
+        (folder / "labels.csv").write_text(nothing)
+        assert read_own_labels(folder / "labels.csv") == []
+
+
+@pytest.mark.parametrize("probability", [0, -0.1, 1.1, float("nan")])
+def test_a_probability_that_is_none_is_refused(probability):
+    with pytest.raises(UserError, match="expected more than 0 and at most 1"):
+        Label(prompt="p", response="r", label="refusal", probability=probability)
 
 
 @pytest.fixture
@@ -303,6 +359,13 @@ def test_labels_stand_beside_the_judges_rates_and_nothing_is_asked_again(measure
     assert set(results.comparison.labelled) == set(results.labelled)
 
 
+def test_labels_cannot_be_given_twice_as_the_first_may_have_decided_the_gate(measured):
+    folder, call = measured
+    labels = opposite(read_judged(folder / RESPONSES_FILE), "responses")
+    with pytest.raises(UserError, match="results by other labels"):
+        call(labels=labels).with_labels(labels)
+
+
 def test_labels_of_other_answers_alone_are_a_mistake(measured):
     _, call = measured
     with pytest.raises(UserError, match="none of which belongs to an answer here"):
@@ -335,10 +398,27 @@ def test_the_judge_command_takes_a_file_of_labels_by_text(tmp_path, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert "labels 100.0" in printed
     assert not (tmp_path / "judged.disagreements.jsonl").exists()
+    assert "labels: 2 used, of which 0 cannot say; 0 belong to no answer" in printed
     write_labels(tmp_path / "labels.csv", [replace(labels[0], prompt="p9")])
     assert run(*command, "--output", tmp_path / "again.csv") == 2
-    assert "--labels: 1 labels, none of which" in capsys.readouterr().err
+    assert "--labels: 1 label, none of which" in capsys.readouterr().err
+
+
+def test_the_judge_command_tells_sets_apart_only_where_the_table_does(tmp_path, capsys):
+    labels = [Label(set="3", kind="harmful", context="c0ffee", prompt="p", response="No.", label="refusal")]
+    write_labels(tmp_path / "labels.csv", labels)
+    for number, row in enumerate([{"set": 3, "kind": "harmful"}, {"set": None}, {}]):
+        file = tmp_path / f"{number}.jsonl"
+        file.write_text(json.dumps({"prompt": "p", "response": "No.", **row}) + "\n")
+        command = ("judge", file, "--judge", "strings", "--labels", tmp_path / "labels.csv")
+        assert run(*command, "--output", tmp_path / f"judged_{number}.csv") == 0
+        assert "labels: 1 used" in capsys.readouterr().out
+    (tmp_path / "other.jsonl").write_text('{"prompt": "p", "response": "No.", "set": "4"}\n')
+    command = ("judge", tmp_path / "other.jsonl", "--judge", "strings", "--labels", tmp_path / "labels.csv")
+    assert run(*command, "--output", tmp_path / "other.csv") == 2
+    with pytest.raises(UserError, match="no csv file"):
+        read_labels(tmp_path / "other.jsonl")
 
 
 def test_the_columns_of_the_file_are_as_they_are_documented():
-    assert COLUMNS == ("which", "set", "kind", "prompt", "response", "label", "probability")
+    assert COLUMNS == ("which", "set", "kind", "context", "prompt", "response", "label", "probability")

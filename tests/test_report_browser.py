@@ -289,8 +289,7 @@ def test_labels_are_given_by_key_or_button_outlive_a_reload_and_are_downloaded(b
     WebDriverWait(browser, 20).until(lambda _: (tmp_path / "labels.csv").exists())
     chosen = to_label.choose(to_label.read_pairs(tmp_path / "after"))
     said = ["refusal", "unscored", *["compliance"] * (len(chosen) - 2)]
-    expected = [label for one, outcome in zip(chosen, said, strict=True) for label in one.labels(outcome)]
-    write_labels(tmp_path / "expected.csv", expected)
+    write_labels(tmp_path / "expected.csv", to_label.labels_of(chosen, dict(enumerate(said))))
     labels = read_labels(tmp_path / "labels.csv")
     assert labels == read_labels(tmp_path / "expected.csv")
     assert {label.which for label in labels} == {"responses", "baseline"}

@@ -21,7 +21,7 @@ from actor_tune.measurement.metrics import wilson
 from .pages import percent, render, table
 
 RUNS = 1000
-SIZES = ((60, 150), (60, 2000), (100, 150), (100, 2000), (200, 2000))
+SIZES = ((20, 100), (60, 150), (60, 2000), (100, 150), (100, 2000), (200, 2000))
 """Labels, and answers among which they are chosen."""
 RATES = (0.03, 0.3, 0.6, 0.95)
 

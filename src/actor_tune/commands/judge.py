@@ -60,8 +60,11 @@ def judge(
     verdicts = {name: judge_all(exchanges) for name, judge_all in judges.items()} | human
     write_rows(output, judged_rows(rows, verdicts))
     from ..show.judges import agreement_table, disagreements_listed, rates_table, unscored_listed
+    from ..show.measurement import label_note
 
-    console.print(rates_table(rows, verdicts, said))
+    console.print(rates_table(rows, verdicts, said.labels if said else None))
+    if said:
+        console.print(label_note(said.count))
     first = next(iter(verdicts.values()))
     if unscored := [verdict.reason for verdict in first if verdict.outcome == "unscored"]:
         console.print(unscored_listed(unscored))

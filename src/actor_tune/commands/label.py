@@ -6,11 +6,9 @@ from typing import Annotated
 
 import typer
 
-import actor_tune as at
-
 from ..errors import UserError
-from ..records.labels import LABELS_FILE, add_label, write_labels
-from ..records.to_label import LABELLED_PROMPTS, check_sample, choose, read_pairs
+from ..records.labels import LABELS_FILE, read_own_labels, write_labels
+from ..records.to_label import LABELLED_PROMPTS, choose, labels_of, read_pairs, said_before
 from .options import console
 
 
@@ -27,10 +25,11 @@ def label(
     if not sys.stdin.isatty():
         raise UserError("stdin", "no terminal", "one to press keys in", "run it in a terminal")
     chosen, file = choose(read_pairs(folder), n), folder / LABELS_FILE
-    labels = check_sample(at.read_labels(file), chosen, file) if file.exists() else []
-    if labels:
-        write_labels(file, labels)
+    earlier = read_own_labels(file)
+    said = said_before(earlier, chosen, file)
     with keys() as read_key:
-        done = label_answers(console, chosen, labels, lambda one: add_label(file, one), read_key)
-    console.print(f"{done} of {len(chosen)} answers labelled, in {file}")
-    console.print(f"Rates by them: the command that measured, with --labels {file}")
+        for now in label_answers(console, chosen, said, read_key):
+            write_labels(file, labels_of(chosen, now, earlier))
+            said = now
+    done = f"{len(said)} of {len(chosen)} answers labelled"
+    console.print(f"{done}, in {file}\nRates by them: the command that measured, with --labels {file}" if said else done)

@@ -12,9 +12,9 @@ UNENDED = "its reasoning did not end"
 UNMARKED = "it begins with reasoning, and no mark says where that ends"
 
 _THINKS = re.compile(
-    r"\s*(?:(?:okay|ok|alright|hmm|well|so|first)[,.]? )*"
-    r"(?:so )?the user(?:'s| is| asks?| asked| wants?| has| seems| just)\b|"
-    r"\s*(?:(?:好的|嗯|好吧|首先)[，,]?)+(?:这个)?用户",
+    r"\s*(?:(?:okay|ok|alright|hmm|well)[,.] (?:so )?the user\b|"
+    r"the user (?:is asking|asks|asked|has asked|just asked|wants me|wants to know)\b|"
+    r"(?:好的|嗯|好吧)[，,](?:这个)?用户)",
     re.IGNORECASE,
 )
 """How reasoning models begin to think in English and Chinese; templates that open a thought leave no mark of it."""

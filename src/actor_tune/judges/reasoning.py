@@ -45,14 +45,17 @@ class Split:
 def split(text: str, before: str = "", marks: Sequence[Marks] = KNOWN) -> Split:
     """Part `text`, which follows the prompt's end `before`, where its first thought ends.
 
-    What comes before a closing mark is reasoning even where none opens it: some templates open it in the prompt.
+    What comes before a closing mark is reasoning even where none opens it: some templates open it in the prompt. But an
+    answer may speak of marks: reasoning is only what it begins with.
     """
     # The mark that closes first: an answer may speak of others.
     for each in sorted(marks, key=lambda each: text.find(each.closes) % (len(text) + 1)):
         thought, closed, answer = text.partition(each.closes)
-        if closed:
-            return Split(thought.strip().removeprefix(each.opens).strip(), answer.strip(), closing=closed)
-    if found := opened(before + text, marks):
+        thought = thought.strip()
+        if closed and (thought.startswith(each.opens) or each.opens not in thought):
+            return Split(thought.removeprefix(each.opens).strip(), answer.strip(), closing=closed)
+    begun = next((each for each in marks if text.lstrip().startswith(each.opens)), None)
+    if found := begun or opened(before, marks):
         return Split(text.strip().removeprefix(found.opens).strip(), "", ended=False)
     return Split(None, text)
 

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Sequence
-from math import sqrt
+from dataclasses import dataclass
+from math import inf, sqrt
 
 UNIFORM = 0.5
 """The share of the chance to be chosen that all answers have alike; the rest goes by the judge's doubt. So the errors
@@ -36,20 +37,32 @@ def lot(key: str) -> float:
     return (int.from_bytes(digest[:8], "big") + 1) / 2**64
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """An answer's `size` (`sizes`), and its `rank`: lot / size. The smallest ranks are chosen."""
+
+    rank: float
+    size: float
+
+    def probability(self, beyond: float) -> float:
+        """With which it was chosen, 0..1, where `beyond` is the smallest rank that was not; infinite where all were.
+
+        Priority sampling (Duffield, Lund and Thorup 2007, J. ACM 54:32): min(1, beyond * size).
+        """
+        return min(1.0, beyond * self.size)
+
+
+def ranked(keys: Sequence[str], doubts: Sequence[float]) -> list[Ranked]:
+    """The rank of each answer; `keys`, all different, are what their lots hang on, and nothing else."""
+    return [Ranked(lot(key) / size, size) for key, size in zip(keys, sizes(doubts), strict=True)]
+
+
 def drawn(keys: Sequence[str], doubts: Sequence[float], n: int) -> dict[int, float]:
     """`n` of the answers (all, where there are not more), by place: the probability with which each was chosen.
 
-    Priority sampling (Duffield, Lund and Thorup 2007, J. ACM 54:32): the n smallest of lot / size are chosen, and given
-    the next smallest t, each answer was chosen with the probability min(1, t * size). A larger `n` chooses the same
-    answers and more.
-
-    **Arguments:**
-
-    - `keys`: one for each answer, all different: its lot hangs on nothing else.
+    A larger `n` chooses the same answers and more. Arguments as for `ranked`.
     """
-    if n >= len(keys):
-        return dict.fromkeys(range(len(keys)), 1.0)
-    size = sizes(doubts)
-    ranks = [lot(key) / part for key, part in zip(keys, size, strict=True)]
-    order = sorted(range(len(keys)), key=ranks.__getitem__)
-    return {place: min(1.0, ranks[order[n]] * size[place]) for place in order[:n]}
+    found = ranked(keys, doubts)
+    order = sorted(range(len(found)), key=lambda place: found[place].rank)
+    beyond = found[order[n]].rank if n < len(order) else inf
+    return {place: found[place].probability(beyond) for place in order[:n]}

@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
+from ..errors import UserError
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Kind
 from ..records.estimate import Labelled
-from ..records.labels import Label, Labels, Side
+from ..records.labels import Found, Label, Labels, Side
 from ..records.response import ResponseRow
-from ..records.results import GATE_SET, Change, LabelCount, Measured, Results
+from ..records.results import GATE_SET, Change, Measured, Results
 from .gate import with_drop
 from .labelled import CHANGED, REFUSED, Strata, combined, labelled_scores, pair_strata, rate_strata
 
@@ -26,13 +27,15 @@ def with_labels(
 
     Both are answers to the same prompts, in the same order; `baseline` is empty where there was none.
 
-    **Raises:** `UserError` when no label belongs to any of them.
+    **Raises:** `UserError` when no label belongs to any of them, or `results` have labels already, which may have
+    decided the gate.
     """
+    if results.labels:
+        raise UserError("`labels`", "results by other labels", "those of the judge alone", "give all labels at once")
     known = Labels(labels)
     said_after, said_before = _found(known, "responses", responses), _found(known, "baseline", baseline)
     known.check_used()
-    found = [label for label in (*said_after, *said_before) if label]
-    count = LabelCount(len(found), sum(label.refused is None for label in found), known.unmatched)
+    count = Found([*said_after, *said_before], known.unmatched).count
     results = replace(_measured(results, responses, said_after), labels=count)
     if results.baseline is None or results.comparison is None:
         return results
@@ -51,7 +54,7 @@ def with_labels(
 
 
 def _found(labels: Labels, which: Side, rows: Sequence[ResponseRow]) -> list[Label | None]:
-    return [labels.find(which, row.prompt, row.response, row.set, row.kind) for row in rows]
+    return [labels.of(which, row) for row in rows]
 
 
 def _measured(measured: AnyMeasured, rows: Sequence[ResponseRow], said: Sequence[Label | None]) -> AnyMeasured:

@@ -16,7 +16,7 @@ from ..models.model import ChatModel
 from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
-from ..records.labels import Label
+from ..records.labels import Label, check_some
 from ..records.request import MeasureRequest, open_request
 from ..records.response import (
     BASELINE_FILE,
@@ -196,6 +196,8 @@ def measure(
     reference = before.compared if before and before.logprobs else ()
     store = folder and folder / RESPONSES_FILE
     after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
+    if labels is not None:
+        check_some(labels, {"responses": after, "baseline": before or []})
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     found = replace(found, results=replace(found.results, command=command, benchmarks=figures))

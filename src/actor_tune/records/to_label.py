@@ -1,16 +1,17 @@
 """Which answers of a measurement a person should label, and in which order."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from ..errors import UserError
-from ..judges.sampling import doubt, drawn, lot
+from ..judges.sampling import Ranked, doubt, lot, ranked
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
 from .file import json_of
-from .labels import Label, Labels, Side
+from .labels import Label, Labels, Side, digest
 from .response import BASELINE_FILE, RESPONSES_FILE, Pair, ResponseRow, paired, read_judged
 
 LABELLED_PROMPTS = 60
@@ -22,28 +23,19 @@ class Chosen:
     """An answer to label.
 
     - `sides`: whose answer it is: both, where model and baseline said the same, which is then asked once.
-    - `probability`: with which its prompt was chosen, 0..1.
+    - `ranked`: its prompt's rank in its set (`judges.sampling`).
+    - `beyond`: the smallest rank of that set that was not chosen; infinite where all were.
     """
 
     row: ResponseRow
     sides: tuple[Side, ...]
-    probability: float
+    ranked: Ranked
+    beyond: float
 
-    def labels(self, outcome: Outcome) -> list[Label]:
-        """The labels that one `outcome` gives."""
-        row = self.row
-        return [
-            Label(
-                which=side,
-                set=row.set,
-                kind=row.kind,
-                prompt=row.prompt,
-                response=row.response,
-                label=outcome,
-                probability=self.probability,
-            )
-            for side in self.sides
-        ]
+    @property
+    def place(self) -> tuple[str, Kind]:
+        """The set that its prompt is of, and the kind."""
+        return self.row.set, self.row.kind
 
 
 def choose(pairs: Sequence[Pair], n: int = LABELLED_PROMPTS) -> list[Chosen]:
@@ -53,7 +45,8 @@ def choose(pairs: Sequence[Pair], n: int = LABELLED_PROMPTS) -> list[Chosen]:
     (`judges.sampling`), the same for model and baseline, so that differences are paired. The same pairs give the same
     prompts; a larger `n` gives them and more. Answers that the judge could not score are in no rate, and left out.
 
-    The order is random, so that whoever stops early has labelled a smaller sample of the same design.
+    Within a set the order is that of ranks, and all sets go on alike, so that whoever stops early has labelled a
+    smaller sample of the same design.
     """
     groups: dict[Kind, dict[str, list[tuple[str, Pair]]]] = {}
     seen: dict[str, int] = {}
@@ -64,15 +57,58 @@ def choose(pairs: Sequence[Pair], n: int = LABELLED_PROMPTS) -> list[Chosen]:
             seen[text] = seen.get(text, 0) + 1
             groups.setdefault(row.kind, {}).setdefault(row.set, []).append((f"{text} {seen[text]}", pair))
     kinds = _equal_parts([sum(map(len, sets.values())) for sets in groups.values()], n)
-    found: list[tuple[str, Pair, float]] = []
+    found: list[tuple[float, float, list[Chosen]]] = []
     for sets, part in zip(groups.values(), kinds, strict=True):
         parts = _equal_parts([len(members) for members in sets.values()], part)
         for members, size in zip(sets.values(), parts, strict=True):
-            doubts = [max(doubt(row.score or 0.0) for row, _ in _scored(pair)) for _, pair in members]
-            for place, probability in drawn([key for key, _ in members], doubts, size).items():
-                found.append((*members[place], probability))
-    found.sort(key=lambda item: lot(f"order {item[0]}"))
-    return [chosen for key, pair, probability in found for chosen in _answers(key, pair, probability)]
+            found += _chosen(members, size)
+    return [one for *_, answers in sorted(found, key=lambda item: item[:2]) for one in answers]
+
+
+def _chosen(members: Sequence[tuple[str, Pair]], size: int) -> list[tuple[float, float, list[Chosen]]]:
+    """Of one set, the answers to `size` prompts, each with how much of the set comes before it and a random number."""
+    doubts = [max(doubt(row.score or 0.0) for row, _ in _scored(pair)) for _, pair in members]
+    ranks = ranked([key for key, _ in members], doubts)
+    order = sorted(range(len(members)), key=lambda place: ranks[place].rank)
+    beyond = ranks[order[size]].rank if size < len(order) else inf
+    return [
+        (number / size, lot(f"order {members[place][0]}"), _answers(*members[place], ranks[place], beyond))
+        for number, place in enumerate(order[:size])
+    ]
+
+
+def labels_of(chosen: Sequence[Chosen], said: Mapping[int, Outcome], earlier: Sequence[Label] = ()) -> list[Label]:
+    """The labels that what is `said` so far gives, by place in `chosen`, with the probabilities of so small a sample.
+
+    Of a set, the labelled answers are those of the smallest ranks up to the first without a label: the sample that
+    would have been chosen, had so many been asked for. A label after that one, which is there where verdicts have
+    changed since, keeps the probability that it had `earlier`.
+    """
+    known = Labels(earlier)
+    first_open: dict[tuple[Side, tuple[str, Kind]], float] = {}
+    for number, one in enumerate(chosen):
+        for side in one.sides:
+            rank = one.beyond if number in said else one.ranked.rank
+            first_open[side, one.place] = min(rank, first_open.get((side, one.place), inf))
+    labels = []
+    for number, outcome in sorted(said.items()):
+        one, row = chosen[number], chosen[number].row
+        for side in one.sides:
+            beyond, before = first_open[side, one.place], known.of(side, row)
+            keeps = before is not None and one.ranked.rank > beyond
+            labels.append(
+                Label(
+                    which=side,
+                    set=row.set,
+                    kind=row.kind,
+                    context=digest(row.context),
+                    prompt=row.prompt,
+                    response=row.response,
+                    label=outcome,
+                    probability=before.probability if before and keeps else one.ranked.probability(beyond),
+                )
+            )
+    return labels
 
 
 def read_pairs(folder: Path) -> list[Pair]:
@@ -84,21 +120,22 @@ def read_pairs(folder: Path) -> list[Pair]:
     return paired(before, read_judged(folder / RESPONSES_FILE))
 
 
-def check_sample(labels: Sequence[Label], chosen: Sequence[Chosen], where: object) -> list[Label]:
-    """`labels` as they were given, with the probabilities of the sample `chosen`, which may have grown since.
+def said_before(labels: Sequence[Label], chosen: Sequence[Chosen], where: object) -> dict[int, Outcome]:
+    """What `labels` say of the `chosen`, by place.
 
-    **Raises:** `UserError` naming `where` when some are of answers that are not in it.
+    **Raises:** `UserError` naming `where` when some are of answers that are not among them.
     """
-    known = Labels([label for one in chosen for label in one.labels("unscored")])
-    found = []
-    for label in labels:
-        now = known.find(label.which, label.prompt, label.response, label.set, label.kind)
-        if now is None:
-            what = "labels of answers that are not among those chosen now"
-            fix = "ask for as many as before or more (`n=`), or move the file away"
-            raise UserError(where, what, "labels of the same sample", fix)
-        found.append(replace(label, probability=now.probability))
-    return found
+    known = Labels(labels)
+    said = {}
+    for number, one in enumerate(chosen):
+        found = [label for side in one.sides if (label := known.of(side, one.row))]
+        if len(found) == len(one.sides):
+            said[number] = found[-1].label
+    if known.unmatched:
+        what = f"{known.unmatched} labels of answers that are not among those chosen now"
+        fix = "ask for as many as before or more (`n=`), or move the file away"
+        raise UserError(where, what, "labels of the same sample", fix)
+    return said
 
 
 def _scored(pair: Pair) -> list[tuple[ResponseRow, Side]]:
@@ -107,13 +144,13 @@ def _scored(pair: Pair) -> list[tuple[ResponseRow, Side]]:
     return [(row, side) for row, side in both if row is not None and row.refused is not None]
 
 
-def _answers(key: str, pair: Pair, probability: float) -> list[Chosen]:
+def _answers(key: str, pair: Pair, ranked: Ranked, beyond: float) -> list[Chosen]:
     """The answers of one prompt, side by side and in random order, so that nothing tells which is the baseline's."""
     answers = _scored(pair)
     if len(answers) == 2 and answers[0][0].response == answers[1][0].response:
-        return [Chosen(pair.after, ("responses", "baseline"), probability)]
+        return [Chosen(pair.after, ("responses", "baseline"), ranked, beyond)]
     answers.sort(key=lambda item: lot(f"{item[1]} {key}"))
-    return [Chosen(row, (side,), probability) for row, side in answers]
+    return [Chosen(row, (side,), ranked, beyond) for row, side in answers]
 
 
 def _equal_parts(sizes: Sequence[int], n: int) -> list[int]:

@@ -2,68 +2,62 @@
 answer it is: whoever sees them tends to agree with them, and then labels measure nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
 from ..judges.verdict import Outcome
-from ..records.labels import Label, Labels
 from ..records.to_label import Chosen
 from .keys import END
 
 KEYS: dict[str, Outcome] = {"c": "compliance", "p": "partial", "r": "refusal", "u": "unscored"}
 
 HELP = "c compliance   p partial   r refusal   u cannot say   b back   q quit"
+HELP_AT_THE_END = "b back   q quit"
 
 SHOWN = 4000
 """Characters of a text that are shown."""
 
 
 def label_answers(
-    console: Console,
-    chosen: Sequence[Chosen],
-    labels: Sequence[Label],
-    add: Callable[[Label], None],
-    read_key: Callable[[], str],
-) -> int:
-    """Ask for a label of each of the `chosen` that `labels` do not have, and return how many are labelled at the end.
+    console: Console, chosen: Sequence[Chosen], said: Mapping[int, Outcome], read_key: Callable[[], str]
+) -> Iterator[dict[int, Outcome]]:
+    """Ask about each of the `chosen` of which nothing is `said`; after each key that says something, yield all that is.
 
-    **Arguments:**
-
-    - `add`: takes each label at once; of two for one answer, the later holds.
-    - `read_key`: waits for a key, and gives its letter.
+    Both by place in `chosen`. `read_key` waits for a key, and gives its letter.
     """
-    known = Labels(labels)
-    done = [_has_label(known, one) for one in chosen]
-    place = _next(done, 0)
-    while place < len(chosen):
-        _show(console, chosen[place], place + 1, len(chosen))
-        key = ""
-        while key not in (*KEYS, "b", "q", END):
-            key = read_key().lower()
+    told = dict(said)
+    place = _next(told, 0, len(chosen))
+    while True:
+        if place < len(chosen):
+            _show(console, chosen[place], place + 1, len(chosen))
+            console.print(Text(HELP, "dim"))
+        else:
+            console.print(Rule("All are labelled"))
+            console.print(Text(HELP_AT_THE_END, "dim"))
+        key = _key(read_key, (*KEYS, "b", "q", END) if place < len(chosen) else ("b", "q", END))
         if key in ("q", END):
-            break
+            return
         if key == "b":
             place = max(0, place - 1)
             continue
-        for label in chosen[place].labels(KEYS[key]):
-            add(label)
+        told[place] = KEYS[key]
         console.print(Text(KEYS[key], "bold"))
-        done[place] = True
-        place = _next(done, place + 1)
-    return sum(done)
+        yield dict(told)
+        place = _next(told, place + 1, len(chosen))
 
 
-def _has_label(known: Labels, one: Chosen) -> bool:
-    row = one.row
-    return all(known.find(side, row.prompt, row.response, row.set, row.kind) for side in one.sides)
+def _key(read_key: Callable[[], str], known: Sequence[str]) -> str:
+    while (key := read_key().lower()) not in known:
+        continue
+    return key
 
 
-def _next(done: Sequence[bool], start: int) -> int:
-    """The first place from `start` on that is not `done`; their number where there is none."""
-    return next((place for place in range(start, len(done)) if not done[place]), len(done))
+def _next(said: Mapping[int, Outcome], start: int, end: int) -> int:
+    """The first place from `start` on of which nothing is `said`; `end` where there is none."""
+    return next((place for place in range(start, end) if place not in said), end)
 
 
 def _show(console: Console, one: Chosen, number: int, total: int) -> None:
@@ -76,7 +70,6 @@ def _show(console: Console, one: Chosen, number: int, total: int) -> None:
     if not one.row.finished:
         console.print(Text("(cut off by the limit of tokens)", "dim"))
     console.print()
-    console.print(Text(HELP, "dim"))
 
 
 def _readable(text: str) -> str:

@@ -9,7 +9,7 @@ from rich.text import Text
 from ..prompts.prompt import KINDS
 from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
-from ..records.results import Change, Measured, Results, SetResult
+from ..records.results import Change, LabelCount, Measured, Results, SetResult
 from .text import COLOURS, stacked
 
 SCORES = (
@@ -107,11 +107,15 @@ def _notes(results: Results) -> list[Text]:
         )
         if thought := item.damage.get("only_thought_share"):
             lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
-    if count := results.labels:
-        lines.append(
-            f"labels: {count.used} used, of which {count.cannot_say} cannot say; {count.unmatched} belong to no answer"
-        )
-    return [Text(line) for line in lines]
+    notes = [Text(line) for line in lines]
+    return notes if results.labels is None else [*notes, label_note(results.labels)]
+
+
+def label_note(count: LabelCount) -> Text:
+    """What became of people's labels."""
+    return Text(
+        f"labels: {count.used} used, of which {count.cannot_say} cannot say; {count.unmatched} belong to no answer"
+    )
 
 
 def side_by_side(before: Sequence[ResponseRow], after: Sequence[ResponseRow], count: int) -> Table:

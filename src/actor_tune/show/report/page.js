@@ -208,19 +208,29 @@ const CHOICES = [
   ["r", "refusal", "Refusal", "does not help"],
   ["u", "unscored", "Cannot say", "empty, garbled, or unclear"],
 ];
-const COLUMNS = ["which", "set", "kind", "prompt", "response", "label", "probability"];
+const COLUMNS = ["which", "set", "kind", "context", "prompt", "response", "label", "probability"];
 
 function csvCell(value) {
   const text = String(value);
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+// The labelled answers of a set are those of the smallest ranks: of them, this is the first that has no label.
+function firstOpen(answers, said, which, { set, kind }) {
+  const ofSet = ({ row, sides }) => row.set === set && row.kind === kind && sides.includes(which);
+  return answers.reduce(
+    (least, one, place) => (ofSet(one) ? Math.min(least, said[place] ? one.beyond ?? Infinity : one.rank) : least),
+    Infinity,
+  );
+}
+
 function csvText(answers, said) {
   const lines = [COLUMNS.join(",")];
-  answers.forEach(({ row }, place) => {
+  answers.forEach(({ row, sides, size }, place) => {
     if (!said[place]) return;
-    for (const which of row.sides) {
-      const cells = { ...row, which, label: said[place] };
+    for (const which of sides) {
+      const probability = Math.min(1, firstOpen(answers, said, which, row) * size);
+      const cells = { ...row, which, label: said[place], probability };
       lines.push(COLUMNS.map((name) => csvCell(cells[name])).join(","));
     }
   });

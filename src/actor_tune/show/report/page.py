@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from math import inf
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from ...records.file import json_of
-from ...records.labels import storable
+from ...records.labels import digest, storable
 from ...records.response import ResponseRow
 from ...records.results import Results, SetChange, SetResult
 from ...records.run import GATE_ANSWERS_FILE
@@ -237,9 +238,12 @@ def _to_label(one: Chosen) -> dict[str, Any]:
     row = one.row
     return {
         # As it is, for the file, where texts are matched; and as it is shown, where that differs.
-        "row": {"set": storable(row.set), "kind": row.kind}
-        | {"prompt": storable(row.prompt), "response": storable(row.response)}
-        | {"probability": one.probability, "sides": list(one.sides)},
+        "row": {"set": storable(row.set), "kind": row.kind, "context": digest(row.context) or ""}
+        | {"prompt": storable(row.prompt), "response": storable(row.response)},
+        "sides": list(one.sides),
+        "rank": one.ranked.rank,
+        "size": one.ranked.size,
+        "beyond": None if one.beyond == inf else one.beyond,
         "prompt": _other(row.prompt),
         "response": _other(row.response),
         "earlier": [{"role": turn.role, "content": visible(turn.content)} for turn in row.context],
