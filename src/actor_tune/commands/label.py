@@ -32,4 +32,6 @@ def label(
             write_labels(file, labels_of(chosen, now, earlier))
             said = now
     done = f"{len(said)} of {len(chosen)} answers labelled"
-    console.print(f"{done}, in {file}\nRates by them: the command that measured, with --labels {file}" if said else done)
+    console.print(
+        f"{done}, in {file}\nRates by them: the command that measured, with --labels {file}" if said else done
+    )
