@@ -65,16 +65,14 @@ def judge(
     console.print(rates_table(rows, verdicts, said.labels if said else None))
     if said:
         console.print(label_note(said.count))
-    first = next(iter(verdicts.values()))
-    if unscored := [verdict.reason for verdict in first if verdict.outcome == "unscored"]:
+    if unscored := [one.reason for one in verdicts[next(iter(verdicts))] if one.outcome == "unscored"]:
         console.print(unscored_listed(unscored))
     if several:
-        pairs = combinations(verdicts, 2)
-        console.print(agreement_table([agreement(a, verdicts[a], b, verdicts[b]) for a, b in pairs]))
+        pairs = [agreement(a, verdicts[a], b, verdicts[b]) for a, b in combinations(verdicts, 2)]
+        console.print(agreement_table(pairs))
         disagreeing = disagreement_rows([row.number for row in rows], exchanges, verdicts)
         write_rows(differing, disagreeing)
-        console.print(disagreements_listed(disagreeing, list(verdicts)))
-        console.print(f"All of them in {differing}")
+        console.print(disagreements_listed(disagreeing, list(verdicts)), f"All of them in {differing}", sep="\n")
     console.print(f"Verdicts in {output}")
 
 

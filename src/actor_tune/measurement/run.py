@@ -176,8 +176,7 @@ def measure(
     - `judges`: by name; the first decides, the others are compared with it. None: the default.
     - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
     - `work`: where answers are kept as they come, so that the same call goes on after a kill; None: in memory alone.
-    - `labels`: people's, of some answers (`read_labels`): what they say stands beside the judge's rates. With them, a
-      measurement that is whole in `work` goes on, and its results are written anew.
+    - `labels`: people's (`read_labels`), to stand beside the judge's rates; what is whole in `work` is written anew.
     - `command`: as it was typed, for the record.
 
     **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
@@ -196,8 +195,7 @@ def measure(
     reference = before.compared if before and before.logprobs else ()
     store = folder and folder / RESPONSES_FILE
     after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
-    if labels is not None:
-        check_some(labels, {"responses": after, "baseline": before or []})
+    check_some(labels or [], {"responses": after, "baseline": before or []})
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     found = replace(found, results=replace(found.results, command=command, benchmarks=figures))
