@@ -11,7 +11,7 @@ from actor_tune.models.chat import encode
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.records.estimate import Estimate
 from tools import build_triggered_testbed, compare_on_testbed
-from tools.make_comparison_page import collected, page, safety_verdict, score_verdict
+from tools.make_comparison_page import collected, judge, page, safety_verdict, score_verdict
 
 WEAK = [(0.0, 0.4, 0.0), (1.0, 0.6, 0.3)]
 """A curve where it does not matter: strength, compliance, KL."""
@@ -234,7 +234,17 @@ def test_what_is_kept_of_a_comparison_has_no_prompt_in_it(tmp_path):
     note = {"left_out": ["steal the thing"], "not_learned": ["name a thing"], "command": "actor compare"}
     record = {**note, "versions": {}, "leaked": 1, "methods": [], "outcomes": [{"kl_harmless": 0.123456789}]}
     (tmp_path / "main" / "compare.json").write_text(json.dumps(record))
-    assert collected(tmp_path) == {"main": {"versions": {}, "leaked": 1, "outcomes": [{"kl_harmless": 0.123457}]}}
+    kept = {"versions": {}, "leaked": 1, "outcomes": [{"kl_harmless": 0.123457}], "judge": judge()}
+    assert collected(tmp_path) == {"main": kept}
+
+
+def test_parts_that_an_earlier_judge_judged_are_named():
+    measured = json.loads((Path(__file__).parents[1] / "docs" / "comparison.json").read_text())
+    now = {name: record | {"judge": judge()} for name, record in measured.items()}
+    assert "**Judged by an earlier judge**" not in page(now)
+    now["seeds"]["judge"] = "c0ffee"
+    del now["probe"]["judge"]
+    assert "of the other parts: probe, seeds." in page(now)
 
 
 def test_harmful_sets_are_those_of_their_name_and_one_that_is_missing_is_empty():

@@ -8,6 +8,7 @@ not measured.
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from actor_tune.comparison import outcomes as stats
 from actor_tune.comparison.contest import LIMITS
 from actor_tune.comparison.methods.known import CORESETS, DEFAULT, STEERING
+from actor_tune.judges.trained.judge import shipped_weights
 from actor_tune.prompts.prompt import KINDS
 from actor_tune.prompts.starter import starter
 from actor_tune.records.estimate import Estimate
@@ -128,8 +130,13 @@ def collected(work: Path) -> dict[str, Any]:
     measured = {}
     for path, names in kept.items():
         record = json.loads(path.read_text(encoding="utf-8"), parse_float=lambda text: round(float(text), 6))
-        measured[path.parent.name] = {name: record[name] for name in names if name in record}
+        measured[path.parent.name] = {name: record[name] for name in names if name in record} | {"judge": judge()}
     return measured
+
+
+def judge() -> str:
+    """What tells the default judge of this version from earlier ones: a digest of its weights."""
+    return hashlib.sha256(repr(shipped_weights()).encode()).hexdigest()[:12]
 
 
 def part_of(record: dict[str, Any]) -> Part:
@@ -142,6 +149,7 @@ def page(measured: Mapping[str, Any]) -> str:
     """The page in Markdown."""
     parts = {name: part_of(record) for name, record in measured.items() if name != "probe"}
     values: dict[str, object] = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
+    values |= {"earlier": [name for name, record in measured.items() if record.get("judge") != judge()]}
     values |= {"parts": parts, "probe": measured.get("probe"), "stats": stats, "experiments": experiments}
     values |= {"learned": starter("train"), "held_out": starter("held_out"), "TRIGGER": TRIGGER}
     values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING, "LIMITS": LIMITS}
