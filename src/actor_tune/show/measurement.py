@@ -21,7 +21,7 @@ SCORES = (
 
 _CAPTION = (
     "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets; "
-    "labels: the same by people's labels; p: McNemar's exact test"
+    "p: McNemar's exact test"
 )
 
 _DAMAGE = {
@@ -38,6 +38,8 @@ def results_table(results: Results) -> Group:
         table = _comparison_table(results, results.baseline, results.comparison)
     else:
         table = _rates_table(results)
+    if results.labels:
+        table.caption = f"{_CAPTION}; labels: the same by people's labels"
     return Group(table, *_notes(results))
 
 
