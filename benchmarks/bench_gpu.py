@@ -128,11 +128,13 @@ def one_block(chat_model: at.ChatModel, token_ids: list[TokenIds], kinds: torch.
     below = sum(weight.numel() for block in chat_model.blocks[:layer] for weight in block.parameters())
     flops = 2 * below * sum(map(len, token_ids)) / prefix_seconds
     activations, activations_seconds = timed(lambda: block_outputs(chat_model, inputs))
+    most = matmul_flops(device, chat_model.model.dtype)  # just now: others may use the machine too
     record: Record = {
         "layer": layer,
+        "matmul_flops": most,
         "prefix_seconds": prefix_seconds,
         "prefix_flops": flops,
-        "prefix_utilisation": flops / matmul_flops(device, chat_model.model.dtype),
+        "prefix_utilisation": flops / most,
         "activations_seconds": activations_seconds,
     }
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])

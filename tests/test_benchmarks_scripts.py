@@ -164,7 +164,7 @@ def test_bench_scale_measures_every_point_in_a_process_of_its_own(scale_record):
 
 def test_bench_gpu_runs_on_a_processor_too(gpu_record):
     model = gpu_record["models"]["tiny"]
-    assert model["prefix_utilisation"] == pytest.approx(model["prefix_flops"] / gpu_record["matmul_flops"], rel=0.9)
+    assert model["prefix_utilisation"] == pytest.approx(model["prefix_flops"] / model["matmul_flops"])
     for rule in ("paper", "boundary"):
         assert model[f"{rule}_seconds"] > model[f"{rule}_train_seconds"] > 0
         assert len(model[f"{rule}_losses"]) == 3

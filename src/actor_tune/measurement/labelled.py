@@ -19,9 +19,8 @@ likes; where it is good, the interval is narrower than that of the labels alone.
   any may be anything.
 
 The truth that an interval is about is the rate of all prompts like those measured, as with Wilson's. docs/labels.md has
-the coverage in simulations with good, bad, useless and inverted judges, of which none undercovers: 95 % intervals held
-the truth in 93 to 100 % of samples, the most where a good judge's errors are too rare for the labels to show one.
-`tools/make_labels_page.py` makes it.
+the coverage in simulations with good, bad, useless and inverted judges and 20 labels or more of a set: 95 % intervals
+held the truth in 93 to 100 % of samples, the most where a good judge's errors are too rare for the labels to show one.
 """
 
 from collections.abc import Mapping, Sequence
