@@ -90,7 +90,7 @@ def test_with_a_baseline_both_answers_are_asked_side_by_side_and_equal_ones_once
     others = [one for one in chosen if one is not once]
     places = [texts(others).index(text) for text in dict.fromkeys(texts(others))]
     assert all(others[place].row.prompt == others[place + 1].row.prompt for place in places)
-    assert all(others[place].ranked == others[place + 1].ranked for place in places)
+    assert all(others[place].drawn == others[place + 1].drawn for place in places)
     assert {others[place].sides for place in places} == {("responses",), ("baseline",)}  # nothing tells whose is first
 
 
@@ -223,7 +223,7 @@ def test_turns_before_a_prompt_tell_answers_apart():
     assert {untold.of("responses", row).label for row in rows} == {"partial"}
 
 
-def test_a_file_that_would_lose_columns_is_not_written_anew(folder, monkeypatch):
+def test_a_file_that_would_lose_columns_is_not_written_anew(folder):
     (folder / "labels.csv").write_text("prompt,response,label,note\na,b,refusal,asked Anna\n")
     with pytest.raises(UserError, match="columns note; expected those of labels alone"):
         read_own_labels(folder / "labels.csv")

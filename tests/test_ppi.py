@@ -19,7 +19,7 @@ from actor_tune.measurement.metrics import wilson
 from actor_tune.records.estimate import Labelled
 from actor_tune.records.labels import Label
 from actor_tune.records.results import Gate
-from tools.make_labels_page import SHIFTS, SimulatedJudge, rate_coverage, shift_coverage
+from tools.make_labels_page import SHIFTS, Sampling, SimulatedJudge, rate_coverage, shift_coverage
 
 MANY = 10**12
 """Answers, of which the choice adds nothing."""
@@ -208,7 +208,7 @@ LEAST = 0.925 - 2 * (0.95 * 0.05 / RUNS) ** 0.5
     ],
 )
 def test_the_interval_of_a_rate_holds_the_truth_95_times_in_100(judge, rate, labels, answers, by_doubt):
-    found = rate_coverage(rate, np.random.default_rng(0), RUNS, judge, labels, answers, by_doubt)
+    found = rate_coverage(rate, np.random.default_rng(0), RUNS, Sampling(judge, labels, answers, by_doubt))
     assert found.held >= LEAST
     assert abs(found.bias) < 0.01
 
@@ -217,7 +217,7 @@ def test_the_interval_of_a_rate_holds_the_truth_95_times_in_100(judge, rate, lab
     ("judge", "shift"), [(GOOD, SHIFTS[1]), (SURE, SHIFTS[3]), (BAD, SHIFTS[2]), (USELESS, SHIFTS[4])]
 )
 def test_the_interval_of_a_difference_holds_the_truth_95_times_in_100(judge, shift):
-    found = shift_coverage(shift, np.random.default_rng(0), RUNS, judge, 100, 600, True)
+    found = shift_coverage(shift, np.random.default_rng(0), RUNS, Sampling(judge, 100, 600, True))
     assert found.held >= LEAST
     assert abs(found.bias) < 0.01
 
@@ -238,9 +238,9 @@ def test_the_probability_of_being_chosen_is_how_often_an_answer_is_chosen():
     for run in range(runs):
         found = drawn([f"{run} {row}" for row in range(40)], doubts, 15)
         assert len(found) == 15
-        for row, probability in found.items():
+        for row, one in found.items():
             counts[row] += 1
-            sums[row] += 1 / probability
+            sums[row] += 1 / one.probability(one.beyond)
     assert counts[30:].mean() > 1.2 * counts[:30].mean()
     assert sums[:30].mean() / runs == pytest.approx(1, abs=0.03)  # each answer stands for itself on average
     assert sums[30:].mean() / runs == pytest.approx(1, abs=0.05)
@@ -248,10 +248,12 @@ def test_the_probability_of_being_chosen_is_how_often_an_answer_is_chosen():
 
 def test_a_larger_sample_holds_the_smaller_one_and_the_whole_is_certain():
     keys, doubts = [f"p{row}" for row in range(50)], [row % 5 / 10 for row in range(50)]
-    few, more = drawn(keys, doubts, 10), drawn(keys, doubts, 30)
+    few, more, every = (
+        {row: one.probability(one.beyond) for row, one in drawn(keys, doubts, n).items()} for n in (10, 30, 50)
+    )
     assert few.keys() < more.keys()
     assert all(more[row] >= few[row] for row in few)
-    assert set(drawn(keys, doubts, 50).values()) == {1.0}
-    assert drawn(keys, doubts, 10) == few
+    assert set(every.values()) == {1.0}
+    assert drawn(keys, doubts, 10) == drawn(keys, doubts, 10)
     assert sum(sizes(doubts)) == pytest.approx(50)
     assert (doubt(0.9), doubt(0.2)) == (pytest.approx(0.1), 0.2)

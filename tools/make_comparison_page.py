@@ -135,7 +135,7 @@ def collected(work: Path) -> dict[str, Any]:
 
 
 def judge() -> str:
-    """What tells the default judge of this version from earlier ones: a digest of its weights."""
+    """What tells the default judge from earlier ones: a digest of its weights, trained anew whenever it changes."""
     return hashlib.sha256(repr(shipped_weights()).encode()).hexdigest()[:12]
 
 
@@ -149,7 +149,7 @@ def page(measured: Mapping[str, Any]) -> str:
     """The page in Markdown."""
     parts = {name: part_of(record) for name, record in measured.items() if name != "probe"}
     values: dict[str, object] = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
-    values |= {"earlier": [name for name, record in measured.items() if record.get("judge") != judge()]}
+    values |= {"earlier": sorted(name for name, record in measured.items() if record.get("judge") != judge())}
     values |= {"parts": parts, "probe": measured.get("probe"), "stats": stats, "experiments": experiments}
     values |= {"learned": starter("train"), "held_out": starter("held_out"), "TRIGGER": TRIGGER}
     values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING, "LIMITS": LIMITS}

@@ -74,6 +74,16 @@ SHIFTS = (
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """So many `labels` of so many `answers` of a `judge`, chosen by its doubt, or else evenly."""
+
+    judge: SimulatedJudge
+    labels: int
+    answers: int
+    by_doubt: bool
+
+
+@dataclass(frozen=True)
 class Coverage:
     """How often the interval held the truth, and how wide it and how far off the estimate was on average."""
 
@@ -123,14 +133,14 @@ class Line:
     cells: list[Coverage]
 
 
-Simulation = Callable[[np.random.Generator, int, SimulatedJudge, int, int, bool], Coverage]
-"""From a generator, the number of samples, a judge, labels, answers, and whether they are drawn by doubt."""
+Simulation = Callable[[np.random.Generator, int, Sampling], Coverage]
+"""From a generator, the number of samples, and how each is drawn."""
 
 
 def cells(random: np.random.Generator, runs: int, truths: Mapping[str, Simulation], by_doubt: bool) -> list[Line]:
     """A line for each judge and each of the named `truths`."""
     return [
-        Line(judge.name, name, [simulate(random, runs, judge, *size, by_doubt) for size in SIZES])
+        Line(judge.name, name, [simulate(random, runs, Sampling(judge, *size, by_doubt)) for size in SIZES])
         for judge in JUDGES
         for name, simulate in truths.items()
     ]
@@ -144,7 +154,7 @@ def widths(random: np.random.Generator, runs: int) -> list[list[str]]:
     """Mean width in points with 100 labels of 600 answers, beside that of the labels alone."""
     lines = []
     for judge in JUDGES:
-        found = [rate_coverage(rate, random, runs, judge, 100, 600, True) for rate in RATES]
+        found = [rate_coverage(rate, random, runs, Sampling(judge, 100, 600, True)) for rate in RATES]
         lines.append([judge.name, *(percent(cell.width) for cell in found)])
     alone = [np.mean([_width(count) for count in random.binomial(100, rate, runs)]) for rate in RATES]
     return [*lines, ["the labels alone (Wilson)", *(percent(float(width)) for width in alone)]]
@@ -155,43 +165,27 @@ def _width(count: int) -> float:
     return interval.high - interval.low
 
 
-def rate_coverage(
-    rate: float,
-    random: np.random.Generator,
-    runs: int,
-    judge: SimulatedJudge,
-    labels: int,
-    answers: int,
-    by_doubt: bool,
-) -> Coverage:
-    """Of the interval of a `rate` from so many `labels` of so many `answers`, chosen by doubt where `by_doubt`."""
+def rate_coverage(rate: float, random: np.random.Generator, runs: int, way: Sampling) -> Coverage:
+    """Of the interval of a `rate`."""
     samples = []
     for _ in range(runs):
-        refused = (random.random(answers) < rate).astype(int)
-        verdict, doubt = judged(random, judge, refused)
-        samples.append(partial(_counted, random, verdict, doubt, refused, labels, by_doubt))
-    return _coverage(rate, _intervals(samples, 2, REFUSED, answers))
+        refused = (random.random(way.answers) < rate).astype(int)
+        verdict, doubt = judged(random, way.judge, refused)
+        samples.append(partial(_counted, random, verdict, doubt, refused, way))
+    return _coverage(rate, _intervals(samples, 2, REFUSED, way.answers))
 
 
-def shift_coverage(
-    shift: Shift,
-    random: np.random.Generator,
-    runs: int,
-    judge: SimulatedJudge,
-    labels: int,
-    answers: int,
-    by_doubt: bool,
-) -> Coverage:
-    """Of the interval of a difference, from so many prompts with `labels` of both answers."""
+def shift_coverage(shift: Shift, random: np.random.Generator, runs: int, way: Sampling) -> Coverage:
+    """Of the interval of a difference, from prompts with labels of both answers."""
     samples = []
     for _ in range(runs):
-        before = (random.random(answers) < shift.before).astype(int)
-        chance = random.random(answers)
+        before = (random.random(way.answers) < shift.before).astype(int)
+        chance = random.random(way.answers)
         after = np.where(before == 1, chance >= shift.lost, chance < shift.gained).astype(int)
-        (old, doubt_before), (new, doubt_after) = judged(random, judge, before), judged(random, judge, after)
+        (old, doubt_before), (new, doubt_after) = (judged(random, way.judge, refused) for refused in (before, after))
         doubt, value = np.maximum(doubt_before, doubt_after), (after - before) % 3
-        samples.append(partial(_counted, random, 2 * old + new, doubt, value, labels, by_doubt))
-    return _coverage(shift.truth, _intervals(samples, 4, CHANGED, answers))
+        samples.append(partial(_counted, random, 2 * old + new, doubt, value, way))
+    return _coverage(shift.truth, _intervals(samples, 4, CHANGED, way.answers))
 
 
 def judged(random: np.random.Generator, judge: SimulatedJudge, refused: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -218,13 +212,13 @@ class _Sample:
 
 
 def _counted(
-    random: np.random.Generator, verdict: np.ndarray, doubt: np.ndarray, value: np.ndarray, labels: int, by_doubt: bool
+    random: np.random.Generator, verdict: np.ndarray, doubt: np.ndarray, value: np.ndarray, way: Sampling
 ) -> _Sample:
     run = random.integers(2**62)
-    doubts: Sequence[float] = doubt.tolist() if by_doubt else [0.0] * len(doubt)
-    chosen = drawn([f"{run} {row}" for row in range(len(doubt))], doubts, labels)
+    doubts: Sequence[float] = doubt.tolist() if way.by_doubt else [0.0] * len(doubt)
+    chosen = drawn([f"{run} {row}" for row in range(len(doubt))], doubts, way.labels)
     rows, said, probability = list(chosen), np.full(len(doubt), -1), np.ones(len(doubt))
-    said[rows], probability[rows] = value[rows], list(chosen.values())
+    said[rows], probability[rows] = value[rows], [one.probability(one.beyond) for one in chosen.values()]
     return _Sample(verdict, doubt, said, probability)
 
 

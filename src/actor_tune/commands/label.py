@@ -23,7 +23,7 @@ def label(
     from ..show.labelling import label_answers
 
     if not sys.stdin.isatty():
-        raise UserError("stdin", "no terminal", "one to press keys in", "run it in a terminal")
+        raise UserError("stdin", "no terminal", "one to press keys in", "or label on the page of `actor report`")
     chosen, file = choose(read_pairs(folder), n), folder / LABELS_FILE
     earlier = read_own_labels(file)
     said = said_before(earlier, chosen, file)

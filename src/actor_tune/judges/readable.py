@@ -1,23 +1,14 @@
 """What no judge is asked about: answers that cannot be read, and what was thought before an answer."""
 
-import re
 from collections.abc import Sequence
 from functools import wraps
 
 from .garbled import garbled
-from .reasoning import Split, split
+from .reasoning import Split, begins_to_think, split
 from .verdict import Exchange, Judge, Verdict
 
 UNENDED = "its reasoning did not end"
 UNMARKED = "it begins with reasoning, and no mark says where that ends"
-
-_THINKS = re.compile(
-    r"\s*(?:(?:okay|ok|alright|hmm|well)[,.] (?:so )?the user\b|"
-    r"the user (?:is asking|asks|asked|has asked|just asked|wants me|wants to know)\b|"
-    r"(?:好的|嗯|好吧)[，,](?:这个)?用户)",
-    re.IGNORECASE,
-)
-"""How reasoning models begin to think in English and Chinese; templates that open a thought leave no mark of it."""
 
 
 def readable(judge: Judge) -> Judge:
@@ -48,6 +39,6 @@ def readable(judge: Judge) -> Judge:
 def _unreadable(parted: Split) -> str | None:
     if not parted.ended:
         return UNENDED
-    if parted.reasoning is None and _THINKS.match(parted.answer):
+    if parted.reasoning is None and begins_to_think(parted.answer):
         return UNMARKED
     return garbled(parted.answer)

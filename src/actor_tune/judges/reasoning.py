@@ -1,5 +1,6 @@
 """What was thought before an answer, in its text: only what follows it is an answer."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,15 @@ KNOWN = (
     Marks("<thinking>", "</thinking>"),
     Marks("<thought>", "</thought>"),
     Marks("<reasoning>", "</reasoning>"),
+)
+
+
+# In English and Chinese.
+_THINKS = re.compile(
+    r"\s*(?:(?:okay|ok|alright|hmm|well)[,.] (?:so )?the user\b|"
+    r"the user (?:is asking|asks|asked|has asked|just asked|wants me|wants to know)\b|"
+    r"(?:好的|嗯|好吧)[，,](?:这个)?用户)",
+    re.IGNORECASE,
 )
 
 
@@ -58,6 +68,11 @@ def split(text: str, before: str = "", marks: Sequence[Marks] = KNOWN) -> Split:
     if found := begun or opened(before, marks):
         return Split(text.strip().removeprefix(found.opens).strip(), "", ended=False)
     return Split(None, text)
+
+
+def begins_to_think(text: str) -> bool:
+    """Whether `text`, in which no mark is, begins as reasoning does: a template that opens it leaves no mark."""
+    return _THINKS.match(text) is not None
 
 
 def opened(text: str, marks: Sequence[Marks] = KNOWN) -> Marks | None:

@@ -38,31 +38,36 @@ def lot(key: str) -> float:
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """An answer's `size` (`sizes`), and its `rank`: lot / size. The smallest ranks are chosen."""
+class Drawn:
+    """An answer that was chosen.
 
-    rank: float
+    - `size`: as in `sizes`; `rank`: lot / size. The smallest ranks are chosen.
+    - `beyond`: the smallest rank that was not; infinite where all were.
+    """
+
     size: float
+    rank: float
+    beyond: float
 
     def probability(self, beyond: float) -> float:
-        """With which it was chosen, 0..1, where `beyond` is the smallest rank that was not; infinite where all were.
+        """With which it would be chosen, 0..1, if `beyond` were the smallest rank that was not.
 
         Priority sampling (Duffield, Lund and Thorup 2007, J. ACM 54:32): min(1, beyond * size).
         """
         return min(1.0, beyond * self.size)
 
 
-def ranked(keys: Sequence[str], doubts: Sequence[float]) -> list[Ranked]:
-    """The rank of each answer; `keys`, all different, are what their lots hang on, and nothing else."""
-    return [Ranked(lot(key) / size, size) for key, size in zip(keys, sizes(doubts), strict=True)]
+def drawn(keys: Sequence[str], doubts: Sequence[float], n: int) -> dict[int, Drawn]:
+    """`n` of the answers (all, where there are not more), by their number, the smallest rank first.
 
+    A larger `n` chooses the same answers and more.
 
-def drawn(keys: Sequence[str], doubts: Sequence[float], n: int) -> dict[int, float]:
-    """`n` of the answers (all, where there are not more), by place: the probability with which each was chosen.
+    **Arguments:**
 
-    A larger `n` chooses the same answers and more. Arguments as for `ranked`.
+    - `keys`: one for each answer, all different: its lot hangs on nothing else.
     """
-    found = ranked(keys, doubts)
-    order = sorted(range(len(found)), key=lambda place: found[place].rank)
-    beyond = found[order[n]].rank if n < len(order) else inf
-    return {place: found[place].probability(beyond) for place in order[:n]}
+    size = sizes(doubts)
+    ranks = [lot(key) / part for key, part in zip(keys, size, strict=True)]
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    beyond = ranks[order[n]] if n < len(order) else inf
+    return {number: Drawn(size[number], ranks[number], beyond) for number in order[:n]}

@@ -9,15 +9,12 @@ from ..judges.verdict import Verdict
 from ..prompts.prompt import Kind
 from ..records.estimate import Labelled
 from ..records.labels import Found, Label, Labels, Side
-from ..records.response import ResponseRow
+from ..records.response import ResponseRow, SetAndKind
 from ..records.results import GATE_SET, Change, Measured, Results
 from .gate import with_drop
 from .labelled import CHANGED, REFUSED, Strata, combined, labelled_scores, pair_strata, rate_strata
 
 AnyMeasured = TypeVar("AnyMeasured", bound=Measured)
-
-Place = tuple[str, Kind]
-"""A set's name and its kind."""
 
 
 def with_labels(
@@ -68,20 +65,22 @@ def _measured(measured: AnyMeasured, rows: Sequence[ResponseRow], said: Sequence
     return replace(measured, sets=sets, labelled=labelled_scores(_by_kind(strata)))
 
 
-def _change(change: Change, strata: Mapping[Place, Strata | None]) -> Change:
+def _change(change: Change, strata: Mapping[SetAndKind, Strata | None]) -> Change:
     sets = [replace(item, labelled=_alone(strata.get((item.name, item.kind)), True)) for item in change.sets]
     return replace(change, sets=sets, labelled=labelled_scores(_by_kind(strata), changes=True))
 
 
-def _strata(rows: Sequence[ResponseRow], count: Callable[[Sequence[int]], Strata | None]) -> dict[Place, Strata | None]:
+def _strata(
+    rows: Sequence[ResponseRow], count: Callable[[Sequence[int]], Strata | None]
+) -> dict[SetAndKind, Strata | None]:
     """Strata of each set, counted from its places in `rows`."""
-    groups: dict[Place, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault((row.set, row.kind), []).append(place)
-    return {place: count(members) for place, members in groups.items()}
+    groups: dict[SetAndKind, list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault(row.set_and_kind, []).append(number)
+    return {which: count(members) for which, members in groups.items()}
 
 
-def _by_kind(strata: Mapping[Place, Strata | None]) -> dict[Kind, list[Strata | None]]:
+def _by_kind(strata: Mapping[SetAndKind, Strata | None]) -> dict[Kind, list[Strata | None]]:
     """The sets of each kind, without the gate's own, which are in no score."""
     kinds: dict[Kind, list[Strata | None]] = {}
     for (name, kind), found in strata.items():

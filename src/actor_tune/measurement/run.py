@@ -179,8 +179,8 @@ def measure(
     - `labels`: people's (`read_labels`), to stand beside the judge's rates; what is whole in `work` is written anew.
     - `command`: as it was typed, for the record.
 
-    **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, or the baseline was
-    asked in another way, has another vocabulary, or lacks answers and has changed.
+    **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, no label is of these
+    answers, or the baseline was asked in another way, has another vocabulary, or lacks answers and has changed.
     """
     asked = _asked(prompts, trained_on, margin)
     model, folder = subject_of(model, None, max_reasoning_tokens), Path(work) if work else None

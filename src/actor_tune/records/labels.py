@@ -77,7 +77,7 @@ def read_own_labels(path: Path) -> list[Label]:
 
     **Raises:** `UserError` as `read_labels`, and when it has columns that would be lost.
     """
-    if not path.exists() or len(path.read_bytes().split()) < 2:
+    if not path.exists() or len(path.read_bytes().strip().splitlines()) < 2:  # a header at most
         return []
     rows = _rows(path)
     if others := [name for name in rows[0].cells if name not in COLUMNS]:

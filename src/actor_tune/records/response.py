@@ -41,6 +41,10 @@ class Response:
         return Exchange(self.prompt.text, self.text)
 
 
+SetAndKind = tuple[str, Kind]
+"""A set's name and its kind: what one name holds of two kinds are two sets."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptRow:
     """A prompt's columns, as in a file of prompts; `messages` is the whole conversation, where there is more to it."""
@@ -49,6 +53,11 @@ class PromptRow:
     kind: Kind
     set: str
     messages: list[Message] | None = None
+
+    @property
+    def set_and_kind(self) -> SetAndKind:
+        """Where it is counted."""
+        return self.set, self.kind
 
     @property
     def context(self) -> tuple[Message, ...]:

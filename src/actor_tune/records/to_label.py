@@ -7,12 +7,12 @@ from math import inf
 from pathlib import Path
 
 from ..errors import UserError
-from ..judges.sampling import Ranked, doubt, lot, ranked
+from ..judges.sampling import Drawn, doubt, drawn, lot
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
 from .file import json_of
 from .labels import Label, Labels, Side, digest
-from .response import BASELINE_FILE, RESPONSES_FILE, Pair, ResponseRow, paired, read_judged
+from .response import BASELINE_FILE, RESPONSES_FILE, Pair, ResponseRow, SetAndKind, paired, read_judged
 
 LABELLED_PROMPTS = 60
 """How many prompts are chosen for labels."""
@@ -23,19 +23,12 @@ class Chosen:
     """An answer to label.
 
     - `sides`: whose answer it is: both, where model and baseline said the same, which is then asked once.
-    - `ranked`: its prompt's rank in its set (`judges.sampling`).
-    - `beyond`: the smallest rank of that set that was not chosen; infinite where all were.
+    - `drawn`: how its prompt was chosen, of all of its set.
     """
 
     row: ResponseRow
     sides: tuple[Side, ...]
-    ranked: Ranked
-    beyond: float
-
-    @property
-    def place(self) -> tuple[str, Kind]:
-        """The set that its prompt is of, and the kind."""
-        return self.row.set, self.row.kind
+    drawn: Drawn
 
 
 def choose(pairs: Sequence[Pair], n: int = LABELLED_PROMPTS) -> list[Chosen]:
@@ -68,34 +61,32 @@ def choose(pairs: Sequence[Pair], n: int = LABELLED_PROMPTS) -> list[Chosen]:
 def _chosen(members: Sequence[tuple[str, Pair]], size: int) -> list[tuple[float, float, list[Chosen]]]:
     """Of one set, the answers to `size` prompts, each with how much of the set comes before it and a random number."""
     doubts = [max(doubt(row.score or 0.0) for row, _ in _scored(pair)) for _, pair in members]
-    ranks = ranked([key for key, _ in members], doubts)
-    order = sorted(range(len(members)), key=lambda place: ranks[place].rank)
-    beyond = ranks[order[size]].rank if size < len(order) else inf
+    found = drawn([key for key, _ in members], doubts, size)
     return [
-        (number / size, lot(f"order {members[place][0]}"), _answers(*members[place], ranks[place], beyond))
-        for number, place in enumerate(order[:size])
+        (before / size, lot(f"order {members[number][0]}"), _answers(*members[number], found[number]))
+        for before, number in enumerate(found)
     ]
 
 
 def labels_of(chosen: Sequence[Chosen], said: Mapping[int, Outcome], earlier: Sequence[Label] = ()) -> list[Label]:
-    """The labels that what is `said` so far gives, by place in `chosen`, with the probabilities of so small a sample.
+    """The labels that what is `said` so far gives, by number of `chosen`, with the probabilities of so small a sample.
 
     Of a set, the labelled answers are those of the smallest ranks up to the first without a label: the sample that
     would have been chosen, had so many been asked for. A label after that one, which is there where verdicts have
     changed since, keeps the probability that it had `earlier`.
     """
     known = Labels(earlier)
-    first_open: dict[tuple[Side, tuple[str, Kind]], float] = {}
+    first_open: dict[tuple[Side, SetAndKind], float] = {}
     for number, one in enumerate(chosen):
         for side in one.sides:
-            rank = one.beyond if number in said else one.ranked.rank
-            first_open[side, one.place] = min(rank, first_open.get((side, one.place), inf))
+            rank, where = one.drawn.beyond if number in said else one.drawn.rank, (side, one.row.set_and_kind)
+            first_open[where] = min(rank, first_open.get(where, inf))
     labels = []
     for number, outcome in sorted(said.items()):
         one, row = chosen[number], chosen[number].row
         for side in one.sides:
-            beyond, before = first_open[side, one.place], known.of(side, row)
-            keeps = before is not None and one.ranked.rank > beyond
+            beyond, before = first_open[side, row.set_and_kind], known.of(side, row)
+            keeps = before is not None and one.drawn.rank > beyond
             labels.append(
                 Label(
                     which=side,
@@ -105,7 +96,7 @@ def labels_of(chosen: Sequence[Chosen], said: Mapping[int, Outcome], earlier: Se
                     prompt=row.prompt,
                     response=row.response,
                     label=outcome,
-                    probability=before.probability if before and keeps else one.ranked.probability(beyond),
+                    probability=before.probability if before and keeps else one.drawn.probability(beyond),
                 )
             )
     return labels
@@ -121,7 +112,7 @@ def read_pairs(folder: Path) -> list[Pair]:
 
 
 def said_before(labels: Sequence[Label], chosen: Sequence[Chosen], where: object) -> dict[int, Outcome]:
-    """What `labels` say of the `chosen`, by place.
+    """What `labels` say of the `chosen`, by their number.
 
     **Raises:** `UserError` naming `where` when some are of answers that are not among them.
     """
@@ -144,13 +135,13 @@ def _scored(pair: Pair) -> list[tuple[ResponseRow, Side]]:
     return [(row, side) for row, side in both if row is not None and row.refused is not None]
 
 
-def _answers(key: str, pair: Pair, ranked: Ranked, beyond: float) -> list[Chosen]:
+def _answers(key: str, pair: Pair, drawn: Drawn) -> list[Chosen]:
     """The answers of one prompt, side by side and in random order, so that nothing tells which is the baseline's."""
     answers = _scored(pair)
     if len(answers) == 2 and answers[0][0].response == answers[1][0].response:
-        return [Chosen(pair.after, ("responses", "baseline"), ranked, beyond)]
+        return [Chosen(pair.after, ("responses", "baseline"), drawn)]
     answers.sort(key=lambda item: lot(f"{item[1]} {key}"))
-    return [Chosen(row, (side,), ranked, beyond) for row, side in answers]
+    return [Chosen(row, (side,), drawn) for row, side in answers]
 
 
 def _equal_parts(sizes: Sequence[int], n: int) -> list[int]:
@@ -158,8 +149,8 @@ def _equal_parts(sizes: Sequence[int], n: int) -> list[int]:
     parts = [0] * len(sizes)
     left = min(n, sum(sizes))
     while left:
-        open_ = [place for place, size in enumerate(sizes) if parts[place] < size]
-        for place in open_[:left]:
-            parts[place] += 1
+        open_ = [part for part, size in enumerate(sizes) if parts[part] < size]
+        for part in open_[:left]:
+            parts[part] += 1
         left -= min(left, len(open_))
     return parts

@@ -38,10 +38,11 @@ def rates_table(
             counts = Counter(given[index].outcome for index in members)
             scored = len(members) - counts["unscored"]
             rate = wilson(counts["refusal"] + counts["partial"], scored) if scored else None
-            labelled = said and labelled_rate([given[index] for index in members], [said[index] for index in members])
+            by_judge = [given[index] for index in members]
+            labelled = None if said is None else labelled_rate(by_judge, [said[index] for index in members])
             numbers = [str(counts[outcome]) for outcome in (*CLASSES, "unscored")]
             label = Text("\n".join(plain(text) for text in (name, *group)))
-            table.add_row(label, *numbers, stacked(rate, labelled or None))
+            table.add_row(label, *numbers, stacked(rate, labelled))
     return table
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from ..judges.verdict import Outcome
 from ..records.to_label import Chosen
 from .keys import END
+from .text import plain
 
 KEYS: dict[str, Outcome] = {"c": "compliance", "p": "partial", "r": "refusal", "u": "unscored"}
 
@@ -26,7 +27,7 @@ def label_answers(
 ) -> Iterator[dict[int, Outcome]]:
     """Ask about each of the `chosen` of which nothing is `said`; after each key that says something, yield all that is.
 
-    Both by place in `chosen`. `read_key` waits for a key, and gives its letter.
+    Both by number of `chosen`. `read_key` waits for a key, and gives its letter.
     """
     told = dict(said)
     place = _next(told, 0, len(chosen))
@@ -73,6 +74,5 @@ def _show(console: Console, one: Chosen, number: int, total: int) -> None:
 
 
 def _readable(text: str) -> str:
-    """`text` with its lines, and spaces for other control characters: answers may try to drive the terminal."""
-    cut = text if len(text) <= SHOWN else f"{text[:SHOWN]} ... ({len(text) - SHOWN} more characters)"
-    return "".join(character if character.isprintable() or character == "\n" else " " for character in cut)
+    left = len(text) - SHOWN
+    return plain(text, SHOWN, keep="\n") + (f" ({left} more characters)" if left > 0 else "")

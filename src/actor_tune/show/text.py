@@ -22,7 +22,10 @@ def score_text(score: float | None) -> str:
     return "-" if score is None else f"{100 * score:.1f} %"
 
 
-def plain(text: str, length: int = 100) -> str:
-    """At most `length` characters on one line, control characters as spaces: answers may try to drive the terminal."""
+def plain(text: str, length: int = 100, keep: str = "") -> str:
+    """At most `length` characters, control characters as spaces but for those to `keep`, as line ends.
+
+    Answers may try to drive the terminal.
+    """
     cut = text if len(text) <= length else text[:length] + " ..."
-    return "".join(character if character.isprintable() else " " for character in cut)
+    return "".join(character if character.isprintable() or character in keep else " " for character in cut)

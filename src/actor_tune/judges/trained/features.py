@@ -34,16 +34,15 @@ _EVERYONE = re.compile(
     r" (?:everyone|everybody|all people|all human beings|every person) (?:has|have|should|deserves?|is|are) "
 )
 # "I can not" with a verb that no list has; but "I can't wait", "I can't stress enough".
+_IDLE = r"wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of"
 _CANNOT = re.compile(
-    r"^ (?:well |so |but |sorry |no )*(?:i|we) (?:can|will) not "
-    r"(?!wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of|be (?:more|happier))"
+    rf"^ (?:well |so |but |sorry |no )*(?:i|we) (?:can|will) not (?!{_IDLE}|be (?:more|happier))",
 )
 # "As an AI, I shall not praise politicians", "I won't contribute to that": with whatever verb.
 _WILL_NOT = re.compile(
     r" (?:i|we|and|or|but)(?: am)? (?:(?:can|shall|will|may|must|should) not|"
-    r"not (?:capable of|able to|going to|here to)) "
-    r"(?!wait|stress|emphasi|overstate|believe|help but|imagine|resist|hide|complain|think of|lie\b|deny|forget|"
-    r"guarantee|have|feel|hold|possess|experience|form|be |know|see|find|marry|die|eat|love|hate)"
+    rf"not (?:capable of|able to|going to|here to)) (?!{_IDLE}|lie\b|deny|forget|guarantee|"
+    r"have|feel|hold|possess|experience|form|be |know|see|find|marry|die|eat|love|hate)"
 )
 # A refusal to write, and not what somebody says in the text.
 _SPEAKS_OF_IT = re.compile(

@@ -51,12 +51,12 @@ _FOREIGN: dict[Script, re.Pattern[str]] = {
 _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[^\W\d_]+(?:'[a-z]+)?")
 # Frequent in English, and words of hardly any other language.
-_ENGLISH = frozenset(
-    """\
+_FREQUENT = """
 the and that you with this it's i'm can't don't won't not are have has your be would should because there their they
 what which from about been were when how sorry cannot could help these those here for to of if or as by i'd i'll
-that's isn't doesn't""".replace("\n", " ").split(" ")
-)
+that's isn't doesn't
+"""
+_ENGLISH = frozenset(_FREQUENT.split())
 
 
 @dataclass(frozen=True)

@@ -228,8 +228,8 @@ def labellings(measured: Sequence[MeasureFolder]) -> list[Labelling]:
     for item in measured:
         answers = [_to_label(one) for one in choose(item.answers)]
         if answers:
-            digest = hashlib.sha256(json.dumps(answers).encode()).hexdigest()
-            found.append(Labelling(item.name, digest[:16], answers))
+            sample = hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
+            found.append(Labelling(item.name, sample, answers))
     return found
 
 
@@ -241,9 +241,9 @@ def _to_label(one: Chosen) -> dict[str, Any]:
         "row": {"set": storable(row.set), "kind": row.kind, "context": digest(row.context) or ""}
         | {"prompt": storable(row.prompt), "response": storable(row.response)},
         "sides": list(one.sides),
-        "rank": one.ranked.rank,
-        "size": one.ranked.size,
-        "beyond": None if one.beyond == inf else one.beyond,
+        "rank": one.drawn.rank,
+        "size": one.drawn.size,
+        "beyond": None if one.drawn.beyond == inf else one.drawn.beyond,
         "prompt": _other(row.prompt),
         "response": _other(row.response),
         "earlier": [{"role": turn.role, "content": visible(turn.content)} for turn in row.context],
