@@ -16,7 +16,7 @@ from actor_tune.prompts.prompt import (
     require,
     with_system_prompt,
 )
-from actor_tune.prompts.read import load_prompts, load_prompts_of_kind
+from actor_tune.prompts.read import load_prompts, load_prompts_of_kind, load_responses
 from actor_tune.prompts.split import split_validation
 from actor_tune.prompts.starter import starter
 from actor_tune.records.file import convert, row_json
@@ -55,6 +55,8 @@ def test_other_columns_are_passed_over_and_named_once(tmp_path, caplog):
         assert [prompt.text for prompt in load_prompts(tmp_path / "a.csv")] == ["Hi", "Ho"]
     (line,) = caplog.messages
     assert line.endswith("a.csv: columns passed over: id, label")
+    load_responses(tmp_path / "a.csv")
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize(

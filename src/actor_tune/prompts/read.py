@@ -37,7 +37,7 @@ def load_responses(path: Path) -> dict[Prompt, str]:
 
     **Raises:** `UserError` as `load_prompts`.
     """
-    rows = _rows(path)
+    rows = read_table(path)  # whose other columns were named when its prompts were read
     return {_prompt(row, row.text("kind")): row.text("response") for row in rows if row.cells.get("response")}
 
 
