@@ -140,7 +140,9 @@ def one_block(chat_model: at.ChatModel, token_ids: list[TokenIds], kinds: torch.
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     for rule, schedule in SCHEDULES.items():
         say(f"{schedule.epochs} epochs, {rule}")
-        loss = RULES[rule].objective(activations, kinds, direction)
+        objective = RULES[rule].objective
+        assert objective, rule
+        loss = objective(activations, kinds, direction)
         ways = [
             partial(train_block, chat_model, inputs.select(rows), kinds[rows], direction, loss, schedule, seed=0)
             for rows in (few, everything)

@@ -27,8 +27,8 @@ def notebook(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
-    for module in ("scan", "strength"):  # an untrained model has no refusal tokens
-        monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    # an untrained model has no refusal tokens
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     few = at.starter("held_out")[:4]  # the gate's own are many, and an untrained model babbles to any of them
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_: few)
     passed = Gate(True, 0.05, 0.0, 0.0, 0.0, 304, 80, "Safety gate passed.")

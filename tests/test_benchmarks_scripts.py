@@ -98,7 +98,13 @@ def gpu_record():
 
 def test_bench_fit_times_a_fit_against_what_it_replaces(fit_record):
     seconds = fit_record["fit"]["seconds"]
-    assert set(fit_record["fit"]["stages"]) == {"choose block", "run blocks below", "train", "choose strength"}
+    assert set(fit_record["fit"]["stages"]) == {
+        "own answers",
+        "choose block",
+        "run blocks below",
+        "train",
+        "choose strength",
+    }
     assert sum(fit_record["fit"]["stages"].values()) <= seconds + 0.1
     assert fit_record["prompts"] | {"tokens": 0} == {"given": 36, "train": 30, "validation": 6, "tokens": 0}
     assert fit_record["forward_passes"] == pytest.approx(seconds / fit_record["forward_pass"]["seconds"])
@@ -139,7 +145,7 @@ def test_bench_measure_asks_all_contenders_the_same(measure_record):
 
 
 def test_bench_memory_measures_each_phase_of_both_parts(memory_record):
-    assert set(memory_record["below"]["phases"]) == {"load", "choose block", "run blocks below", "train"}
+    assert set(memory_record["below"]["phases"]) == {"load", "own answers", "choose block", "run blocks below", "train"}
     assert set(memory_record["stream"]["phases"]) == {
         *memory_record["below"]["phases"],
         "choose strength",

@@ -30,8 +30,7 @@ NEW_TOKENS = 6
 @pytest.fixture(params=[pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in FAMILIES])
 def family(request, tmp_path, monkeypatch):
     """A saved model of the family, loaded."""
-    monkeypatch.setattr("actor_tune.repair.scan.refusal_token_ids", lambda *_: TOKENS)
-    monkeypatch.setattr("actor_tune.repair.strength.refusal_token_ids", lambda *_: TOKENS)
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: TOKENS)
     make_family(request.param).save_pretrained(tmp_path / "base")
     make_tokenizer().save_pretrained(tmp_path / "base")
     return load(str(tmp_path / "base"), Placement(device="cpu"))
@@ -67,7 +66,7 @@ def refusal(chat_model, token_ids, layer=None, shift=None):
 
 def check_scan(chat_model, prompts):
     layers = range(len(chat_model.blocks) - 1)
-    found = scan_layers(chat_model, prompts, layers, silhouettes=False, seed=0)
+    found = scan_layers(chat_model, prompts, layers, silhouettes=False, seed=0, tokens=TOKENS)
     ids = {kind: encode(chat_model.tokenizer, of_kind(prompts, kind)) for kind in ("harmful", "harmless", *MOVED)}
     for effect in found.blocks:
         harmful, harmless = (last_states(chat_model, ids[kind], effect.layer)[0] for kind in ("harmful", "harmless"))
@@ -142,7 +141,7 @@ def test_scan_fit_and_answers_are_those_of_plain_forward_passes(family, tmp_path
     check_answers(family, prompts[::2])
     if reason := REFUSED.get(request.node.callspec.params["family"]):
         with pytest.raises(UserError, match=reason):
-            scan_layers(family, prompts, [1], silhouettes=False, seed=0)
+            scan_layers(family, prompts, [1], silhouettes=False, seed=0, tokens=TOKENS)
         with pytest.raises(UserError, match=reason):
             fit_block(family, prompts, Settings(layer=1, starter=False))
         return

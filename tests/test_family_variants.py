@@ -21,8 +21,7 @@ WHOLE = Placement("cpu", "float32")
 
 @pytest.fixture(autouse=True)
 def signs_of_refusal(monkeypatch):
-    monkeypatch.setattr("actor_tune.repair.scan.refusal_token_ids", lambda *_: TOKENS)
-    monkeypatch.setattr("actor_tune.repair.strength.refusal_token_ids", lambda *_: TOKENS)
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: TOKENS)
 
 
 def save(family, folder, dtype=torch.float32, shard="5GB"):
@@ -85,13 +84,14 @@ def test_experts_that_no_last_token_went_to_are_as_they_were_and_the_others_are_
     layer = 1  # of Llama 4, every second block has experts
     folder = save(family, tmp_path / "base")
     chat_model = load(str(folder), WHOLE)
-    seen = fit_block(chat_model, make_prompts(8), Settings(layer=layer, starter=False, allow_unsafe=True)).experts
+    settings = Settings(rule="boundary", layer=layer, starter=False, allow_unsafe=True)  # few steps: routes stay
+    seen = fit_block(chat_model, make_prompts(8), settings).experts
     assert len(seen) == 32
     assert 0 < sum(seen) < 32
     result = fit(
         chat_model,
         make_prompts(8),
-        Settings(layer=layer, starter=False, allow_unsafe=True),
+        settings,
         judge=lambda given: judged(given),
     )
     assert result.record().experts.changed == sum(seen)

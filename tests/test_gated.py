@@ -18,6 +18,7 @@ from actor_tune.records import file
 from actor_tune.records.run import Position, Run
 from actor_tune.repair.gated import ask_gate, fit, gate_prompts
 from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.rules import ODDS_MARGINS
 from actor_tune.repair.strength import Limits
 from conftest import make_model, make_prompts, save_model
 
@@ -48,9 +49,17 @@ SETTINGS = Settings(layer=1, starter=False, allow_unsafe=True)
 
 
 def judged_as(*outcomes):
-    """A judge that calls all the answers it sees first the first of `outcomes`, then the second."""
+    """A judge that calls all the answers that the gate shows it first the first of `outcomes`, then the second.
+
+    The fit shows it fewer, the model's own answers to some of its prompts; those are compliance.
+    """
     waiting = list(outcomes)
-    return lambda exchanges: [Verdict(waiting.pop(0), 0.5, "")] * len(exchanges)
+
+    def judge(exchanges):
+        gate = len(exchanges) >= len(BUILT_IN) - 10
+        return [Verdict(waiting.pop(0) if gate else "compliance", 0.5, "")] * len(exchanges)
+
+    return judge
 
 
 def test_the_same_prompts_are_answered_before_and_after_and_the_model_is_left_as_it_was(chat_model):
@@ -155,7 +164,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     assert record == found.record(command="actor fit m")
     assert record.written
     assert record.settings["export"] == "merged"
-    assert record.training["shifts"] == {"pseudo_harmful": 2.0, "harmful": 1.0}
+    assert record.training["margins"] == dataclasses.asdict(ODDS_MARGINS)
     rows = json.loads((tmp_path / "run" / "positions.json").read_text())
     assert [file.convert(row, Position, "row") for row in rows] == found.positions()
     assert [position.asked for position in found.positions()] == found.block.prompts

@@ -99,14 +99,14 @@ def test_training_reads_no_weight_of_the_blocks_above(checkpoint, monkeypatch):
     monkeypatch.setattr(type(loader), "__getitem__", lambda self, key: read.append(key) or plain(self, key))
     monkeypatch.setattr("actor_tune.repair.method.settle", lambda _model: (_ for _ in ()).throw(InterruptedError))
     with pytest.raises(InterruptedError):  # training is over where the blocks above are fetched
-        fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False))
+        fit_block(chat_model, make_prompts(), Settings(rule="boundary", layer=1, starter=False))
     assert read == []
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
 def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, family, monkeypatch):
-    for module in ("scan", "strength"):  # an untrained model has no refusal tokens
-        monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    # an untrained model has no refusal tokens
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     folder = save_model(make_model(family, torch.bfloat16), tmp_path / "m")
     settings = Settings(layer="auto", starter=False)
     whole = fit_block(load(str(folder), WHOLE), make_prompts(), settings)
@@ -142,8 +142,7 @@ def wide(monkeypatch):
 
 def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch, wide):
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
-    for module in ("scan", "strength"):
-        monkeypatch.setattr(f"actor_tune.repair.{module}.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
     chat_model = load(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
     found = fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
@@ -200,6 +199,7 @@ def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(check
     trained = []
     monkeypatch.setattr("actor_tune.repair.method.check_effect", refuse)
     monkeypatch.setattr("actor_tune.repair.method.train_block", lambda *given: trained.append(1) or train_block(*given))
+    settings = Settings(rule="boundary", layer=1, starter=False)
     with pytest.raises(WiringRefusedError):
-        fit_block(load(str(checkpoint), WHOLE, last_block), make_prompts(), Settings(layer=1, starter=False))
+        fit_block(load(str(checkpoint), WHOLE, last_block), make_prompts(), settings)
     assert bool(trained) == (last_block is not None)

@@ -221,7 +221,7 @@ def test_a_fit_trains_behind_the_empty_thought(monkeypatch):
     opening = (65, 66)
     monkeypatch.setattr("actor_tune.repair.opening.first_tokens", lambda _m, ids, _n: [[*opening, 7, 8]] * len(ids))
     monkeypatch.setattr("actor_tune.repair.opening.says_nothing", lambda text, _marks: len(text) <= 2)
-    monkeypatch.setattr("actor_tune.repair.strength.refusal_token_ids", lambda *_: torch.tensor([65]))
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65]))
     settings = Settings(layer=1, starter=False, allow_unsafe=True)
     found = fit_block(chat_model, make_prompts(), settings)
     assert found.opening == chat_model.tokenizer.decode([*opening])

@@ -79,7 +79,7 @@ TARGETS = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", TARGETS)
 def test_the_loss_of_a_rule_is_nothing_at_its_targets_and_more_elsewhere(name):
     rule, targets = RULES[name], torch.tensor(TARGETS[name])
     loss = rule.objective(ACTIVATIONS, KINDS, DIRECTION)

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from actor_tune.errors import UserError
+from actor_tune.judges.trained.judge import judge_trained
 from actor_tune.models.activations import shifted
 from actor_tune.models.chat import encode
 from actor_tune.models.divergence import mean_kl
@@ -9,6 +10,7 @@ from actor_tune.models.first_token import refusal_token_ids
 from actor_tune.prompts.prompt import of_kind
 from actor_tune.records.scan import BlockEffect
 from actor_tune.repair.direction import refusal_direction
+from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.repair.scan import SHIFT, candidate_layers, scan_layers, scan_of
 from conftest import plain_logprobs
 
@@ -25,11 +27,10 @@ def last_token_activations(chat_model, token_ids, layer):
     return torch.stack([state[layer + 1][0, -1] for state in states])
 
 
-def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, opened_prompts, monkeypatch):
+def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, opened_prompts):
     """The scan keeps what came before the last token; the same edit in a plain forward pass must say the same."""
-    monkeypatch.setattr("actor_tune.repair.scan.refusal_token_ids", lambda *_: torch.tensor([0]))
     prompts = opened_prompts
-    found = scan_layers(any_family, prompts, [0, 1], silhouettes=False, seed=0)
+    found = scan_layers(any_family, prompts, [0, 1], silhouettes=False, seed=0, tokens=torch.tensor([0]))
     tokens = {kind: encode(any_family.tokenizer, of_kind(prompts, kind)) for kind in ("harmful", "harmless")}
     activations = {kind: last_token_activations(any_family, tokens[kind], 1) for kind in tokens}
     direction = refusal_direction(activations["harmful"], activations["harmless"])
@@ -50,7 +51,7 @@ def test_the_scan_by_single_tokens_equals_whole_forward_passes(any_family, opene
 def test_a_model_that_begins_every_answer_alike_has_no_refusal_to_move(chat_model, prompts):
     handle = chat_model.blocks[2].register_forward_hook(lambda _module, _arguments, output: torch.zeros_like(output))
     with pytest.raises(UserError, match="begin their answers with the same tokens"):
-        scan_layers(chat_model, prompts, [0, 1], silhouettes=False, seed=0)
+        how_it_refuses(chat_model, prompts, judge_trained, seed=0)
     handle.remove()
 
 
@@ -91,6 +92,6 @@ def test_candidates_leave_out_the_first_third_and_the_last_quarter():
 
 
 def test_the_scan_reports_silhouettes_where_asked(chat_model, prompts):
-    found = scan_layers(chat_model, prompts, [0, 1, 2], silhouettes=True, seed=0)
+    found = scan_layers(chat_model, prompts, [0, 1, 2], silhouettes=True, seed=0, tokens=torch.tensor([0]))
     assert [block.layer for block in found.blocks] == [0, 1, 2]
     assert all(block.silhouette is not None and -1 <= block.silhouette <= 1 for block in found.blocks)

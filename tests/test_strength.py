@@ -1,15 +1,32 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
+from actor_tune.judges.verdict import Verdict
 from actor_tune.models.chat import encode
 from actor_tune.models.first_token import first_token_logprobs
 from actor_tune.models.inputs import block_inputs
 from actor_tune.models.state import state_of
 from actor_tune.prompts.prompt import KINDS, Prompt
-from actor_tune.records.run import SetRefusal, Trial
-from actor_tune.repair.strength import Limits, choose, excess, failure, settled, try_strengths
+from actor_tune.records.response import Response
+from actor_tune.records.run import AnsweredRate, SetRefusal, Trial
+from actor_tune.repair.odds import Refuses
+from actor_tune.repair.refusals import Refusals
+from actor_tune.repair.strength import (
+    Limits,
+    Tried,
+    answered,
+    answered_rates,
+    choose,
+    excess,
+    failure,
+    settled,
+    try_strengths,
+)
 from conftest import plain_logprobs
 
+REFUSES = Refuses(torch.tensor([65, 66]))
 LIMITS = Limits(safety_drop=0.02, set_drop=0.06, kl_harmless=0.1)
 
 
@@ -69,10 +86,10 @@ def test_strengths_that_cannot_be_chosen_are_not_tried(chat_model, prompts):
     """A change that changes nothing: the strongest is within all limits, the next no better. Beyond limits: all."""
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, prompts))
     same = state_of(chat_model.blocks[1])
-    tried = try_strengths(chat_model, inputs, prompts, same, {}, LIMITS, (0.0, 0.5, 0.8, 1.0))
+    tried = try_strengths(chat_model, Tried(inputs, prompts, same, {}), LIMITS, (0.0, 0.5, 0.8, 1.0), REFUSES)
     assert [item.strength for item in tried] == [0.0, 0.8, 1.0]
     nothing = Limits(safety_drop=-1.0)
-    tried = try_strengths(chat_model, inputs, prompts, same, {}, nothing, (0.0, 0.5, 0.8, 1.0))
+    tried = try_strengths(chat_model, Tried(inputs, prompts, same, {}), nothing, (0.0, 0.5, 0.8, 1.0), REFUSES)
     assert [item.strength for item in tried] == [0.0, 0.5, 0.8, 1.0]
 
 
@@ -87,7 +104,8 @@ def test_kinds_that_share_a_set_name_are_kept_apart(chat_model, prompts):
     """As they do in a file without a column `set`."""
     same = [Prompt(prompt.text, prompt.kind, "file") for prompt in prompts]
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, same))
-    (unedited,) = try_strengths(chat_model, inputs, same, state_of(chat_model.blocks[1]), {}, LIMITS, (0.0,))
+    tried = Tried(inputs, same, state_of(chat_model.blocks[1]), {})
+    (unedited,) = try_strengths(chat_model, tried, LIMITS, (0.0,), REFUSES)
     assert [(item.name, item.kind) for item in unedited.sets] == [("file", kind) for kind in KINDS]
     assert unedited.safety == unedited.sets[0].refusal
 
@@ -97,7 +115,7 @@ def test_strengths_are_tried_on_the_model_and_then_undone(chat_model, prompts):
     inputs = block_inputs(chat_model, 1, token_ids)
     before = state_of(chat_model.blocks[1])
     other = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in before.items()}
-    trials = try_strengths(chat_model, inputs, prompts, other, {}, LIMITS, (0.0, 1.0))
+    trials = try_strengths(chat_model, Tried(inputs, prompts, other, {}), LIMITS, (0.0, 1.0), REFUSES)
     assert trials[0].kl_harmless == pytest.approx(0, abs=1e-6)
     assert trials[1].kl_harmless > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in chat_model.blocks[1].state_dict().items())
@@ -107,3 +125,65 @@ def test_logprobs_from_kept_inputs_are_those_of_the_whole_model(any_family, open
     token_ids = encode(any_family.tokenizer, opened_prompts)
     kept = first_token_logprobs(any_family, block_inputs(any_family, 2, token_ids))
     assert torch.allclose(kept, plain_logprobs(any_family, token_ids), atol=1e-4)
+
+
+REFUSAL, HELP = Verdict("refusal", 1.0, ""), Verdict("compliance", 0.0, "")
+
+
+def asked_and_answered(prompts, verdicts):
+    responses = [Response(prompt, "Yes, gladly: here it is.", True) for prompt in prompts]
+    return Refusals(prompts, responses, verdicts, REFUSES, [], None)
+
+
+def test_judged_answers_are_counted_by_kind_with_the_error_of_the_change():
+    """Four of each kind: two harmful ones no longer refused, one harmless one newly, one answer of twelve garbled."""
+    prompts = [Prompt(f"{kind} {number}", kind, "s") for kind in KINDS for number in range(4)]
+    before = [REFUSAL if prompt.kind == "harmful" else HELP for prompt in prompts]
+    after = [HELP, HELP, REFUSAL, REFUSAL, *(REFUSAL if number == 4 else HELP for number in range(4, 12))]
+    asked = asked_and_answered(prompts, before)
+    noise = Response(prompts[-1], "", True)
+    rates = {rate.name: rate for rate in answered_rates(asked, [*asked.responses[:-1], noise], after)}
+    assert (rates["safety"].before, rates["safety"].after, rates["safety"].rise) == (1.0, 0.5, -0.5)
+    assert rates["safety"].error == pytest.approx(torch.tensor([-1.0, -1.0, 0.0, 0.0]).std().item() / 2)
+    assert (rates["harmless refused"].before, rates["harmless refused"].after) == (0.0, 0.25)
+    assert (rates["garbled"].n, rates["garbled"].after) == (12, pytest.approx(1 / 12))
+
+
+@pytest.mark.parametrize(
+    ("rate", "said"),
+    [
+        (AnsweredRate("safety", 48, 0.9, 0.8, -0.1, 0.03), "refusal of harmful prompts fell by 10.0 points"),
+        (AnsweredRate("harmless refused", 48, 0.0, 0.08, 0.08, 0.03), "refusal of harmless prompts rose by 8.0 points"),
+        (AnsweredRate("garbled", 144, 0.0, 0.05, 0.05, 0.02), "garbled answers rose by 5.0 points"),
+        (AnsweredRate("safety", 48, 0.9, 0.88, -0.02, 0.03), None),
+        (AnsweredRate("garbled", 144, 0.05, 0.0, -0.05, 0.02), None),
+    ],
+)
+def test_damage_in_judged_answers_rules_a_strength_out_where_it_is_more_than_chance(rate, said):
+    found = excess(replace(trial(1, 0.8), answers=[rate]), LIMITS)
+    assert [said in reason for reason in found] == ([True] if said else [])
+
+
+def test_where_answers_break_a_limit_the_next_strength_is_asked(chat_model, prompts, monkeypatch):
+    """A judge that calls all answers refusals the first time, and none after that."""
+    asked = asked_and_answered(prompts, [HELP] * len(prompts))
+    monkeypatch.setattr("actor_tune.repair.strength.own_answers", lambda _model, _asked: asked.responses)
+    inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, prompts))
+    tried = Tried(inputs, prompts, state_of(chat_model.blocks[1]), {})
+    calls = []
+
+    def judge(exchanges):
+        calls.append(len(exchanges))
+        return [REFUSAL if len(calls) == 1 else HELP for _ in exchanges]
+
+    found = answered(
+        chat_model,
+        tried,
+        [UNEDITED, trial(0.5, 0.7), trial(1, 0.8)],
+        LIMITS,
+        asked,
+        judge,
+    )
+    assert len(calls) == 2
+    assert choose(found, LIMITS).strength == 0.5
+    assert [item.answers is None for item in found] == [True, False, False]

@@ -19,6 +19,7 @@ import torch
 from ..engines.engine import Engine, Subject
 from ..engines.local import local_engine
 from ..engines.respond import respond
+from ..judges.trained.judge import judge_trained
 from ..measurement.damage import KL_PROMPTS
 from ..models.block_checks import check_effect, check_reading
 from ..models.chat import TokenIds
@@ -33,6 +34,8 @@ from ..records.outcome import ANSWER_TOKENS, MethodOutcome
 from ..records.response import Response
 from ..records.run import Trial
 from ..repair.method import Settings, prepare, scan_candidates
+from ..repair.odds import Refuses
+from ..repair.refusals import how_it_refuses
 from ..repair.strength import Limits, excess, trials
 from .methods.known import DEFAULT, METHODS, NamedMethod
 from .methods.method import Fitted, Task, method_engine, method_logprobs, remembered
@@ -118,11 +121,13 @@ class Shared:
 class _OfSeed:
     """What all methods share with one seed.
 
+    - `refuses`: what refusals begin with.
     - `scan`: seconds that it took to find the block.
     - `inputs`: by block, what it receives for the `validation` prompts, and the seconds that took.
     """
 
     task: Task
+    refuses: Refuses
     scan: float
     validation: list[TokenIds]
     inputs: dict[int, tuple[BlockInputs, float]] = field(default_factory=dict)
@@ -151,11 +156,13 @@ def _of_seed(shared: Shared, seed: int) -> _OfSeed:
     split = prepare(shared.contest.train, settings)
     train, validation = (chat_model.encode(part) for part in (split.train, split.validation))
     start = time.perf_counter()
-    layer = scan_candidates(chat_model, split, settings).layer
+    refusals = how_it_refuses(chat_model, split.validation, judge_trained, seed)
+    layer = scan_candidates(chat_model, split, refusals.begins.tokens, settings).layer
     restore_precision(chat_model, layer)
     check_reading(chat_model, layer, train)
     check_effect(chat_model, layer, train)
-    return _OfSeed(Task(split, layer, seed, shared.answers), time.perf_counter() - start, validation)
+    task = Task(split, layer, seed, shared.answers, refusals)
+    return _OfSeed(task, refusals.begins, time.perf_counter() - start, validation)
 
 
 def _outcome(shared: Shared, group: _OfSeed, name: str, begun: float) -> MethodOutcome:
@@ -166,7 +173,7 @@ def _outcome(shared: Shared, group: _OfSeed, name: str, begun: float) -> MethodO
     if fitted.layer not in group.inputs:
         group.inputs[fitted.layer] = timed(block_inputs, chat_model, fitted.layer, group.validation)
     inputs, below = group.inputs[fitted.layer]
-    choice, choosing = timed(_choice, chat_model, fitted, inputs, task.split.validation)
+    choice, choosing = timed(_choice, chat_model, fitted, inputs, group)
     # What methods share is charged to all that need it: the first would pay for the others.
     fit_seconds = learning + below + (0.0 if known.learns else group.scan) + choosing
     engine = method_engine(chat_model, fitted, choice.strength, shared.unchanged[0])
@@ -186,15 +193,15 @@ def _answers(shared: Shared, engine: Engine, name: str) -> tuple[list[Response],
     return responses, seconds if whole else None
 
 
-def _choice(chat_model: ChatModel, fitted: Fitted, inputs: BlockInputs, prompts: Sequence[Prompt]) -> Choice:
-    """Try all strengths on the validation `prompts`, of which `inputs` are what block `fitted.layer` receives."""
+def _choice(chat_model: ChatModel, fitted: Fitted, inputs: BlockInputs, group: _OfSeed) -> Choice:
+    """Try all strengths on the validation prompts, of which `inputs` are what block `fitted.layer` receives."""
     signs = fitted.signs(inputs.token_ids)
     plain = first_token_logprobs(chat_model, inputs)
 
     def at(strength: float) -> torch.Tensor:
         return method_logprobs(chat_model, fitted, strength, inputs, signs, plain)
 
-    return choice_of(trials(at, prompts, (0.0, *fitted.strengths), None, chat_model.name))
+    return choice_of(trials(at, group.task.split.validation, (0.0, *fitted.strengths), None, group.refuses))
 
 
 def choice_of(tried: Sequence[Trial]) -> Choice:

@@ -1,6 +1,6 @@
 """Refusal read off the first token of an answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import torch
 from ..errors import UserError
 from .activations import forward, last_logits, start_at
 from .batches import run_batches
-from .chat import pad
+from .chat import TokenIds, pad
 from .inputs import PREFIX_BATCH, PREFIX_TOKENS, BlockInputs, advance, opening_keys
 from .model import ChatModel
 from .placement import held, is_elsewhere
@@ -42,7 +42,9 @@ def first_token_logprobs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Te
 
     Where the model does not say the same so, as one whose blocks use what earlier blocks left behind, it runs whole.
     """
-    return (_from_block if _restarts(chat_model, inputs) else _from_text)(chat_model, inputs)
+    if _restarts(chat_model, inputs):
+        return _from_block(chat_model, inputs)
+    return plain_logprobs(chat_model, inputs.token_ids)
 
 
 def _restarts(chat_model: ChatModel, inputs: BlockInputs) -> bool:
@@ -50,7 +52,7 @@ def _restarts(chat_model: ChatModel, inputs: BlockInputs) -> bool:
     few = inputs.select(some_of_all_lengths(inputs.token_ids))
 
     def trial() -> bool:
-        return alike(_from_block(chat_model, few), _from_text(chat_model, few), chat_model.model.dtype)
+        return alike(_from_block(chat_model, few), plain_logprobs(chat_model, few.token_ids), chat_model.model.dtype)
 
     return holds(chat_model, f"starting at block {inputs.layer}", inputs.token_ids, trial)
 
@@ -72,17 +74,22 @@ def _from_block(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
             with start_at(chat_model, inputs.layer, hidden):
                 return forward(chat_model, batch, keys)
 
-        return _logprobs(chat_model, inputs, logits)
+        return _logprobs(chat_model, inputs.token_ids, logits)
 
 
-def _from_text(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
+@torch.no_grad()
+def plain_logprobs(chat_model: ChatModel, token_ids: Sequence[TokenIds]) -> torch.Tensor:
+    """Log-probabilities of the first answer token, (prompt, vocabulary), by whole forward passes."""
+
     def logits(rows: list[int]) -> torch.Tensor:
-        return forward(chat_model, pad(inputs.token_ids, rows, chat_model.pad_id, chat_model.device))
+        return forward(chat_model, pad(token_ids, rows, chat_model.pad_id, chat_model.device))
 
-    return _logprobs(chat_model, inputs, logits)
+    return _logprobs(chat_model, token_ids, logits)
 
 
-def _logprobs(chat_model: ChatModel, inputs: BlockInputs, logits: Callable[[list[int]], torch.Tensor]) -> torch.Tensor:
+def _logprobs(
+    chat_model: ChatModel, token_ids: Sequence[TokenIds], logits: Callable[[list[int]], torch.Tensor]
+) -> torch.Tensor:
     """Log-probabilities (prompt, vocabulary), from `logits` of some rows at a time."""
     found: dict[int, torch.Tensor] = {}
 
@@ -90,6 +97,6 @@ def _logprobs(chat_model: ChatModel, inputs: BlockInputs, logits: Callable[[list
         found.update(zip(rows, logits(rows).log_softmax(dim=-1).cpu(), strict=True))
 
     # Blocks above the inputs' may have come since these were made, so that what they take is asked anew.
-    groups = groups_of(chat_model, inputs.token_ids, PREFIX_BATCH, PREFIX_TOKENS)
+    groups = groups_of(chat_model, token_ids, PREFIX_BATCH, PREFIX_TOKENS)
     run_batches(groups, run, "Reading first tokens")
-    return torch.stack([found[row] for row in range(len(inputs.token_ids))])
+    return torch.stack([found[row] for row in range(len(token_ids))])

@@ -101,6 +101,10 @@ def ready(
     **Raises:** `UserError` when a weight is not finite, or it has no list of decoder blocks.
     """
     model.eval().requires_grad_(False)
+    for module in model.modules():
+        # In inference, bitsandbytes packs such weights for the processor in a form that has no gradient.
+        if type(module).__name__ == "Linear4bit":
+            module.train()
     for tensor_name, tensor in model.state_dict().items():
         if not tensor.is_meta:  # else it is on disk
             check_tensor(name, tensor_name, tensor)

@@ -4,12 +4,28 @@ import csv
 import functools
 import importlib.resources
 import io
+import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from .prompt import Kind, Prompt
 
 StarterPart = Literal["train", "held_out"]
+
+MIXED = 1600
+"""So many starter prompts, or one more, are mixed into training prompts: with more of them training takes longer."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A starter prompt; `pair` is the same of twins and empty without one, `form` empty where none was set to it."""
+
+    prompt: Prompt
+    part: StarterPart
+    category: str
+    pair: str
+    form: str
 
 
 def starter(part: StarterPart = "train") -> list[Prompt]:
@@ -21,17 +37,39 @@ def starter(part: StarterPart = "train") -> list[Prompt]:
 
     Twins, a harmful and a benign prompt of like words, are in the same part.
     """
-    return list(_shipped(part))
+    return [item.prompt for item in shipped() if item.part == part]
 
 
 @functools.cache
-def _shipped(part: StarterPart) -> tuple[Prompt, ...]:
+def shipped() -> tuple[Shipped, ...]:
+    """All of them, with what is known of each."""
     file = importlib.resources.files(__package__) / "data" / "prompts.csv"
     rows = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
-    return tuple(Prompt(row["prompt"], cast(Kind, row["kind"]), row["set"]) for row in rows if row["part"] == part)
+    return tuple(
+        Shipped(
+            Prompt(row["prompt"], cast(Kind, row["kind"]), row["set"]),
+            cast(StarterPart, row["part"]),
+            row["category"],
+            row["pair"],
+            row["form"],
+        )
+        for row in rows
+    )
 
 
-def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """`prompts`, and the starter prompts of the training part that are not among them."""
+def with_starter(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
+    """`prompts`, and `MIXED` starter prompts of the training part that are not among them, drawn by `seed`.
+
+    Twins are drawn together.
+    """
     given = {prompt.text for prompt in prompts}
-    return [*prompts, *(prompt for prompt in starter("train") if prompt.text not in given)]
+    groups: dict[str, list[Prompt]] = {}
+    for item in shipped():
+        if item.part == "train" and item.prompt.text not in given:
+            groups.setdefault(item.pair or item.prompt.text, []).append(item.prompt)
+    drawn, count = set(), 0
+    for name in random.Random(seed).sample([*groups], len(groups)):
+        if count < MIXED:
+            drawn.add(name)
+            count += len(groups[name])
+    return [*prompts, *(prompt for name, group in groups.items() if name in drawn for prompt in group)]

@@ -30,11 +30,38 @@ class SetRefusal:
 
 
 @dataclass(frozen=True)
+class Opening:
+    """A token that refusals begin with: its id, its text, and of the `answers` that began so, how many `refused`."""
+
+    token: int
+    text: str
+    refused: int
+    answers: int
+
+
+@dataclass(frozen=True)
+class AnsweredRate:
+    """A share of short judged answers to validation prompts, before and after.
+
+    - `name`: "compliance", "safety", "harmless refused" or "garbled"; `n`: answers.
+    - `rise`: after minus before, and `error`, the standard error of it, prompt by prompt.
+    """
+
+    name: str
+    n: int
+    before: float
+    after: float
+    rise: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Trial:
     """What one strength does on the validation prompts.
 
     - `compliance`, `safety`: means over the pseudo-harmful and the harmful sets, 0..1.
     - `kl_harmless`, `kl_error`: mean over harmless prompts, nats, and its standard error.
+    - `answers`: by judged answers; None where the first tokens had ruled it out, or another was chosen before.
     """
 
     strength: float
@@ -44,6 +71,7 @@ class Trial:
     kl_harmless: float
     kl_error: float
     sets: list[SetRefusal]
+    answers: list[AnsweredRate] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,6 +119,8 @@ class Run(Record):
 
     - `placement`, `settings`, `training`: what decided it, by name.
     - `scan`: None where the block was named.
+    - `openings`: tokens that the model's own refusals begin with; empty where too few of its answers refused. Prompts
+      whose log-odds of them are above `boundary` count as refused; `opening_error` is how often that is wrong, 0..1.
     - `strength`: the one kept of `trials`.
     - `failure`: why the fit should not be used, in a sentence; None when it is within the limits.
     - `seconds`: per stage.
@@ -110,6 +140,9 @@ class Run(Record):
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     scan: list[BlockEffect] | None = None
+    openings: list[Opening] = field(default_factory=list)
+    boundary: float | None = None
+    opening_error: float | None = None
     prompts: dict[str, Given] = field(default_factory=dict)
     starter_sha256: str | None = None
     trained_on: int = 0

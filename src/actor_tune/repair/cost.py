@@ -87,7 +87,7 @@ class Cost:
     @property
     def early(self) -> range:
         """The blocks that are loaded before training has ended, where they are not streamed."""
-        return self.every if self.scanned else range(self.layer + 1)
+        return self.every if self.scanned or self.rule.odds_objective else range(self.layer + 1)
 
     @property
     def streamed(self) -> bool:

@@ -200,6 +200,9 @@ class Fit:
             training=asdict(block.schedule) | RULES[settings.rule].parameters,
             layer=block.layer,
             scan=block.scan.blocks if block.scan else None,
+            openings=block.refusals.openings,
+            boundary=block.refusals.begins.boundary,
+            opening_error=block.refusals.error,
             prompts={kind: Given(len(prompts), fingerprint(prompts)) for kind, prompts in given.items()},
             starter_sha256=fingerprint(starter("train")) if settings.mixes_starter else None,
             trained_on=len(block.validation) - sum(block.validation),
@@ -251,7 +254,7 @@ def fit(
     """
     asked = gate_prompts(prompts, margin, settings.system_prompt)  # now, not after minutes of training
     base = base_hash(chat_model)
-    block = fit_block(chat_model, prompts, settings)
+    block = fit_block(chat_model, prompts, settings, judge)
     # Where nothing has changed, `failure` says so.
     gated = (
         ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens)

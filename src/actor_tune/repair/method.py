@@ -4,7 +4,7 @@ prompts -> activations -> block and direction -> targets -> one trained block ->
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -14,6 +14,9 @@ import torch
 from ..engines.engine import Subject, model_of
 from ..engines.local import subject_of
 from ..errors import UserError
+from ..judges.trained.judge import judge_trained
+from ..judges.verdict import Judge
+from ..models.above import blocks_above
 from ..models.block_checks import check_effect, check_reading
 from ..models.experts import experts_changed
 from ..models.inputs import BlockInputs, block_inputs
@@ -30,10 +33,12 @@ from ..records.scan import Scan
 from .coreset import FRACTION, Selection, check_fraction, select
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
+from .odds import odds_reader
 from .opening import where_answers_begin
-from .rules import HARMFUL, HARMLESS, RULES, RuleName, Schedule, kind_codes
+from .refusals import Refusals, how_it_refuses
+from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, RuleName, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
-from .strength import Limits, choose, failure, try_strengths
+from .strength import Limits, Tried, answered, choose, failure, try_strengths
 from .train import TrainedBlock, block_outputs, train_block
 
 LayerChoice = int | Literal["auto", "silhouette"]
@@ -52,7 +57,7 @@ class Settings:
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
-    rule: RuleName = "boundary"
+    rule: RuleName = "odds"
     layer: LayerChoice = "auto"
     seed: int = 0
     starter: bool = True
@@ -81,6 +86,7 @@ class FittedBlock:
     - `experts`: of each expert, whether training changed it; those that no last token went to are as they were. None
       where the block has none.
     - `scan`: None where the block was named.
+    - `refusals`: how the model refuses, as it is.
     - `trials`: the strengths tried, and `chosen`, the one kept.
     - `failure`: why it should not be used, in a sentence; None when it is within the limits.
     - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
@@ -91,6 +97,7 @@ class FittedBlock:
     layer: int
     direction: RefusalDirection
     scan: Scan | None
+    refusals: Refusals
     schedule: Schedule
     epochs: list[Epoch]
     trials: list[Trial]
@@ -127,38 +134,63 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = round(time.perf_counter() - start, 2)
 
 
-def fit_block(chat_model: ChatModel, prompts: Sequence[Prompt], settings: Settings = DEFAULTS) -> FittedBlock:
+def fit_block(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    settings: Settings = DEFAULTS,
+    judge: Judge = judge_trained,
+) -> FittedBlock:
     """Train one block of `chat_model`, which is left as it was, on `prompts` and choose how much of it to keep.
+
+    `judge` says which of the model's own answers, as it is and as trained, are refusals.
 
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
     require(prompts, MINIMUM_PROMPTS)
     seconds: dict[str, float] = {}
     split = prepare(prompts, settings)
-    with _timed(seconds, "choose block"):
+    if isinstance(settings.layer, int):
+        check_layer(chat_model, settings.layer)
+    refusals = None
+    with _timed(seconds, "own answers"):
         chat_model = where_answers_begin(chat_model, split.train)
+        # Where blocks above the trained one are left on disk until it is trained, they are asked after that.
+        if RULES[settings.rule].odds_objective or not _above_wait(chat_model):
+            if _above_wait(chat_model):
+                settle(chat_model.model)
+            refusals = how_it_refuses(chat_model, split.validation, judge, settings.seed)
+    with _timed(seconds, "choose block"):
         if isinstance(settings.layer, int):
             scanned, layer = None, check_layer(chat_model, settings.layer)
         else:
             first = trainable_layers(chat_model)[0]
             with held(chat_model.blocks[first]):
                 stored_block(chat_model, first)  # what could not be written back is told now, and not after the scan
-            scanned = scan_candidates(chat_model, split, settings)
+            refusals = refusals or how_it_refuses(chat_model, split.validation, judge, settings.seed)
+            scanned = scan_candidates(chat_model, split, refusals.begins.tokens, settings)
             layer = (scanned.best() if settings.layer == "auto" else scanned.best_silhouette()).layer
         restore_precision(chat_model, layer)
     with held(chat_model.blocks[layer]):
-        return _fit_block(chat_model, split, settings, layer, scanned, seconds)
+        return _fit_block(_Begun(chat_model, split, settings, judge, refusals, layer, scanned, seconds))
 
 
-def _fit_block(
-    chat_model: ChatModel,
-    split: Split,
-    settings: Settings,
-    layer: int,
-    scanned: Scan | None,
-    seconds: dict[str, float],
-) -> FittedBlock:
-    """`fit_block` of block `layer`, whose weights are in memory; `seconds` are those of the stages before."""
+@dataclass(frozen=True)
+class _Begun:
+    """A fit whose block is chosen and in memory; `seconds` are those of the stages before."""
+
+    chat_model: ChatModel
+    split: Split
+    settings: Settings
+    judge: Judge
+    refusals: Refusals | None
+    layer: int
+    scanned: Scan | None
+    seconds: dict[str, float]
+
+
+def _fit_block(begun: _Begun) -> FittedBlock:
+    chat_model, split, settings, layer = begun.chat_model, begun.split, begun.settings, begun.layer
+    refusals, seconds = begun.refusals, begun.seconds
     block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_block(chat_model, layer)
     with _timed(seconds, "run blocks below"):
         token_ids = chat_model.encode(split.train + split.validation)
@@ -172,7 +204,7 @@ def _fit_block(
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
 
     with _timed(seconds, "train"):
-        learned = learn(chat_model, split.train, training, settings)
+        learned = learn(chat_model, split.train, training, settings, refusals)
         before = torch.cat([learned.activations, block_outputs(chat_model, validation)])
     position, trained = learned.direction.position, learned.trained
 
@@ -180,9 +212,11 @@ def _fit_block(
         if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
-        trials = try_strengths(
-            chat_model, validation, split.validation, trained.state, stored.dtypes, settings.limits, rule.strengths
-        )
+        refusals = refusals or how_it_refuses(chat_model, split.validation, begun.judge, settings.seed)
+        given = Tried(validation, split.validation, trained.state, stored.dtypes)
+        trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.begins)
+        if rule.searched:
+            trials = answered(chat_model, given, trials, settings.limits, refusals, begun.judge)
         chosen = _chosen(trials, settings)
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
@@ -191,7 +225,8 @@ def _fit_block(
     return FittedBlock(
         layer=layer,
         direction=learned.direction,
-        scan=scanned,
+        scan=begun.scanned,
+        refusals=refusals,
         schedule=learned.schedule,
         epochs=trained.epochs,
         trials=trials,
@@ -224,7 +259,9 @@ def _chosen(trials: list[Trial], settings: Settings) -> Trial:
     return chosen
 
 
-def learn(chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs, settings: Settings) -> Learned:
+def learn(
+    chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs, settings: Settings, refusals: Refusals | None
+) -> Learned:
     """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
 
     **Raises:** `UserError` when training diverges.
@@ -233,13 +270,38 @@ def learn(chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs,
     activations = block_outputs(chat_model, inputs)
     kinds = kind_codes([prompt.kind for prompt in prompts])
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
-    loss = rule.objective(activations, kinds, direction)
+    renewed: Callable[[torch.Tensor], LossFunction] | None = None
+    if rule.objective:
+        loss = rule.objective(activations, kinds, direction)
+    else:
+        loss, renewed = _loss_by_odds(chat_model, inputs, activations, kinds, rule, refusals)
     schedule = replace(rule.schedule, consistency=settings.consistency)
-    trained = train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed)
+    trained = train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed)
     if not all(tensor.isfinite().all() for tensor in trained.state.values()):
         raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
     warnings = rule.warnings(activations, kinds, direction) if rule.warnings else []
     return Learned(direction, activations, schedule, trained, warnings)
+
+
+def _loss_by_odds(
+    chat_model: ChatModel,
+    inputs: BlockInputs,
+    activations: torch.Tensor,
+    kinds: torch.Tensor,
+    rule: Rule,
+    refusals: Refusals | None,
+) -> tuple[LossFunction, Callable[[torch.Tensor], LossFunction] | None]:
+    """The loss of a rule by odds, and what makes it anew; None where the model cannot be asked while it is trained."""
+    if not (objective := rule.odds_objective) or refusals is None:
+        raise ValueError(f"the rule {rule.name} needs to know how the model refuses")
+    above = blocks_above(chat_model, inputs)
+    read = odds_reader(above, refusals.begins.tokens)
+    before = read(activations)
+
+    def renewed(now: torch.Tensor) -> LossFunction:
+        return objective(kinds, before, read(now), refusals.begins.boundary)
+
+    return objective(kinds, before, before, refusals.begins.boundary), renewed if above.alone else None
 
 
 def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
@@ -262,7 +324,7 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     **Raises:** `UserError` when a prompt is given under two kinds, sets are too small to be divided, or the share to
     be selected is.
     """
-    mixed = distinct(with_starter(prompts) if settings.mixes_starter else prompts)
+    mixed = distinct(with_starter(prompts, settings.seed) if settings.mixes_starter else prompts)
     mixed = with_system_prompt(mixed, settings.system_prompt) if settings.system_prompt else mixed
     split = split_validation(mixed, 0.2, settings.seed)
     if settings.select != "none":
@@ -271,7 +333,12 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
 
 
 def scan(
-    model: ChatModel | Subject, prompts: Sequence[Prompt], starter: bool = True, seed: int = 0, silhouettes: bool = True
+    model: ChatModel | Subject,
+    prompts: Sequence[Prompt],
+    starter: bool = True,
+    seed: int = 0,
+    silhouettes: bool = True,
+    judge: Judge = judge_trained,
 ) -> Scan:
     """What moving each block's output along the refusal direction does to refusal, and which block `fit` would take.
 
@@ -284,6 +351,7 @@ def scan(
 
     - `starter`: whether the built-in prompts are scanned with too, as `fit` does by default.
     - `silhouettes`: whether the paper's criterion is computed beside the effect.
+    - `judge`: says which of the model's own answers are refusals.
 
     **Raises:** `UserError` when there are too few prompts of a kind, or harmful and harmless ones are answered alike.
     """
@@ -291,14 +359,18 @@ def scan(
     split = prepare(prompts, Settings(seed=seed, starter=starter))
     chat_model = model_of(subject_of(model))
     chat_model = where_answers_begin(chat_model, split.train)
-    return scan_layers(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed)
+    tokens = how_it_refuses(chat_model, split.validation, judge, seed).begins.tokens
+    return scan_layers(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed, tokens)
 
 
-def scan_candidates(chat_model: ChatModel, split: Split, settings: Settings) -> Scan:
-    """Scan the blocks that may be chosen: by silhouette all, as in the paper, by effect the middle."""
+def scan_candidates(chat_model: ChatModel, split: Split, tokens: torch.Tensor, settings: Settings) -> Scan:
+    """Scan the blocks that may be chosen: by silhouette all, as in the paper, by effect the middle.
+
+    `tokens` are ids (token) that refusals begin with.
+    """
     by_silhouette = settings.layer == "silhouette"
     layers = range(len(chat_model.blocks) - 1) if by_silhouette else trainable_layers(chat_model)
-    return scan_layers(chat_model, split.train, layers, by_silhouette, settings.seed)
+    return scan_layers(chat_model, split.train, layers, by_silhouette, settings.seed, tokens)
 
 
 def cost(need: Cost) -> Phase:

@@ -24,10 +24,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
+from torch.nn.functional import logsigmoid, softplus
 
 from .direction import RefusalDirection, raw_projection
+from .odds import Odds
 
-RuleName = Literal["boundary", "paper", "uniform"]
+RuleName = Literal["odds", "boundary", "paper", "uniform"]
 
 HARMFUL, HARMLESS, PSEUDO_HARMFUL = 0, 1, 2
 KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO_HARMFUL}
@@ -39,6 +41,8 @@ WEAK_STRENGTHS = (0.05, 0.1, 0.25)
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
 # (training activations (prompt, d_model) of the unedited model, kinds (prompt) int64, direction) -> the loss
 Objective = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], LossFunction]
+# (kinds (prompt), odds of the unedited model, odds as read last, log-odds of the boundary) -> the loss
+OddsObjective = Callable[[torch.Tensor, Odds, Odds, float], LossFunction]
 # (activations (prompt, d_model), kinds (prompt), R (d_model), alpha) -> targets (prompt, d_model)
 Targets = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
 
@@ -51,6 +55,9 @@ class Schedule:
     - `noise`: Gaussian noise added to the block's inputs, in units of each token's standard deviation.
     - `recompute_every`: steps between recomputations of the direction from current activations (K); 0: never.
     - `consistency`: weight of `consistency_loss` in the loss (CROW's alpha); 0: none.
+    - `relative`: whether `learning_rate` is in units of the root mean square of the block's matrices, which differs
+      between models by a factor of ten and more.
+    - `renew_after`: the epoch, from 1, after which odds are read anew; 0: never.
     """
 
     epochs: int
@@ -60,6 +67,8 @@ class Schedule:
     noise: float
     recompute_every: int
     consistency: float = 0.0
+    relative: bool = False
+    renew_after: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,17 +82,39 @@ class Rule:
       methods are chosen alike; weak ones too for those that cost safety early.
     - `starter`: whether the built-in prompts may be mixed in; the paper's rules see the given prompts alone.
     - `warnings`: from what an `Objective` takes: what the rule will do the wrong way round, in sentences.
+    - `objective`, or else `odds_objective`, for which odds are read off the blocks above.
     """
 
     name: RuleName
     schedule: Schedule
     parameters: dict[str, Any]
-    objective: Objective
+    objective: Objective | None
     strengths: tuple[float, ...]
     searched: bool
     compared: tuple[float, ...]
     starter: bool
     warnings: Callable[[torch.Tensor, torch.Tensor, RefusalDirection], list[str]] | None = None
+    odds_objective: OddsObjective | None = None
+
+
+@dataclass(frozen=True)
+class Margins:
+    """What the rule `odds` asks for.
+
+    - `pseudo_harmful`, `harmful`: how far beyond the boundary prompts are to come, in log-odds: answered, refused.
+    - `hold`: weight of keeping activations where they are, and `hold_harmless`, the same for harmless prompts.
+    - `harmless_odds`: weight of keeping the odds of harmless prompts.
+    - `refused`, `answered`: weights of harmful prompts that the unedited model refuses, and of those that it answers:
+      what is refused must stay so before more is.
+    """
+
+    pseudo_harmful: float
+    harmful: float
+    hold: float
+    hold_harmless: float
+    harmless_odds: float
+    refused: float
+    answered: float
 
 
 @dataclass(frozen=True)
@@ -161,6 +192,43 @@ def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: Ref
     return warnings
 
 
+def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, margins: Margins) -> LossFunction:
+    """The loss of the rule `odds`: just enough movement for prompts to come to their side of the boundary.
+
+    With z the log-odds of refusal minus the boundary's, to the first order from where they were read last, a(q) the
+    activation and V the variance of all of them, the mean over prompts of
+
+        softplus(z + m) for pseudo-harmful, softplus(m - z) for harmful ones,
+        KL(p || sigmoid(z)) for harmless ones, p what it was before,
+        + weight ||a(q) - a_before(q)||^2 / V.
+
+    So one that is on its side already hardly pulls, and the last term keeps all others from moving more than they
+    must. The odds of harmless prompts that were refused are left alone: they are neither freed nor held.
+
+    Differs from the paper (Eq. 8, 9): the boundary and its normal are read off the model (Eq. 4-7 leave them open),
+    no target is given beyond it, and harmful prompts that were answered are moved too.
+    """
+    scale = before.at.var(dim=0).sum()
+    refused = before.slope.values > boundary
+    old = before.slope.values - boundary
+    weights = torch.full_like(old, margins.hold)
+    weights[kinds == HARMLESS] *= margins.hold_harmless
+
+    def loss(activations: torch.Tensor, rows: torch.Tensor, _current: RefusalDirection) -> torch.Tensor:
+        z, was, kind = now.near(activations, rows) - boundary, old[rows], kinds[rows]
+        held = was.sigmoid() * (logsigmoid(was) - logsigmoid(z))
+        held = held + (-was).sigmoid() * (logsigmoid(-was) - logsigmoid(-z))
+        terms = torch.zeros_like(z)
+        terms = torch.where(kind == PSEUDO_HARMFUL, softplus(z + margins.pseudo_harmful), terms)
+        harmful = torch.where(refused[rows], margins.refused, margins.answered) * softplus(margins.harmful - z)
+        terms = torch.where(kind == HARMFUL, harmful, terms)
+        terms = torch.where((kind == HARMLESS) & ~refused[rows], margins.harmless_odds * held, terms)
+        moved = (activations - before.at[rows]).square().sum(dim=-1)
+        return (terms + weights[rows] * moved / scale).mean()
+
+    return loss
+
+
 def _boundary(shifts: Shifts) -> Objective:
     def objective(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
         targets, length = boundary_targets(activations, kinds, direction, shifts), direction.length
@@ -177,10 +245,37 @@ def _papers(targets: Targets, alpha: float) -> Objective:
     return objective
 
 
+def _odds(margins: Margins) -> OddsObjective:
+    return lambda kinds, before, now, boundary: odds_loss(kinds, before, now, boundary, margins)
+
+
+ODDS_MARGINS = Margins(
+    pseudo_harmful=3.0, harmful=2.0, hold=1.0, hold_harmless=15.0, harmless_odds=2.0, refused=2.0, answered=0.5
+)
 BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
 PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
 UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothing here
 
+ODDS = Rule(
+    name="odds",
+    schedule=Schedule(
+        epochs=8,
+        batch_size=20,
+        learning_rate=0.011,
+        decay=True,
+        noise=0.0,
+        recompute_every=0,
+        relative=True,
+        renew_after=1,
+    ),
+    parameters={"margins": asdict(ODDS_MARGINS)},
+    objective=None,
+    strengths=STRENGTHS,
+    searched=True,
+    compared=STRENGTHS[1:],
+    starter=True,
+    odds_objective=_odds(ODDS_MARGINS),
+)
 BOUNDARY = Rule(
     name="boundary",
     schedule=Schedule(epochs=11, batch_size=20, learning_rate=1.2e-3, decay=True, noise=0.1, recompute_every=0),
@@ -211,4 +306,4 @@ UNIFORM = replace(
     objective=_papers(uniform_targets, UNIFORM_ALPHA),
     warnings=None,
 )
-RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (BOUNDARY, PAPER, UNIFORM)}
+RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (ODDS, BOUNDARY, PAPER, UNIFORM)}

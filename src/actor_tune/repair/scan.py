@@ -13,7 +13,7 @@ import torch
 from ..errors import UserError
 from ..models.block_checks import check_reading
 from ..models.divergence import kl
-from ..models.first_token import first_token_refusal, refusal_token_ids
+from ..models.first_token import first_token_refusal
 from ..models.model import ChatModel
 from ..models.moved import Moves, run_moved
 from ..models.stored import shared_with
@@ -56,9 +56,11 @@ def scan_layers(
     layers: Sequence[int],
     silhouettes: bool,
     seed: int,
+    tokens: torch.Tensor,
 ) -> Scan:
     """Measure the effect of each block in `layers` on at most `MAX_PROMPTS` prompts of each kind, chosen by `seed`.
-    **Raises:** `UserError` when harmful and harmless prompts are answered alike, so that there is no refusal to move.
+
+    `tokens` are ids (token) that refusals begin with.
     """
     chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
     chosen = [prompt for group in groups for prompt in chooser.sample(group, min(MAX_PROMPTS, len(group)))]
@@ -73,7 +75,6 @@ def scan_layers(
     check_reading(chat_model, min(layers), token_ids)
     run = run_moved(chat_model, Moves(token_ids, movable, sorted(layers), both_ways))
     plain, activations = run.plain, run.last
-    tokens = refusal_token_ids(plain[of["harmful"]], plain[of["harmless"]], chat_model.name)
     moved_refusal, moved_kl = torch.full((2, len(SIGNS) * len(layers), len(chosen)), float("nan"))
     for said in run.said:
         moved_refusal[said.move, said.rows] = first_token_refusal(said.logprobs, tokens)

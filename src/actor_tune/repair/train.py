@@ -6,7 +6,7 @@ whatever the model's dtype, because bf16 swallows updates of 1e-5 and, at the pa
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -51,10 +51,15 @@ def train_block(
     loss_function: LossFunction,
     schedule: Schedule,
     seed: int,
+    renewed: Callable[[torch.Tensor], LossFunction] | None = None,
 ) -> TrainedBlock:
     """Train block `inputs.layer` on `inputs` (paper, Algorithm 1). The model itself is left as it was.
 
-    `kinds` are (prompt) int64 codes as in `rules.KIND_CODES`; `direction` is that of the unedited model.
+    **Arguments:**
+
+    - `kinds`: (prompt) int64 codes as in `rules.KIND_CODES`.
+    - `direction`: that of the unedited model.
+    - `renewed`: what the loss is from epoch `schedule.renew_after` on, from activations (prompt, d_model) at that time.
     """
     block, shuffler = chat_model.blocks[inputs.layer], random.Random(seed)
     disturb = _noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
@@ -64,16 +69,19 @@ def train_block(
     with _in_training(block), progress_bar(steps, "Training one block") as advance:
         batches = _prepared(chat_model, inputs, groups)
         anchors = _anchors(chat_model, inputs, kinds) if schedule.recompute_every else []
-        optimizer = torch.optim.AdamW(block.parameters(), lr=schedule.learning_rate, weight_decay=0.0, fused=True)
+        rate = schedule.learning_rate * (_size_of_weights(block) if schedule.relative else 1.0)
+        optimizer = torch.optim.AdamW(block.parameters(), lr=rate, weight_decay=0.0, fused=True)
         current, step = direction, 0
         for number in range(schedule.epochs):
             losses, seen = [], torch.empty(len(lengths))
+            if renewed and number and number == schedule.renew_after:
+                loss_function = renewed(_outputs(block, batches))
             shuffler.shuffle(order := list(range(len(batches))))
             for batch in (batches[index] for index in order):
                 if schedule.recompute_every and step and step % schedule.recompute_every == 0:
                     current = _current_direction(block, anchors, kinds)
                 if schedule.decay:
-                    optimizer.param_groups[0]["lr"] = schedule.learning_rate * (1 - step / steps)
+                    optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
                 # On the CPU, where targets are: a batch of them is small, and the method needs no device of its own.
                 activations = batch.output(block, disturb).cpu()
                 loss = loss_function(activations, torch.tensor(batch.rows), current)
@@ -130,6 +138,20 @@ def _prepared(chat_model: ChatModel, inputs: BlockInputs, groups: Sequence[list[
     """`last_tokens` with the embeddings, which it needs, in memory."""
     with held(chat_model.model.get_input_embeddings()):
         return last_tokens(chat_model, inputs, groups)
+
+
+def _size_of_weights(block: torch.nn.Module) -> float:
+    """The root mean square of all values in the block's matrices."""
+    matrices = [parameter.detach() for parameter in block.parameters() if parameter.dim() > 1]
+    total = sum(float(matrix.float().square().sum()) for matrix in matrices)
+    return (total / sum(matrix.numel() for matrix in matrices)) ** 0.5
+
+
+@torch.no_grad()
+def _outputs(block: torch.nn.Module, batches: Sequence[LastTokens]) -> torch.Tensor:
+    """What the block, as it is, returns at the last tokens of all prompts: (prompt, d_model) float32, on the CPU."""
+    rows = torch.tensor([row for batch in batches for row in batch.rows])
+    return torch.cat([batch.output(block, undisturbed).cpu() for batch in batches])[rows.argsort()]
 
 
 @torch.no_grad()

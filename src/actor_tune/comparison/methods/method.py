@@ -16,6 +16,7 @@ from ...models.steering import steer
 from ...prompts.prompt import Prompt
 from ...prompts.split import Split
 from ...records.response import Response
+from ...repair.refusals import Refusals
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Task:
     - `split`: the prompts, divided by `seed` into those to learn from and those for validation.
     - `layer`: the block with the largest effect on refusal, which every method takes that needs one.
     - `answers`: what fine-tuning learns (`training_answers`).
+    - `refusals`: how the model refuses; None: a method that needs that asks itself.
     """
 
     split: Split
     layer: int
     seed: int
     answers: Mapping[Prompt, Response] = field(default_factory=dict)
+    refusals: Refusals | None = None
 
 
 Signs = Callable[[Sequence[TokenIds]], list[int]]

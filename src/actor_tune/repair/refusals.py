@@ -1,0 +1,96 @@
+"""How this model refuses: its own answers to some prompts, judged, and the tokens that its refusals begin with.
+
+First tokens are cheap to read, for any prompt and any change of a block. What they mean is the model's own matter: one
+begins refusals with "I", another with "As", a third answers "I'd be happy to". So some prompts are answered and judged,
+and a token counts as the beginning of a refusal where most answers that begin with it are refusals. How often that is
+wrong is told beside it.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..engines.engine import REASONING_TOKENS
+from ..engines.local import local_engine
+from ..engines.respond import respond
+from ..judges.verdict import Judge, Verdict
+from ..measurement.verdicts import verdicts_on
+from ..models.first_token import plain_logprobs, refusal_token_ids
+from ..models.model import ChatModel
+from ..prompts.prompt import KINDS, Prompt, of_kind, rows_of_kind
+from ..records.response import Response
+from ..records.run import Opening
+from .odds import Refuses, log_odds
+
+ASKED = 48  # prompts of each kind at most
+ANSWER_TOKENS = 24  # enough to tell a refusal
+LEAST = 2  # answers that must begin with a token before it is said what it begins
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """How a model refuses, as it is.
+
+    - `asked`, `responses`, `verdicts`: prompts, the model's own answers, and what the judge says of them.
+    - `begins`: what refusals begin with; `openings`: the same with what it rests on. No openings: too few of these
+      answers are refusals, so that the tokens are those that are more likely after harmful prompts.
+    - `error`: of `asked`, the share on the wrong side of the boundary by their verdicts, 0..1; None without openings.
+    """
+
+    asked: list[Prompt]
+    responses: list[Response]
+    verdicts: list[Verdict]
+    begins: Refuses
+    openings: list[Opening]
+    error: float | None
+
+
+def how_it_refuses(chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judge, seed: int) -> Refusals:
+    """Ask `chat_model` at most `ASKED` of `prompts` of each kind, chosen by `seed`, and judge its answers.
+
+    **Raises:** `UserError` when harmful and harmless prompts are answered alike.
+    """
+    chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
+    asked = [prompt for group in groups for prompt in chooser.sample(group, min(ASKED, len(group)))]
+    logprobs = plain_logprobs(chat_model, chat_model.encode(asked))
+    responses = own_answers(chat_model, asked)
+    verdicts = verdicts_on(judge, responses)
+    refused = torch.tensor([verdict.refused for verdict in verdicts])
+    first = logprobs.argmax(dim=-1)
+    openings = []
+    # What a model that reasons says first, it says to itself.
+    for token in [] if any(response.reasoning for response in responses) else first.unique().tolist():
+        own = refused[first == token]
+        if len(own) >= LEAST and 2 * int(own.sum()) > len(own):
+            openings.append(Opening(token, str(chat_model.tokenizer.decode([token])), int(own.sum()), len(own)))
+    if openings:
+        tokens = torch.tensor([opening.token for opening in openings])
+        boundary, wrong = best_boundary(log_odds(logprobs, tokens), refused)
+        return Refusals(asked, responses, verdicts, Refuses(tokens, boundary), openings, wrong)
+    harmful, harmless = (logprobs[rows_of_kind(asked, kind)] for kind in ("harmful", "harmless"))
+    tokens = refusal_token_ids(harmful, harmless, chat_model.name)
+    return Refusals(asked, responses, verdicts, Refuses(tokens), [], None)
+
+
+def own_answers(chat_model: ChatModel, prompts: Sequence[Prompt]) -> list[Response]:
+    """The first `ANSWER_TOKENS` tokens of the answers of `chat_model`, with its blocks as they are now."""
+    return respond(local_engine(chat_model, None, REASONING_TOKENS), prompts, ANSWER_TOKENS)
+
+
+def best_boundary(values: torch.Tensor, refused: torch.Tensor) -> tuple[float, float]:
+    """The value that best parts refused from answered prompts, both (prompt), and the share that it parts wrongly.
+
+    Halfway between the two values that it lies between; of several equally good, the middle one.
+    """
+    order = values.sort()
+    own = refused[order.indices].float()
+    # With the first n below: refused ones below and answered ones above are wrong.
+    below = torch.cat([own.new_zeros(1), own.cumsum(dim=0)])
+    above = torch.cat([(1 - own).sum()[None], (1 - own).sum() - (1 - own).cumsum(dim=0)])
+    wrong = below + above
+    best = (wrong == wrong.min()).nonzero().flatten().tolist()
+    at = best[len(best) // 2]
+    ends = torch.cat([order.values[:1] - 1, order.values, order.values[-1:] + 1])
+    return float((ends[at] + ends[at + 1]) / 2), float(wrong.min()) / len(values)
