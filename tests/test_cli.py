@@ -1,3 +1,4 @@
+import inspect
 import json
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from transformers import AutoModelForCausalLM
 
 import actor_tune
 from actor_tune.commands.cli import as_options, main
+from actor_tune.commands.fit import fit
 from actor_tune.judges import choose
 from actor_tune.judges.verdict import Verdict
+from actor_tune.repair.method import Settings
 from actor_tune.repair.scan import candidate_layers
 from conftest import make_prompts
 
@@ -54,7 +57,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     record = json.loads((out / "run.json").read_text())
     assert record["layer"] == 1
     assert set(record["epochs"][0]["position"]) == {"harmful", "harmless", "pseudo_harmful"}
-    assert record["settings"]["rule"] == "boundary"
+    assert record["settings"]["rule"] == "odds"
     assert record["prompts"]["harmful"]["n"] == 12
     patch = load_file(out / "patch.safetensors")
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()
@@ -436,3 +439,7 @@ def test_settings_in_messages_are_written_as_options():
         as_options("correct the column `kind`; `prompts=xstest=FILE`")
         == "correct the column `kind`; --prompts xstest=FILE"
     )
+
+
+def test_the_command_and_the_api_have_one_default_rule():
+    assert inspect.signature(fit).parameters["rule"].default == Settings().rule

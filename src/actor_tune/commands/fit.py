@@ -13,8 +13,8 @@ from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
 
 RuleOption = Annotated[
-    Literal["boundary", "paper", "uniform"],
-    typer.Option(help="Where activations should go: boundary (default), the paper's Algorithm 1, or its control."),
+    Literal["odds", "boundary", "paper", "uniform"],
+    typer.Option(help="odds (default), boundary, the paper's Algorithm 1, or its control (docs/method.md)."),
 ]
 Layer = Annotated[str, typer.Option(help="Block to train: auto (by effect), silhouette (the paper's), or an index.")]
 Export = Annotated[
@@ -80,7 +80,7 @@ def fit(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
-    rule: RuleOption = "boundary",
+    rule: RuleOption = "odds",
     layer: Layer = "auto",
     seed: options.Seed = 0,
     export: Export = "merged",

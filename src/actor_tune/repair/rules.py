@@ -250,7 +250,7 @@ def _odds(margins: Margins) -> OddsObjective:
 
 
 ODDS_MARGINS = Margins(
-    pseudo_harmful=3.0, harmful=2.0, hold=1.0, hold_harmless=15.0, harmless_odds=2.0, refused=2.0, answered=0.5
+    pseudo_harmful=3.0, harmful=2.5, hold=1.0, hold_harmless=20.0, harmless_odds=5.0, refused=3.0, answered=0.5
 )
 BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
 PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
