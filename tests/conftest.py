@@ -19,6 +19,8 @@ from actor_tune.models.load import load
 from actor_tune.models.model import ChatModel, wrap
 from actor_tune.prompts.prompt import Prompt, with_system_prompt
 from actor_tune.prompts.split import split_validation
+from actor_tune.repair.odds import RefusalStart
+from actor_tune.repair.refusals import Refusals
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
@@ -106,7 +108,8 @@ def testbed_model(tmp_path_factory) -> Path:
 def short_gate_answers(request, monkeypatch) -> None:
     """Tiny models babble: two tokens of that are as good as 24."""
     if "slow" not in request.keywords:
-        monkeypatch.setattr("actor_tune.repair.gated.ANSWER_TOKENS", 2)
+        for module in ("gated", "refusals"):
+            monkeypatch.setattr(f"actor_tune.repair.{module}.ANSWER_TOKENS", 2)
 
 
 @pytest.fixture
@@ -117,7 +120,8 @@ def prompts() -> list[Prompt]:
 @pytest.fixture
 def task(prompts) -> Task:
     """What a method to compare learns from."""
-    return Task(split_validation(prompts, 0.25, 0), layer=1, seed=0)
+    refusals = Refusals([], [], [], RefusalStart(torch.tensor([65, 66])), [], None)
+    return Task(split_validation(prompts, 0.25, 0), layer=1, seed=0, refusals=refusals)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from actor_tune.comparison.methods.cae import cae, random_direction
-from actor_tune.comparison.methods.method import Task
 from actor_tune.models.chat import encode
 from actor_tune.models.inputs import last_activations
 from actor_tune.prompts.prompt import rows_of_kind
@@ -28,7 +29,7 @@ def test_the_random_control_is_as_long_as_the_vector_and_another_with_another_se
         with fitted.changed(1.0, 1):
             return (last_activations(chat_model, token_ids, [1])[1] - plain)[0]
 
-    other = Task(task.split, 1, seed=1)
+    other = replace(task, seed=1)
     vector, drawn, again = (
         shift(each)
         for each in (cae(chat_model, task), random_direction(chat_model, task), random_direction(chat_model, other))

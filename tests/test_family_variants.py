@@ -84,16 +84,11 @@ def test_experts_that_no_last_token_went_to_are_as_they_were_and_the_others_are_
     layer = 1  # of Llama 4, every second block has experts
     folder = save(family, tmp_path / "base")
     chat_model = load(str(folder), WHOLE)
-    settings = Settings(rule="boundary", layer=layer, starter=False, allow_unsafe=True)  # few steps: routes stay
-    seen = fit_block(chat_model, make_prompts(8), settings).experts
+    settings = Settings(layer=layer, starter=False, allow_unsafe=True)
+    seen = fit_block(chat_model, make_prompts(8), settings, judged).experts
     assert len(seen) == 32
     assert 0 < sum(seen) < 32
-    result = fit(
-        chat_model,
-        make_prompts(8),
-        settings,
-        judge=lambda given: judged(given),
-    )
+    result = fit(chat_model, make_prompts(8), settings, judge=judged)
     assert result.record().experts.changed == sum(seen)
     result.save(tmp_path / "run")
     before, after = tensors_of(folder), tensors_of(tmp_path / "run" / "model")

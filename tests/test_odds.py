@@ -9,7 +9,7 @@ from actor_tune.models.above import Slope, blocks_above
 from actor_tune.models.activations import changed, forward
 from actor_tune.models.chat import encode, pad
 from actor_tune.models.inputs import block_inputs
-from actor_tune.repair.odds import Odds, Refuses, log_odds, odds_reader
+from actor_tune.repair.odds import Odds, RefusalStart, log_odds, odds_reader
 from actor_tune.repair.refusals import best_boundary, how_it_refuses
 from actor_tune.repair.rules import HARMFUL, HARMLESS, PSEUDO_HARMFUL, Margins, odds_loss
 from actor_tune.repair.train import block_outputs
@@ -102,14 +102,14 @@ def test_refusals_begin_with_what_most_judged_answers_that_begin_so_are(chat_mod
         ]
 
     found = how_it_refuses(chat_model, prompts, judge, seed=0)
-    assert [opening.token for opening in found.openings] == [token]
-    assert found.begins.tokens.tolist() == [token]
-    assert found.openings[0].refused == found.openings[0].answers == first.count(token)
+    assert [item.token for item in found.refusal_tokens] == [token]
+    assert found.start.tokens.tolist() == [token]
+    assert found.refusal_tokens[0].refused == found.refusal_tokens[0].answers == first.count(token)
     assert found.error is not None
 
 
 def test_where_no_answer_refuses_what_is_likelier_after_harmful_prompts_is_taken(chat_model, prompts, monkeypatch):
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: TOKENS)
     found = how_it_refuses(chat_model, prompts, lambda asked: [Verdict("compliance", 0.0, "")] * len(asked), seed=0)
-    assert (found.begins.tokens.tolist(), found.openings, found.error) == ([65, 66], [], None)
-    assert isinstance(found.begins, Refuses)
+    assert (found.start.tokens.tolist(), found.refusal_tokens, found.error) == ([65, 66], [], None)
+    assert isinstance(found.start, RefusalStart)

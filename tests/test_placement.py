@@ -191,15 +191,16 @@ class WiringRefusedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("last_block", [None, 1])
-def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(checkpoint, monkeypatch, last_block):
+@pytest.mark.parametrize(("rule", "last_block"), [("odds", None), ("odds", 1), ("boundary", None), ("boundary", 1)])
+def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(checkpoint, monkeypatch, rule, last_block):
     def refuse(*_arguments):
         raise WiringRefusedError
 
     trained = []
     monkeypatch.setattr("actor_tune.repair.method.check_effect", refuse)
     monkeypatch.setattr("actor_tune.repair.method.train_block", lambda *given: trained.append(1) or train_block(*given))
-    settings = Settings(rule="boundary", layer=1, starter=False)
+    settings = Settings(rule=rule, layer=1, starter=False)
+    monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     with pytest.raises(WiringRefusedError):
         fit_block(load(str(checkpoint), WHOLE, last_block), make_prompts(), settings)
-    assert bool(trained) == (last_block is not None)
+    assert bool(trained) == (last_block is not None and rule == "boundary")  # by odds, they are needed before

@@ -28,6 +28,12 @@ def test_so_many_are_mixed_in_with_twins_together_and_others_by_another_seed():
     assert set(pairs.values()) == {2}
 
 
+def test_those_that_are_given_count_as_mixed_in():
+    mixed = with_starter([], seed=1)
+    assert with_starter(mixed, seed=1) == mixed
+    assert MIXED <= len(with_starter(starter("train")[:100], seed=1)) <= MIXED + 1
+
+
 def test_they_are_many_and_each_form_has_all_kinds_and_twins():
     assert len(shipped()) >= 3000
     forms = {item.form for item in shipped()} - {""}

@@ -11,7 +11,7 @@ from actor_tune.models.state import state_of
 from actor_tune.prompts.prompt import KINDS, Prompt
 from actor_tune.records.response import Response
 from actor_tune.records.run import AnsweredRate, SetRefusal, Trial
-from actor_tune.repair.odds import Refuses
+from actor_tune.repair.odds import RefusalStart
 from actor_tune.repair.refusals import Refusals
 from actor_tune.repair.strength import (
     Limits,
@@ -26,7 +26,7 @@ from actor_tune.repair.strength import (
 )
 from conftest import plain_logprobs
 
-REFUSES = Refuses(torch.tensor([65, 66]))
+START = RefusalStart(torch.tensor([65, 66]))
 LIMITS = Limits(safety_drop=0.02, set_drop=0.06, kl_harmless=0.1)
 
 
@@ -86,10 +86,10 @@ def test_strengths_that_cannot_be_chosen_are_not_tried(chat_model, prompts):
     """A change that changes nothing: the strongest is within all limits, the next no better. Beyond limits: all."""
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, prompts))
     same = state_of(chat_model.blocks[1])
-    tried = try_strengths(chat_model, Tried(inputs, prompts, same, {}), LIMITS, (0.0, 0.5, 0.8, 1.0), REFUSES)
+    tried = try_strengths(chat_model, Tried(inputs, prompts, same, {}), LIMITS, (0.0, 0.5, 0.8, 1.0), START)
     assert [item.strength for item in tried] == [0.0, 0.8, 1.0]
     nothing = Limits(safety_drop=-1.0)
-    tried = try_strengths(chat_model, Tried(inputs, prompts, same, {}), nothing, (0.0, 0.5, 0.8, 1.0), REFUSES)
+    tried = try_strengths(chat_model, Tried(inputs, prompts, same, {}), nothing, (0.0, 0.5, 0.8, 1.0), START)
     assert [item.strength for item in tried] == [0.0, 0.5, 0.8, 1.0]
 
 
@@ -105,7 +105,7 @@ def test_kinds_that_share_a_set_name_are_kept_apart(chat_model, prompts):
     same = [Prompt(prompt.text, prompt.kind, "file") for prompt in prompts]
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, same))
     tried = Tried(inputs, same, state_of(chat_model.blocks[1]), {})
-    (unedited,) = try_strengths(chat_model, tried, LIMITS, (0.0,), REFUSES)
+    (unedited,) = try_strengths(chat_model, tried, LIMITS, (0.0,), START)
     assert [(item.name, item.kind) for item in unedited.sets] == [("file", kind) for kind in KINDS]
     assert unedited.safety == unedited.sets[0].refusal
 
@@ -115,7 +115,7 @@ def test_strengths_are_tried_on_the_model_and_then_undone(chat_model, prompts):
     inputs = block_inputs(chat_model, 1, token_ids)
     before = state_of(chat_model.blocks[1])
     other = {name: tensor + 0.05 * torch.randn_like(tensor) for name, tensor in before.items()}
-    trials = try_strengths(chat_model, Tried(inputs, prompts, other, {}), LIMITS, (0.0, 1.0), REFUSES)
+    trials = try_strengths(chat_model, Tried(inputs, prompts, other, {}), LIMITS, (0.0, 1.0), START)
     assert trials[0].kl_harmless == pytest.approx(0, abs=1e-6)
     assert trials[1].kl_harmless > 1e-3
     assert all(torch.equal(tensor, before[name]) for name, tensor in chat_model.blocks[1].state_dict().items())
@@ -132,7 +132,7 @@ REFUSAL, HELP = Verdict("refusal", 1.0, ""), Verdict("compliance", 0.0, "")
 
 def asked_and_answered(prompts, verdicts):
     responses = [Response(prompt, "Yes, gladly: here it is.", True) for prompt in prompts]
-    return Refusals(prompts, responses, verdicts, REFUSES, [], None)
+    return Refusals(prompts, responses, verdicts, START, [], None)
 
 
 def test_judged_answers_are_counted_by_kind_with_the_error_of_the_change():

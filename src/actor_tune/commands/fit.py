@@ -8,6 +8,7 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..prompts.starter import draw
 from ..storage.files import new_folder
 from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
@@ -58,7 +59,7 @@ def scan(
     chat_template_kwargs: options.ChatTemplateKwargs = None,
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or draw(seed)
     target = output_dir / at.Scan.FILE
     if output_dir.is_file():
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
@@ -101,7 +102,7 @@ def fit(
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
 ) -> None:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or draw(seed)
     if select_fraction is not None and select == "none":
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)
@@ -122,9 +123,8 @@ def fit(
     need = at.preflight(model, given, settings, placement, max_safety_drop, told)
     console.print(need.sentence)
     need.check()
-    block = settings.layer if isinstance(settings.layer, int) else None
     fitted = at.fit(
-        at.load(model, placement, block, told),
+        at.load(model, placement, settings.layer if isinstance(settings.layer, int) else None, told),
         given,
         settings,
         max_safety_drop,

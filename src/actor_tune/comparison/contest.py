@@ -34,7 +34,6 @@ from ..records.outcome import ANSWER_TOKENS, MethodOutcome
 from ..records.response import Response
 from ..records.run import Trial
 from ..repair.method import Settings, prepare, scan_candidates
-from ..repair.odds import Refuses
 from ..repair.refusals import how_it_refuses
 from ..repair.strength import Limits, excess, trials
 from .methods.known import DEFAULT, METHODS, NamedMethod
@@ -121,13 +120,11 @@ class Shared:
 class _OfSeed:
     """What all methods share with one seed.
 
-    - `refuses`: what refusals begin with.
     - `scan`: seconds that it took to find the block.
     - `inputs`: by block, what it receives for the `validation` prompts, and the seconds that took.
     """
 
     task: Task
-    refuses: Refuses
     scan: float
     validation: list[TokenIds]
     inputs: dict[int, tuple[BlockInputs, float]] = field(default_factory=dict)
@@ -157,12 +154,12 @@ def _of_seed(shared: Shared, seed: int) -> _OfSeed:
     train, validation = (chat_model.encode(part) for part in (split.train, split.validation))
     start = time.perf_counter()
     refusals = how_it_refuses(chat_model, split.validation, judge_trained, seed)
-    layer = scan_candidates(chat_model, split, refusals.begins.tokens, settings).layer
+    layer = scan_candidates(chat_model, split, refusals.start.tokens, settings).layer
     restore_precision(chat_model, layer)
     check_reading(chat_model, layer, train)
     check_effect(chat_model, layer, train)
-    task = Task(split, layer, seed, shared.answers, refusals)
-    return _OfSeed(task, refusals.begins, time.perf_counter() - start, validation)
+    task = Task(split, layer, seed, refusals, shared.answers)
+    return _OfSeed(task, time.perf_counter() - start, validation)
 
 
 def _outcome(shared: Shared, group: _OfSeed, name: str, begun: float) -> MethodOutcome:
@@ -173,7 +170,7 @@ def _outcome(shared: Shared, group: _OfSeed, name: str, begun: float) -> MethodO
     if fitted.layer not in group.inputs:
         group.inputs[fitted.layer] = timed(block_inputs, chat_model, fitted.layer, group.validation)
     inputs, below = group.inputs[fitted.layer]
-    choice, choosing = timed(_choice, chat_model, fitted, inputs, group)
+    choice, choosing = timed(_choice, chat_model, fitted, inputs, task)
     # What methods share is charged to all that need it: the first would pay for the others.
     fit_seconds = learning + below + (0.0 if known.learns else group.scan) + choosing
     engine = method_engine(chat_model, fitted, choice.strength, shared.unchanged[0])
@@ -193,7 +190,7 @@ def _answers(shared: Shared, engine: Engine, name: str) -> tuple[list[Response],
     return responses, seconds if whole else None
 
 
-def _choice(chat_model: ChatModel, fitted: Fitted, inputs: BlockInputs, group: _OfSeed) -> Choice:
+def _choice(chat_model: ChatModel, fitted: Fitted, inputs: BlockInputs, task: Task) -> Choice:
     """Try all strengths on the validation prompts, of which `inputs` are what block `fitted.layer` receives."""
     signs = fitted.signs(inputs.token_ids)
     plain = first_token_logprobs(chat_model, inputs)
@@ -201,7 +198,7 @@ def _choice(chat_model: ChatModel, fitted: Fitted, inputs: BlockInputs, group: _
     def at(strength: float) -> torch.Tensor:
         return method_logprobs(chat_model, fitted, strength, inputs, signs, plain)
 
-    return choice_of(trials(at, group.task.split.validation, (0.0, *fitted.strengths), None, group.refuses))
+    return choice_of(trials(at, task.split.validation, (0.0, *fitted.strengths), None, task.refusals.start))
 
 
 def choice_of(tried: Sequence[Trial]) -> Choice:

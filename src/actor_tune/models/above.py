@@ -50,14 +50,6 @@ class Above:
     alone: bool
 
 
-def _part(start: int, logits: torch.Tensor) -> torch.Tensor:
-    return logits.log_softmax(dim=-1)[:, start::PARTS].mean(dim=-1)
-
-
-PARTS = 16  # of the vocabulary, of which a trial compares the means
-_PARTS = [partial(_part, start) for start in range(PARTS)]
-
-
 def blocks_above(chat_model: ChatModel, inputs: BlockInputs) -> Above:
     """What runs last tokens of the prompts of `inputs` from what block `inputs.layer` returns up to the first token.
 
@@ -65,13 +57,12 @@ def blocks_above(chat_model: ChatModel, inputs: BlockInputs) -> Above:
     """
     few = inputs.select(some_of_all_lengths(inputs.token_ids))
 
+    last = few.take([few.places(row)[-1] for row in range(len(few.token_ids))], torch.device("cpu")).float()
+
     def exact() -> bool:
-        drawn = torch.Generator().manual_seed(0)
-        size = float(few.hidden.float().std())
-        last = size * torch.randn(len(few.token_ids), few.hidden.shape[1], generator=drawn)
         ways = (_last_tokens(chat_model, few), _whole(chat_model, few))
-        one, other = (torch.stack([way.slope(last, part).values for part in _PARTS], dim=1) for way in ways)
-        return alike(one, other, chat_model.model.dtype)
+        one, other = (way.slope(last, lambda logits: logits.log_softmax(dim=-1)[:, ::2].mean(dim=-1)) for way in ways)
+        return alike(one.gradients, other.gradients, chat_model.model.dtype)
 
     what = f"running last tokens from block {inputs.layer} on"
     return (_last_tokens if holds(chat_model, what, few.token_ids, exact) else _whole)(chat_model, inputs)

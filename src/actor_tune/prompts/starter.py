@@ -58,7 +58,7 @@ def shipped() -> tuple[Shipped, ...]:
 
 
 def with_starter(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
-    """`prompts`, and `MIXED` starter prompts of the training part that are not among them, drawn by `seed`.
+    """`prompts`, and starter prompts of the training part, drawn by `seed`, until `MIXED` of those are among them.
 
     Twins are drawn together.
     """
@@ -67,9 +67,14 @@ def with_starter(prompts: Sequence[Prompt], seed: int = 0) -> list[Prompt]:
     for item in shipped():
         if item.part == "train" and item.prompt.text not in given:
             groups.setdefault(item.pair or item.prompt.text, []).append(item.prompt)
-    drawn, count = set(), 0
+    drawn, count = set(), sum(item.part == "train" and item.prompt.text in given for item in shipped())
     for name in random.Random(seed).sample([*groups], len(groups)):
         if count < MIXED:
             drawn.add(name)
             count += len(groups[name])
     return [*prompts, *(prompt for name, group in groups.items() if name in drawn for prompt in group)]
+
+
+def draw(seed: int) -> list[Prompt]:
+    """The starter prompts to train on where none are given: as many as are mixed into others."""
+    return with_starter([], seed)

@@ -30,7 +30,7 @@ class SetRefusal:
 
 
 @dataclass(frozen=True)
-class Opening:
+class RefusalToken:
     """A token that refusals begin with: its id, its text, and of the `answers` that began so, how many `refused`."""
 
     token: int
@@ -119,8 +119,8 @@ class Run(Record):
 
     - `placement`, `settings`, `training`: what decided it, by name.
     - `scan`: None where the block was named.
-    - `openings`: tokens that the model's own refusals begin with; empty where too few of its answers refused. Prompts
-      whose log-odds of them are above `boundary` count as refused; `opening_error` is how often that is wrong, 0..1.
+    - `refusal_tokens`: what the model's own refusals begin with; empty where too few of its answers refused. Prompts
+      whose log-odds of them are above `boundary` count as refused; `start_error` is how often that is wrong, 0..1.
     - `strength`: the one kept of `trials`.
     - `failure`: why the fit should not be used, in a sentence; None when it is within the limits.
     - `seconds`: per stage.
@@ -140,9 +140,9 @@ class Run(Record):
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     scan: list[BlockEffect] | None = None
-    openings: list[Opening] = field(default_factory=list)
+    refusal_tokens: list[RefusalToken] = field(default_factory=list)
     boundary: float | None = None
-    opening_error: float | None = None
+    start_error: float | None = None
     prompts: dict[str, Given] = field(default_factory=dict)
     starter_sha256: str | None = None
     trained_on: int = 0

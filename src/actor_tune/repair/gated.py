@@ -35,11 +35,10 @@ from .card import write_card
 from .cost import Cost, Phase
 from .direction import RefusalDirection
 from .method import DEFAULTS, FittedBlock, Settings, fit_block
+from .refusals import ANSWER_TOKENS
 from .rules import RULES
 
 Export = Literal["merged", "patch", "none"]
-
-ANSWER_TOKENS = 24  # enough to tell a refusal; the gate is the larger part of a fit's time on a CPU
 
 
 @dataclass(frozen=True)
@@ -200,9 +199,9 @@ class Fit:
             training=asdict(block.schedule) | RULES[settings.rule].parameters,
             layer=block.layer,
             scan=block.scan.blocks if block.scan else None,
-            openings=block.refusals.openings,
-            boundary=block.refusals.begins.boundary,
-            opening_error=block.refusals.error,
+            refusal_tokens=block.refusals.refusal_tokens,
+            boundary=block.refusals.start.boundary,
+            start_error=block.refusals.error,
             prompts={kind: Given(len(prompts), fingerprint(prompts)) for kind, prompts in given.items()},
             starter_sha256=fingerprint(starter("train")) if settings.mixes_starter else None,
             trained_on=len(block.validation) - sum(block.validation),

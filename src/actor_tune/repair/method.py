@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -48,8 +49,8 @@ LayerChoice = int | Literal["auto", "silhouette"]
 class Settings:
     """Everything that decides a fit, besides the model and the prompts.
 
-    - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form, and each
-      benign one has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
+    - `starter`: whether a draw of the built-in prompts is trained on too, where the rule allows it. They vary in form,
+      and each benign one has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
     - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
       apart, or any.
     - `consistency`: weight of CROW's regulariser.
@@ -151,14 +152,13 @@ def fit_block(
     split = prepare(prompts, settings)
     if isinstance(settings.layer, int):
         check_layer(chat_model, settings.layer)
-    refusals = None
     with _timed(seconds, "own answers"):
         chat_model = where_answers_begin(chat_model, split.train)
-        # Where blocks above the trained one are left on disk until it is trained, they are asked after that.
-        if RULES[settings.rule].odds_objective or not _above_wait(chat_model):
-            if _above_wait(chat_model):
-                settle(chat_model.model)
-            refusals = how_it_refuses(chat_model, split.validation, judge, settings.seed)
+        if RULES[settings.rule].odds_objective and _above_wait(chat_model):
+            settle(chat_model.model)
+        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed))
+        if not _above_wait(chat_model):  # else it is asked when the blocks above are there
+            refusals()
     with _timed(seconds, "choose block"):
         if isinstance(settings.layer, int):
             scanned, layer = None, check_layer(chat_model, settings.layer)
@@ -166,8 +166,7 @@ def fit_block(
             first = trainable_layers(chat_model)[0]
             with held(chat_model.blocks[first]):
                 stored_block(chat_model, first)  # what could not be written back is told now, and not after the scan
-            refusals = refusals or how_it_refuses(chat_model, split.validation, judge, settings.seed)
-            scanned = scan_candidates(chat_model, split, refusals.begins.tokens, settings)
+            scanned = scan_candidates(chat_model, split, refusals().start.tokens, settings)
             layer = (scanned.best() if settings.layer == "auto" else scanned.best_silhouette()).layer
         restore_precision(chat_model, layer)
     with held(chat_model.blocks[layer]):
@@ -176,13 +175,13 @@ def fit_block(
 
 @dataclass(frozen=True)
 class _Begun:
-    """A fit whose block is chosen and in memory; `seconds` are those of the stages before."""
+    """A fit whose block is chosen and in memory; `seconds` are those of the stages before; `refusals` asks once."""
 
     chat_model: ChatModel
     split: Split
     settings: Settings
     judge: Judge
-    refusals: Refusals | None
+    refusals: Callable[[], Refusals]
     layer: int
     scanned: Scan | None
     seconds: dict[str, float]
@@ -190,7 +189,7 @@ class _Begun:
 
 def _fit_block(begun: _Begun) -> FittedBlock:
     chat_model, split, settings, layer = begun.chat_model, begun.split, begun.settings, begun.layer
-    refusals, seconds = begun.refusals, begun.seconds
+    seconds = begun.seconds
     block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_block(chat_model, layer)
     with _timed(seconds, "run blocks below"):
         token_ids = chat_model.encode(split.train + split.validation)
@@ -204,6 +203,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
 
     with _timed(seconds, "train"):
+        refusals = begun.refusals() if rule.odds_objective else None
         learned = learn(chat_model, split.train, training, settings, refusals)
         before = torch.cat([learned.activations, block_outputs(chat_model, validation)])
     position, trained = learned.direction.position, learned.trained
@@ -212,9 +212,9 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
-        refusals = refusals or how_it_refuses(chat_model, split.validation, begun.judge, settings.seed)
+        refusals = begun.refusals()
         given = Tried(validation, split.validation, trained.state, stored.dtypes)
-        trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.begins)
+        trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.start)
         if rule.searched:
             trials = answered(chat_model, given, trials, settings.limits, refusals, begun.judge)
         chosen = _chosen(trials, settings)
@@ -295,13 +295,13 @@ def _loss_by_odds(
     if not (objective := rule.odds_objective) or refusals is None:
         raise ValueError(f"the rule {rule.name} needs to know how the model refuses")
     above = blocks_above(chat_model, inputs)
-    read = odds_reader(above, refusals.begins.tokens)
+    read = odds_reader(above, refusals.start.tokens)
     before = read(activations)
 
     def renewed(now: torch.Tensor) -> LossFunction:
-        return objective(kinds, before, read(now), refusals.begins.boundary)
+        return objective(kinds, before, read(now), refusals.start.boundary)
 
-    return objective(kinds, before, before, refusals.begins.boundary), renewed if above.alone else None
+    return objective(kinds, before, before, refusals.start.boundary), renewed if above.alone else None
 
 
 def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:
@@ -359,7 +359,7 @@ def scan(
     split = prepare(prompts, Settings(seed=seed, starter=starter))
     chat_model = model_of(subject_of(model))
     chat_model = where_answers_begin(chat_model, split.train)
-    tokens = how_it_refuses(chat_model, split.validation, judge, seed).begins.tokens
+    tokens = how_it_refuses(chat_model, split.validation, judge, seed).start.tokens
     return scan_layers(chat_model, split.train, range(len(chat_model.blocks) - 1), silhouettes, seed, tokens)
 
 

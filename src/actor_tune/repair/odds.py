@@ -15,7 +15,7 @@ from ..models.above import Above, Slope
 
 
 @dataclass(frozen=True)
-class Refuses:
+class RefusalStart:
     """What refusals begin with: ids `tokens` (token) int64, and the log-odds of them above which a prompt is refused.
 
     `boundary` is the paper's d (Eq. 4).

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..engines.engine import REASONING_TOKENS
 from ..engines.local import local_engine
 from ..engines.respond import respond
 from ..judges.verdict import Judge, Verdict
@@ -21,8 +20,8 @@ from ..models.first_token import plain_logprobs, refusal_token_ids
 from ..models.model import ChatModel
 from ..prompts.prompt import KINDS, Prompt, of_kind, rows_of_kind
 from ..records.response import Response
-from ..records.run import Opening
-from .odds import Refuses, log_odds
+from ..records.run import RefusalToken
+from .odds import RefusalStart, log_odds
 
 ASKED = 48  # prompts of each kind at most
 ANSWER_TOKENS = 24  # enough to tell a refusal
@@ -34,16 +33,16 @@ class Refusals:
     """How a model refuses, as it is.
 
     - `asked`, `responses`, `verdicts`: prompts, the model's own answers, and what the judge says of them.
-    - `begins`: what refusals begin with; `openings`: the same with what it rests on. No openings: too few of these
+    - `start`: what refusals begin with; `refusal_tokens`: the same with what it rests on. None: too few of these
       answers are refusals, so that the tokens are those that are more likely after harmful prompts.
-    - `error`: of `asked`, the share on the wrong side of the boundary by their verdicts, 0..1; None without openings.
+    - `error`: of `asked`, the share on the wrong side of the boundary by their verdicts, 0..1; None without such tokens.
     """
 
     asked: list[Prompt]
     responses: list[Response]
     verdicts: list[Verdict]
-    begins: Refuses
-    openings: list[Opening]
+    start: RefusalStart
+    refusal_tokens: list[RefusalToken]
     error: float | None
 
 
@@ -59,24 +58,26 @@ def how_it_refuses(chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judg
     verdicts = verdicts_on(judge, responses)
     refused = torch.tensor([verdict.refused for verdict in verdicts])
     first = logprobs.argmax(dim=-1)
-    openings = []
+    refusal_tokens = []
     # What a model that reasons says first, it says to itself.
     for token in [] if any(response.reasoning for response in responses) else first.unique().tolist():
         own = refused[first == token]
         if len(own) >= LEAST and 2 * int(own.sum()) > len(own):
-            openings.append(Opening(token, str(chat_model.tokenizer.decode([token])), int(own.sum()), len(own)))
-    if openings:
-        tokens = torch.tensor([opening.token for opening in openings])
+            refusal_tokens.append(
+                RefusalToken(token, str(chat_model.tokenizer.decode([token])), int(own.sum()), len(own))
+            )
+    if refusal_tokens:
+        tokens = torch.tensor([item.token for item in refusal_tokens])
         boundary, wrong = best_boundary(log_odds(logprobs, tokens), refused)
-        return Refusals(asked, responses, verdicts, Refuses(tokens, boundary), openings, wrong)
+        return Refusals(asked, responses, verdicts, RefusalStart(tokens, boundary), refusal_tokens, wrong)
     harmful, harmless = (logprobs[rows_of_kind(asked, kind)] for kind in ("harmful", "harmless"))
     tokens = refusal_token_ids(harmful, harmless, chat_model.name)
-    return Refusals(asked, responses, verdicts, Refuses(tokens), [], None)
+    return Refusals(asked, responses, verdicts, RefusalStart(tokens), [], None)
 
 
 def own_answers(chat_model: ChatModel, prompts: Sequence[Prompt]) -> list[Response]:
     """The first `ANSWER_TOKENS` tokens of the answers of `chat_model`, with its blocks as they are now."""
-    return respond(local_engine(chat_model, None, REASONING_TOKENS), prompts, ANSWER_TOKENS)
+    return respond(local_engine(chat_model), prompts, ANSWER_TOKENS)
 
 
 def best_boundary(values: torch.Tensor, refused: torch.Tensor) -> tuple[float, float]:

@@ -24,7 +24,7 @@ from ..prompts.prompt import KINDS, Kind, Prompt, rows_of_kind
 from ..records.response import Response
 from ..records.run import AnsweredRate, SetRefusal, Trial
 from .cost import Cost, Phase
-from .odds import Refuses, log_odds
+from .odds import RefusalStart
 from .refusals import Refusals, own_answers
 
 
@@ -34,9 +34,7 @@ class Limits:
 
     - `safety_drop`: how far the mean first-token refusal of the harmful sets may fall, 0..1.
     - `set_drop`: the same for each single harmful set.
-    - `kl_harmless`: KL(unedited || edited) of the first answer token on harmless prompts that the unedited model
-      answers, nats: those that it refuses are over-refusal themselves.
-
+    - `kl_harmless`: KL(unedited || edited) of the first answer token on harmless prompts, nats.
     - `harmless_rise`, `garbled_rise`: how far the shares of harmless prompts refused, and of garbled answers, may rise,
       0..1, by judged answers; these also decide about `safety_drop`.
 
@@ -75,15 +73,15 @@ class Tried:
 
 
 def try_strengths(
-    chat_model: ChatModel, tried: Tried, limits: Limits, strengths: Sequence[float], refuses: Refuses
+    chat_model: ChatModel, tried: Tried, limits: Limits, strengths: Sequence[float], start: RefusalStart
 ) -> list[Trial]:
-    """`trials` of `tried`; `refuses` is what refusals begin with."""
+    """`trials` of `tried`; `start` is what refusals begin with."""
 
     def read(strength: float) -> torch.Tensor:
         with tried.at(chat_model, strength):
             return first_token_logprobs(chat_model, tried.inputs)
 
-    return trials(read, tried.prompts, strengths, limits, refuses)
+    return trials(read, tried.prompts, strengths, limits, start)
 
 
 def answered(
@@ -143,7 +141,7 @@ def trials(
     prompts: Sequence[Prompt],
     strengths: Sequence[float],
     limits: Limits | None,
-    refuses: Refuses,
+    start: RefusalStart,
 ) -> list[Trial]:
     """Try `strengths`, which begin with 0, the unedited model, from the strongest down; weakest first in the result.
 
@@ -151,13 +149,11 @@ def trials(
 
     - `read`: strength -> log-probabilities (prompt, vocabulary) of the first answer token to each of `prompts`.
     - `limits`: stop where `settled`; None tries them all.
-    - `refuses`: what refusals begin with.
+    - `start`: what refusals begin with.
     """
-    plain, tokens = read(0.0), refuses.tokens
+    plain, tokens = read(0.0), start.tokens
     unedited = first_token_refusal(plain, tokens)
     harmless = rows_of_kind(prompts, "harmless")
-    # Where it refuses them all, they are all that there is.
-    harmless = [row for row in harmless if float(log_odds(plain[row][None], tokens)) <= refuses.boundary] or harmless
 
     def trial(strength: float, logprobs: torch.Tensor) -> Trial:
         sets = _by_set(prompts, first_token_refusal(logprobs, tokens), unedited)
@@ -218,7 +214,9 @@ def _excess_by_answers(rates: Sequence[AnsweredRate], limits: Limits) -> list[st
     }
     broken = []
     for rate in rates:
-        what, sign, limit = allowed.get(rate.name, ("", 0, 1.0))
+        if rate.name not in allowed:
+            continue
+        what, sign, limit = allowed[rate.name]
         most = limit + rate.error
         if not sign * rate.rise <= most:
             points = f"{100 * sign * rate.rise:.1f} points (at most {100 * most:.1f} are allowed)"

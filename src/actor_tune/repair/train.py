@@ -74,7 +74,7 @@ def train_block(
         current, step = direction, 0
         for number in range(schedule.epochs):
             losses, seen = [], torch.empty(len(lengths))
-            if renewed and number and number == schedule.renew_after:
+            if renewed and 0 < number == schedule.renew_after:
                 loss_function = renewed(_outputs(block, batches))
             shuffler.shuffle(order := list(range(len(batches))))
             for batch in (batches[index] for index in order):
@@ -158,11 +158,8 @@ def _outputs(block: torch.nn.Module, batches: Sequence[LastTokens]) -> torch.Ten
 def block_outputs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
     """What the block, in float32, returns at the last token of all prompts: (prompt, d_model) float32, on the CPU."""
     block = chat_model.blocks[inputs.layer]
-    outputs = torch.empty(len(inputs.token_ids), inputs.hidden.shape[1])
     with in_float32(block):
-        for batch in _prepared(chat_model, inputs, inputs.batches(OUTPUT_BATCH)):
-            outputs[batch.rows] = batch.output(block, undisturbed).cpu()
-    return outputs
+        return _outputs(block, _prepared(chat_model, inputs, inputs.batches(OUTPUT_BATCH)))
 
 
 def _anchors(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> list[LastTokens]:
@@ -188,7 +185,12 @@ def cost(need: Cost) -> Phase:
     step = 12 * parameters + schedule.batch_size * given.longest * token  # gradients and AdamW's two moments
     outputs = min(OUTPUT_BATCH, given.prompts) * given.longest * token
     # The unedited block is among the weights; the trained one is beside it, in float32.
-    tensors = need.weights(here, need.early, head=False) + need.kept() + 4 * parameters + max(step, outputs)
+    used = range(need.layer, len(need.every)) if need.rule.odds_objective else here
+    # Of all tokens the keys in the blocks above, and what goes through these while they are made.
+    above = given.tokens * size.kv_values_per_token * need.value * len(used[1:]) // len(need.every)
+    above += need.kept() if need.rule.odds_objective else 0
+    tensors = need.weights(used, need.early, head=bool(need.rule.odds_objective)) + need.kept() + 4 * parameters
+    tensors += max(step, outputs) + above
     prompts = given.prompts - need.validation_prompts
     steps = schedule.epochs * math.ceil(prompts / schedule.batch_size)
     runs = 3 * schedule.epochs  # a backward pass is two forward passes

@@ -1,8 +1,7 @@
-"""ACTOR (arXiv 2507.04250): one trained block, by each of the three rules of `fit`."""
+"""ACTOR (arXiv 2507.04250): one trained block, by each of the rules of `fit`."""
 
 from contextlib import AbstractContextManager
 
-from ...judges.trained.judge import judge_trained
 from ...models.inputs import block_inputs
 from ...models.model import ChatModel
 from ...models.state import interpolate, loaded, state_of
@@ -10,7 +9,6 @@ from ...models.stored import stored_block
 from ...prompts.split import Split
 from ...repair.coreset import Selection
 from ...repair.method import Settings, learn, selected
-from ...repair.refusals import how_it_refuses
 from ...repair.rules import RULES, RuleName
 from .method import Fitted, Method, Task
 
@@ -28,8 +26,7 @@ def actor(rule: RuleName, select: Selection = "none") -> Method:
         settings = Settings(rule=rule, seed=task.seed, select=select)
         inputs = block_inputs(chat_model, task.layer, chat_model.encode(task.split.train))
         chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
-        refusals = task.refusals or how_it_refuses(chat_model, task.split.validation, judge_trained, task.seed)
-        trained = learn(chat_model, chosen.train, inputs, settings, refusals).trained.state
+        trained = learn(chat_model, chosen.train, inputs, settings, task.refusals).trained.state
         block = chat_model.blocks[task.layer]
         before, stored = state_of(block), stored_block(chat_model, task.layer).dtypes
 

@@ -25,15 +25,15 @@ class Task:
 
     - `split`: the prompts, divided by `seed` into those to learn from and those for validation.
     - `layer`: the block with the largest effect on refusal, which every method takes that needs one.
+    - `refusals`: how the model refuses, as it is.
     - `answers`: what fine-tuning learns (`training_answers`).
-    - `refusals`: how the model refuses; None: a method that needs that asks itself.
     """
 
     split: Split
     layer: int
     seed: int
+    refusals: Refusals
     answers: Mapping[Prompt, Response] = field(default_factory=dict)
-    refusals: Refusals | None = None
 
 
 Signs = Callable[[Sequence[TokenIds]], list[int]]
