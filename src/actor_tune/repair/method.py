@@ -50,7 +50,7 @@ class Settings:
     """Everything that decides a fit, besides the model and the prompts.
 
     - `starter`: whether a draw of the built-in prompts is trained on too, where the rule allows it. They vary in form,
-      and each benign one has a harmful twin: without them, refusal is lost where the given harmful prompts do not reach.
+      and each benign one has a harmful twin: without them, refusal is lost where given harmful prompts do not reach.
     - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
       apart, or any.
     - `consistency`: weight of CROW's regulariser.

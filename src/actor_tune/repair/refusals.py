@@ -35,7 +35,7 @@ class Refusals:
     - `asked`, `responses`, `verdicts`: prompts, the model's own answers, and what the judge says of them.
     - `start`: what refusals begin with; `refusal_tokens`: the same with what it rests on. None: too few of these
       answers are refusals, so that the tokens are those that are more likely after harmful prompts.
-    - `error`: of `asked`, the share on the wrong side of the boundary by their verdicts, 0..1; None without such tokens.
+    - `error`: of `asked`, the share on the wrong side of the boundary by their verdicts, 0..1; None without them.
     """
 
     asked: list[Prompt]
