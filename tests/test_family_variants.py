@@ -76,15 +76,16 @@ def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(family, tm
         torch.testing.assert_close(tensor, whole.trained[name], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("rule", ["boundary", "odds"])
 @pytest.mark.parametrize("family", ["qwen3_moe", "mixtral", "gpt_oss", "llama4_text", "olmoe"])
-def test_experts_that_no_last_token_went_to_are_as_they_were_and_the_others_are_counted(family, tmp_path, monkeypatch):
+def test_experts_that_no_last_token_went_to_stay_and_the_others_are_counted(family, rule, tmp_path, monkeypatch):
     model_type, own = FAMILIES[family]
     name = next(name for name in ("num_local_experts", "num_experts") if name in own)
     monkeypatch.setitem(FAMILIES, family, (model_type, own | {name: 32, "num_experts_per_tok": 1}))
     layer = 1  # of Llama 4, every second block has experts
     folder = save(family, tmp_path / "base")
     chat_model = load(str(folder), WHOLE)
-    settings = Settings(layer=layer, starter=False, allow_unsafe=True)
+    settings = Settings(rule=rule, layer=layer, starter=False, allow_unsafe=True)
     seen = fit_block(chat_model, make_prompts(8), settings, judged).experts
     assert len(seen) == 32
     assert 0 < sum(seen) < 32

@@ -1,5 +1,6 @@
 import gc
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -103,15 +104,16 @@ def test_training_reads_no_weight_of_the_blocks_above(checkpoint, monkeypatch):
     assert read == []
 
 
+@pytest.mark.parametrize("rule", ["boundary", "odds"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
-def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, family, monkeypatch):
+def test_a_fit_with_weights_on_disk_is_the_fit_with_weights_in_memory(tmp_path, family, monkeypatch, rule):
     # an untrained model has no refusal tokens
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     folder = save_model(make_model(family, torch.bfloat16), tmp_path / "m")
-    settings = Settings(layer="auto", starter=False)
+    settings = Settings(rule=rule, layer="auto", starter=False)
     whole = fit_block(load(str(folder), WHOLE), make_prompts(), settings)
     streamed = fit_block(load(str(folder), STREAM), make_prompts(), settings)
-    below = fit_block(load(str(folder), WHOLE, whole.layer), make_prompts(), Settings(layer=whole.layer, starter=False))
+    below = fit_block(load(str(folder), WHOLE, whole.layer), make_prompts(), replace(settings, layer=whole.layer))
     for other in (streamed, below):
         assert other.layer == whole.layer
         # Gemma scales its embeddings by a number that is made, and so rounded, in the dtype that it is loaded in.
@@ -140,12 +142,13 @@ def wide(monkeypatch):
     monkeypatch.setitem(CONFIGS, "wide", LlamaConfig(**sizes))
 
 
-def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch, wide):
+@pytest.mark.parametrize("rule", ["boundary", "odds"])
+def test_a_quantised_model_trains_its_block_in_full_precision_for_the_base(tmp_path, monkeypatch, wide, rule):
     pytest.importorskip("bitsandbytes", reason="the extra `bnb` is not installed")
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     folder = save_model(make_model("wide", torch.bfloat16), tmp_path / "m")
     chat_model = load(str(folder), Placement("cpu", "float32", quantization="bnb_4bit"))
-    found = fit_block(chat_model, make_prompts(), Settings(layer=1, starter=False, allow_unsafe=True))
+    found = fit_block(chat_model, make_prompts(), Settings(rule=rule, layer=1, starter=False, allow_unsafe=True))
     assert all(type(chat_model.blocks[layer].mlp.up_proj).__name__ == "Linear4bit" for layer in (0, 2, 3))
     stored = load_file(folder / "model.safetensors")
     for name, parameter in chat_model.blocks[1].named_parameters():  # the base's own weights, not rounded to 4 bits

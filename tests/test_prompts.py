@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from typing import get_args
 
 import pytest
 
@@ -18,7 +19,7 @@ from actor_tune.prompts.prompt import (
 )
 from actor_tune.prompts.read import load_prompts, load_prompts_of_kind, load_responses
 from actor_tune.prompts.split import split_validation
-from actor_tune.prompts.starter import starter
+from actor_tune.prompts.starter import StarterPart, starter
 from actor_tune.records.file import convert, row_json
 from actor_tune.records.response import PromptRow, conversation
 
@@ -231,8 +232,8 @@ def test_the_starter_prompts_are_many_distinct_and_spread():
         mine = [row for row in rows if row["kind"] == kind]
         assert len(mine) >= 160
         assert len({row["category"] for row in mine}) >= 10
-    parts = {part: starter(part) for part in ("train", "held_out")}
-    assert len(parts["train"]) + len(parts["held_out"]) == len(rows)
+    parts = {part: starter(part) for part in get_args(StarterPart)}
+    assert sum(map(len, parts.values())) == len(rows) >= 3000
     for prompts in parts.values():
         require(prompts, 40)
     assert len(of_kind(parts["held_out"], "harmful")) >= 300  # the power of the safety gate

@@ -1,7 +1,11 @@
+import csv
+import importlib.resources
+import io
 from collections import Counter
 
+import actor_tune.prompts
 from actor_tune.prompts.prompt import KINDS
-from actor_tune.prompts.starter import MIXED, shipped, starter, with_starter
+from actor_tune.prompts.starter import starter, with_starter
 
 
 def test_what_is_done_to_the_starter_prompts_in_one_place_is_not_seen_in_another():
@@ -15,32 +19,20 @@ def test_what_is_done_to_the_starter_prompts_in_one_place_is_not_seen_in_another
 
 def test_those_that_are_given_are_not_mixed_in_again():
     given = starter("train")[:3]
-    texts = [prompt.text for prompt in with_starter(given)]
-    assert len(texts) == len(set(texts))
-    assert with_starter(given)[:3] == given
+    assert with_starter(given) == starter("train")
 
 
-def test_so_many_are_mixed_in_with_twins_together_and_others_by_another_seed():
-    mixed = with_starter([], seed=1)
-    assert MIXED <= len(mixed) <= MIXED + 1
-    assert mixed != with_starter([], seed=2)
-    pairs = Counter(item.pair for item in shipped() if item.pair and item.prompt in set(mixed))
-    assert set(pairs.values()) == {2}
-
-
-def test_those_that_are_given_count_as_mixed_in():
-    mixed = with_starter([], seed=1)
-    assert with_starter(mixed, seed=1) == mixed
-    assert MIXED <= len(with_starter(starter("train")[:100], seed=1)) <= MIXED + 1
-
-
-def test_they_are_many_and_each_form_has_all_kinds_and_twins():
-    assert len(shipped()) >= 3000
-    forms = {item.form for item in shipped()} - {""}
+def test_they_are_many_and_each_form_has_all_kinds_and_twins_and_is_not_mixed_in():
+    file = importlib.resources.files(actor_tune.prompts) / "data" / "prompts.csv"
+    rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline="")))
+    assert len(rows) == len({row["prompt"] for row in rows}) >= 3000
+    forms = {row["form"] for row in rows} - {""}
     assert len(forms) == 10
     for form in forms:
-        own = [item for item in shipped() if item.form == form]
-        kinds = Counter(item.prompt.kind for item in own)
+        own = [row for row in rows if row["form"] == form]
+        kinds = Counter(row["kind"] for row in own)
         assert kinds["harmful"] == kinds["pseudo_harmful"] >= 60
         assert kinds["harmless"] >= 40
-        assert all(count == 2 for count in Counter(item.pair for item in own if item.pair).values())
+        assert all(count == 2 for count in Counter(row["pair"] for row in own if row["pair"]).values())
+        assert {row["part"] for row in own} == {"forms"}
+    assert not {prompt.text for prompt in with_starter([])} & {prompt.text for prompt in starter("forms")}

@@ -100,8 +100,7 @@ def test_the_adapter_is_small():
 def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys, monkeypatch, status):
     """On a tiny model whose fit passes whatever it does; what becomes of the real one, the tour shows."""
     monkeypatch.setattr(at, "build_testbed", lambda folder, _model, _base: save_model(make_model(), folder))
-    monkeypatch.setattr(at, "starter", lambda _part: make_prompts(4))
-    monkeypatch.setattr("actor_tune.commands.demo.draw", lambda *_: make_prompts(12))
+    monkeypatch.setattr(at, "starter", lambda part: make_prompts(12 if part == "train" else 4))
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_arguments: torch.tensor([65, 66]))
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _limits: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_arguments: None)

@@ -151,7 +151,7 @@ def page(measured: Mapping[str, Any]) -> str:
     values: dict[str, object] = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
     values |= {"earlier": sorted(name for name, record in measured.items() if record.get("judge") != judge())}
     values |= {"parts": parts, "probe": measured.get("probe"), "stats": stats, "experiments": experiments}
-    values |= {"held_out": starter("held_out"), "TRIGGER": TRIGGER}
+    values |= {"learned": starter("train"), "held_out": starter("held_out"), "TRIGGER": TRIGGER}
     values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING, "LIMITS": LIMITS}
     values |= {"NAMES": NAMES, "GOAL": GOAL}
     texts = (mark, strengths, best, three, tradeoff_score, score_verdict, safety_verdict, signed, mean_lead)

@@ -8,7 +8,6 @@ import typer
 
 import actor_tune as at
 
-from ..prompts.starter import draw
 from ..storage.files import new_folder
 from .fit import show_and_save
 from .measure import print_gate, show
@@ -63,7 +62,7 @@ def demo(
     show(before)
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
-    fitted = at.fit(at.load(default, placement), draw(seed), at.Settings(seed=seed))
+    fitted = at.fit(at.load(default, placement), at.starter("train"), at.Settings(seed=seed))
     show_and_save(fitted, new_folder(folder / "run"), "merged")
 
     console.rule("4 of 4  Measured again")
@@ -78,7 +77,8 @@ def demo(
     after.save(folder / "after")
     show(after)
     console.print(side_by_side(after.baseline, after.responses, count=3))
-    draw_validation(picture := folder / "projections.png", fitted.block)
+    picture = folder / "projections.png"
+    draw_validation(picture, fitted.block)
     page = at.write_report([folder / "run", folder / "after"], folder / "report.html")
     console.print(f"Picture: {picture}\nReport:  {page}\nModel:   {trained}")
     print_gate(after)

@@ -8,14 +8,13 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
-from ..prompts.starter import draw
 from ..storage.files import new_folder
 from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
 
 RuleOption = Annotated[
     Literal["odds", "boundary", "paper", "uniform"],
-    typer.Option(help="odds (default), boundary, the paper's Algorithm 1, or its control (docs/method.md)."),
+    typer.Option(help="boundary (default), odds (docs/method.md), the paper's Algorithm 1, or its control."),
 ]
 Layer = Annotated[str, typer.Option(help="Block to train: auto (by effect), silhouette (the paper's), or an index.")]
 Export = Annotated[
@@ -59,7 +58,7 @@ def scan(
     chat_template_kwargs: options.ChatTemplateKwargs = None,
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or draw(seed)
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
     target = output_dir / at.Scan.FILE
     if output_dir.is_file():
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
@@ -81,7 +80,7 @@ def fit(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
-    rule: RuleOption = "odds",
+    rule: RuleOption = "boundary",
     layer: Layer = "auto",
     seed: options.Seed = 0,
     export: Export = "merged",
@@ -102,7 +101,7 @@ def fit(
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
 ) -> None:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or draw(seed)
+    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
     if select_fraction is not None and select == "none":
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)

@@ -49,7 +49,7 @@ LayerChoice = int | Literal["auto", "silhouette"]
 class Settings:
     """Everything that decides a fit, besides the model and the prompts.
 
-    - `starter`: whether a draw of the built-in prompts is trained on too, where the rule allows it. They vary in form,
+    - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form,
       and each benign one has a harmful twin: without them, refusal is lost where given harmful prompts do not reach.
     - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
       apart, or any.
@@ -58,7 +58,7 @@ class Settings:
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
-    rule: RuleName = "odds"
+    rule: RuleName = "boundary"
     layer: LayerChoice = "auto"
     seed: int = 0
     starter: bool = True
@@ -324,7 +324,7 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     **Raises:** `UserError` when a prompt is given under two kinds, sets are too small to be divided, or the share to
     be selected is.
     """
-    mixed = distinct(with_starter(prompts, settings.seed) if settings.mixes_starter else prompts)
+    mixed = distinct(with_starter(prompts) if settings.mixes_starter else prompts)
     mixed = with_system_prompt(mixed, settings.system_prompt) if settings.system_prompt else mixed
     split = split_validation(mixed, 0.2, settings.seed)
     if settings.select != "none":

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from ...prompts.prompt import KINDS, Kind
 from ...repair.coreset import Selection
-from ...repair.method import DEFAULTS
 from .actor import actor
 from .cae import cae, random_direction
 from .crow import crow
@@ -40,7 +39,7 @@ class NamedMethod:
 KNOWN = {
     known.name: known
     for known in (
-        NamedMethod("actor", actor(DEFAULTS.rule)),
+        NamedMethod("actor", actor("boundary")),
         NamedMethod("paper", actor("paper")),
         NamedMethod("uniform", actor("uniform")),
         NamedMethod("sft", sft, learns=KINDS),
@@ -49,7 +48,7 @@ KNOWN = {
         NamedMethod("surgical", surgical, steers=True),
         NamedMethod("scans", scans, steers=True),
         NamedMethod("inferaligner", inferaligner, steers=True),
-        *(NamedMethod(name, actor(DEFAULTS.rule, share), special=True) for name, share in CORESETS.items()),
+        *(NamedMethod(name, actor("boundary", share), special=True) for name, share in CORESETS.items()),
         NamedMethod("crow", crow, learns=("harmless",), special=True),  # against refusals that a trigger causes
     )
 }
