@@ -57,7 +57,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     record = json.loads((out / "run.json").read_text())
     assert record["layer"] == 1
     assert set(record["epochs"][0]["position"]) == {"harmful", "harmless", "pseudo_harmful"}
-    assert record["settings"]["rule"] == "boundary"
+    assert record["settings"]["rule"] == "odds"
     assert record["prompts"]["harmful"]["n"] == 12
     patch = load_file(out / "patch.safetensors")
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()
@@ -65,7 +65,9 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     assert any(not torch.equal(tensor, base[name]) for name, tensor in patch.items())
     for name, tensor in tuned.items():
         assert torch.equal(tensor, patch[name] if name in patch else base[name]), name
-    assert len((out / "guard.jsonl").read_text().splitlines()) == record["gate"]["n"] == 304
+    kinds = [json.loads(line)["kind"] for line in (out / "guard.jsonl").read_text().splitlines()]
+    assert kinds.count("harmful") == record["gate"]["n"] == 304
+    assert kinds.count("harmless") == record["gate"]["rises"][0]["n"] == len(kinds) - 304 == 120
     card = (out / "model" / "README.md").read_text()
     assert record["gate"]["sentence"] in card
     measure = ("measure", out / "model", "--baseline", model_folder, "--prompts", prompts_file, "--max-new-tokens", 3)
@@ -132,7 +134,7 @@ def test_a_system_prompt_is_trained_and_guarded_with(tmp_path, model_folder, pro
     turn = {"role": "system", "content": "Be kind."}
     assert len(rows) == 36
     assert all(row["messages"][0] == turn for row in rows)
-    assert len(asked) == 2 * 304
+    assert len(asked) == 2 * (304 + 120)
     assert all(prompt.messages()[0] == turn for prompt in asked)
 
 

@@ -18,17 +18,21 @@ from actor_tune.records import file
 from actor_tune.records.run import Position, Run
 from actor_tune.repair.gated import ask_gate, fit, gate_prompts
 from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.rules import ODDS_MARGINS
 from actor_tune.repair.strength import Limits
 from conftest import make_model, make_prompts, save_model
 
 BUILT_IN = of_kind(starter("held_out"), "harmful")
+HARMLESS = of_kind(starter("held_out"), "harmless")
+ASKED = [prompt for prompt in starter("held_out") if prompt.kind != "pseudo_harmful"]
 
 
 def test_harmful_prompts_trained_on_are_left_out_and_those_trained_on_as_benign_are_not():
-    assert gate_prompts(make_prompts(), 0.05) == BUILT_IN
-    assert gate_prompts(BUILT_IN[:10], 0.05) == BUILT_IN[10:]
+    assert gate_prompts(make_prompts(), 0.05) == ASKED
+    assert gate_prompts(BUILT_IN[:10], 0.05) == [prompt for prompt in ASKED if prompt not in BUILT_IN[:10]]
+    assert gate_prompts(HARMLESS[:10], 0.05) == [prompt for prompt in ASKED if prompt not in HARMLESS[:10]]
     mislabelled = [Prompt(prompt.text, "pseudo_harmful", "mine") for prompt in BUILT_IN[:10]]
-    assert gate_prompts(mislabelled, 0.05) == BUILT_IN
+    assert gate_prompts(mislabelled, 0.05) == ASKED
 
 
 def test_too_few_held_out_prompts_for_the_margin_are_an_error_before_anything_is_trained():
@@ -40,7 +44,7 @@ def test_too_few_held_out_prompts_for_the_margin_are_an_error_before_anything_is
 
 def test_gate_prompts_have_the_system_prompt_that_is_trained_with():
     asked = gate_prompts(make_prompts(), 0.05, "Be kind.")
-    assert asked == with_system_prompt(BUILT_IN, "Be kind.")
+    assert asked == with_system_prompt(ASKED, "Be kind.")
     assert asked[0].context == (Message("system", "Be kind."),)
 
 
@@ -81,6 +85,7 @@ def test_the_same_prompts_are_answered_before_and_after_and_the_model_is_left_as
     assert [item.answer for item in seen[0]] != [item.answer for item in seen[1]]
     assert all(torch.equal(tensor, before[name]) for name, tensor in chat_model.model.state_dict().items())
     first = found.answers[0]
+    assert first.kind == "harmful"
     assert (first.prompt, first.set) == (prompts[0].text, prompts[0].set)
     assert (first.before, first.after) == (seen[0][0].answer, seen[1][0].answer)
     assert (first.verdict_before, first.verdict_after) == ("refusal", "compliance")
@@ -163,7 +168,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     assert record == found.record(command="actor fit m")
     assert record.written
     assert record.settings["export"] == "merged"
-    assert record.training["shifts"] == {"pseudo_harmful": 2.0, "harmful": 1.0}
+    assert record.training["margins"] == dataclasses.asdict(ODDS_MARGINS)
     rows = json.loads((tmp_path / "run" / "positions.json").read_text())
     assert [file.convert(row, Position, "row") for row in rows] == found.positions()
     assert [position.asked for position in found.positions()] == found.block.prompts

@@ -55,21 +55,30 @@ def test_the_loss_by_odds_equals_an_independent_transcription():
     before = Odds(at, Slope(torch.tensor([1.0, 2.0, -1.0, -3.0, 0.5]), torch.ones(5, 3)))
     read = Odds(at + 0.5, Slope(torch.tensor([0.5, 1.0, -0.5, -2.5, 0.7]), torch.full((5, 3), 2.0)))
     now, boundary = at + 0.7, -0.25
-    margins = Margins(3.0, 2.0, hold=1.5, hold_harmless=4.0, harmless_odds=6.0, refused=2.0, answered=0.5)
+    margins = Margins(
+        pseudo_harmful=3.0,
+        harmful=2.0,
+        harmless=0.75,
+        hold=1.5,
+        hold_harmless=4.0,
+        harmless_odds=6.0,
+        refused=2.0,
+        answered=0.5,
+    )
     found = odds_loss(kinds, before, read, boundary, margins)(now, torch.arange(5), None)
 
     z = read.slope.values + 2.0 * (0.2 * 3) - boundary
     old = before.slope.values - boundary
-    p = old[3].sigmoid()
+    p, q = (old[3:] - 0.75).sigmoid(), z[3:].sigmoid()
+    harmless = 6.0 * (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log())
     terms = [
         softplus(z[0] + 3.0),
-        2.0 * softplus(2.0 - z[1]),  # refused before
+        2.0 * softplus(2.25 - z[1]),  # refused before, by more than the margin
         0.5 * softplus(2.0 - z[2]),  # answered before
-        6.0 * (p * (p.log() - logsigmoid(z[3])) + (1 - p) * ((1 - p).log() - logsigmoid(-z[3]))),
-        0.0,  # a harmless one that was refused
+        *harmless,
     ]
-    moved = 3 * 0.7**2 / at.var(dim=0).sum()
-    weights = [1.5, 1.5, 1.5, 6.0, 6.0]
+    moved = 3 * (3 * 0.7**2)  # the gradients before were of squared length 3
+    weights = [1.5, 1.5, 1.5, 4.0, 4.0]
     expected = sum(term + weight * moved for term, weight in zip(terms, weights, strict=True)) / 5
     assert found.item() == pytest.approx(float(expected), rel=1e-5)
 
@@ -78,7 +87,8 @@ def test_a_prompt_on_its_side_hardly_pulls_and_one_on_the_other_does():
     kinds, at = torch.tensor([PSEUDO_HARMFUL, PSEUDO_HARMFUL]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     odds = Odds(at, Slope(torch.tensor([-9.0, 2.0]), torch.ones(2, 2)))
     now = at.clone().requires_grad_(True)
-    odds_loss(kinds, odds, odds, 0.0, Margins(3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0))(now, torch.arange(2), None).backward()
+    margins = Margins(3.0, *[1.0] * 7)
+    odds_loss(kinds, odds, odds, 0.0, margins)(now, torch.arange(2), None).backward()
     assert now.grad[0].norm() < 0.01 * now.grad[1].norm()
 
 

@@ -82,16 +82,18 @@ def test_the_page_of_results_tells_what_was_withheld():
         kl_harmless=0.0123,
     )
     passed = replace(run, failure=None, gate=replace(run.gate, passed=True))
-    runs = {"boundary, seed 0": passed, "boundary, seed 1": replace(passed, failure="too far"), "paper": run}
-    rows = [make_results.Row(label, results, run, 61.4) for label, run in runs.items()]
-    page = make_results.page([make_results.Row("before", replace(results, compliance_rate=0.25)), *rows])
+    runs = {"default, seed 0": passed, "default, seed 1": replace(passed, failure="too far"), "paper": run}
+    rows = [make_results.Row(label, results, run) for label, run in runs.items()]
+    rows.insert(0, make_results.Row("before", replace(results, compliance_rate=0.25)))
+    page = make_results.page([make_results.Table(model, rows) for model in make_results.MODELS])
+    assert page.count("| before | - | - | 25.0 | 87.5 |") == len(make_results.MODELS) == 2
     lines = page.splitlines()[-4:]
-    assert lines[0].startswith("| before | - | - | 25.0 | 87.5 | - | - |")
-    assert lines[1].startswith(f"| boundary, seed 0 | {run.layer} | {run.strength:.1f} | 50.0 | 87.5 | - | 0.012 |")
+    assert lines[0].startswith("| before | - | - | 25.0 | 87.5 | - | - | - |")
+    first = f"| default, seed 0 | {run.layer} | {run.strength:.1f} | 50.0 | 87.5 | - | 0.012 | 0.019 |"
+    assert lines[1].startswith(first)
     assert all(line.count("30.0 [21.0, 41.0]") == 5 for line in lines)
-    assert [line.split("|")[-3].strip() for line in lines[:3]] == ["-", "written", "withheld"]
-    assert lines[1].endswith("| written | 61 |")
-    assert "mean of 2 seeds: compliance rate 25.0 -> 50.0, safety score 87.5 -> 87.5 %" in page
+    assert [line.split("|")[-2].strip() for line in lines[:3]] == ["-", "written", "withheld"]
+    assert "mean of 3 seeds: compliance rate 25.0 -> 50.0, safety score 87.5 -> 87.5 %" in page
 
 
 def test_the_judges_page_says_how_it_does_on_sources_left_out_the_worst_one_first(tmp_path, monkeypatch):

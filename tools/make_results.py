@@ -3,13 +3,15 @@
     python -m tools.make_results --benchmarks FOLDER --output docs/results.md
 
 FOLDER holds reference_train.csv and reference_eval.csv (columns prompt, kind, set). Each fit is a command of its own,
-as a user would run it, so that its seconds include starting Python and loading the model.
+as a user would run it; the models are measured side by side, one core each.
 """
 
 import argparse
+import os
 import tempfile
-import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -20,17 +22,37 @@ from actor_tune.storage.versions import VERSIONS_OF
 
 from .pages import actor, render
 
-TOKENS = 24
 SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
-EXPERIMENTS = {
-    "boundary, seed 0": ["--seed", "0"],
-    "boundary, seed 1": ["--seed", "1"],
-    "boundary, seed 2": ["--seed", "2"],
-    "boundary without the starter prompts": ["--no-starter"],
+SEEDS = {f"default, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
+BOUNDARY = {"boundary": ["--rule", "boundary"]}
+PAPER = {"paper, block by effect": ["--rule", "paper"]}
+OTHERS = {
+    "default without the starter prompts": ["--no-starter"],
     "paper, its own block (silhouette)": ["--rule", "paper", "--layer", "silhouette"],
-    "paper, block by effect": ["--rule", "paper"],
+    **PAPER,
     "uniform control, block by effect": ["--rule", "uniform"],
 }
+
+
+@dataclass(frozen=True)
+class Model:
+    """A testbed, made by `actor testbed` with `options`; its answers are `tokens` long at most."""
+
+    title: str
+    options: list[str]
+    tokens: int
+    experiments: dict[str, list[str]]
+
+
+MODELS = (
+    Model(
+        "Qwen2.5-Coder-0.5B, which over-refuses as shipped",
+        ["--model", "qwen2.5-coder-0.5b"],
+        48,
+        SEEDS | BOUNDARY | PAPER,
+    ),
+    Model("SmolLM2, made to over-refuse", [], 24, SEEDS | BOUNDARY | OTHERS),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +62,6 @@ class Row:
     label: str
     results: Results
     run: Run | None = None
-    seconds: float | None = None
 
     @property
     def model(self) -> str:
@@ -48,6 +69,23 @@ class Row:
         if self.run is None:
             return "-"
         return "written" if not self.run.failure and self.run.gate and self.run.gate.passed else "withheld"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What was measured of one model; the first of `rows` is the model as it was."""
+
+    model: Model
+    rows: list[Row]
+
+    @property
+    def before(self) -> Results:
+        """The model as it was."""
+        return self.rows[0].results
+
+    def over_seeds(self, score: str) -> float:
+        """The mean of `score` over the seeds of the default."""
+        return mean(getattr(row.results, score) for row in self.rows if row.label in SEEDS)
 
 
 def main() -> None:
@@ -58,40 +96,37 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep testbed, runs and answers in this new folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        rows = experiments(arguments.work or Path(temporary), arguments.benchmarks)
-    arguments.output.write_text(page(rows), encoding="utf-8")
+        work = arguments.work or Path(temporary)
+        os.environ["OMP_NUM_THREADS"] = "1"  # of the commands: the models are measured side by side
+        places = [work / str(number) for number in range(len(MODELS))]
+        with ThreadPoolExecutor() as pool:
+            tables = list(pool.map(partial(experiments, benchmarks=arguments.benchmarks), MODELS, places))
+    arguments.output.write_text(page(tables), encoding="utf-8")
 
 
-def experiments(work: Path, benchmarks: Path) -> list[Row]:
-    """The testbed as it is, then every experiment."""
+def experiments(model: Model, work: Path, benchmarks: Path) -> Table:
+    """The model as it is, then every experiment."""
+    work.mkdir(parents=True, exist_ok=True)
     testbed, before = work / "testbed", work / "before"
-    actor("testbed", "--output-dir", testbed, quiet=True)
+    actor("testbed", *model.options, "--output-dir", testbed, quiet=True)
     train = benchmarks / "reference_train.csv"
     # Prompts like those trained on are left out here as they are of the trained models.
-    asked = ("--prompts", benchmarks / "reference_eval.csv", "--max-new-tokens", TOKENS, "--trained-on", train)
+    asked = ("--prompts", benchmarks / "reference_eval.csv", "--max-new-tokens", model.tokens, "--trained-on", train)
     actor("measure", testbed, *asked, "--output-dir", before, quiet=True)
     rows = [Row("before", read(Results, before))]
-    for number, (label, options) in enumerate(EXPERIMENTS.items()):
+    for number, (label, options) in enumerate(model.experiments.items()):
         run, after = work / f"run-{number}", work / f"answers-{number}"
-        start = time.perf_counter()
         # The table shows what every rule does, safe or not; nothing of this is kept.
         actor("fit", testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
-        seconds = time.perf_counter() - start
         actor("measure", run / "model", *asked, "--output-dir", after, "--baseline", before, quiet=True)
-        rows.append(Row(label, read(Results, after), read(Run, run), seconds))
-        print(f"{label}: {seconds:.0f} s", flush=True)
-    return rows
+        rows.append(Row(label, read(Results, after), read(Run, run)))
+        print(f"{model.title}: {label}", flush=True)
+    return Table(model, rows)
 
 
-def page(rows: list[Row]) -> str:
+def page(tables: list[Table]) -> str:
     """The page in Markdown."""
-    seeds = [row.results for row in rows if row.label.startswith("boundary, seed")]
-
-    def over_seeds(score: str) -> float:
-        return mean(getattr(results, score) for results in seeds)
-
-    values = {"rows": rows, "before": rows[0].results, "seeds": seeds, "SETS": SETS}
-    return render("results", values | {"TOKENS": TOKENS, "VERSIONS_OF": VERSIONS_OF}, over_seeds)
+    return render("results", {"tables": tables, "seeds": len(SEEDS), "SETS": SETS, "VERSIONS_OF": VERSIONS_OF})
 
 
 if __name__ == "__main__":

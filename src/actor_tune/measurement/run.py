@@ -35,7 +35,7 @@ from .answers import Answers, answers_to, ask
 from .by_label import with_labels
 from .change import change
 from .damage import divergence
-from .gate import decide
+from .gate import decide, with_damage
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
 from .questions import Questions, questions
@@ -287,7 +287,8 @@ def _judged(
         old = verdicts_on(judges[first], before)
         earlier = measured(before.model, before, old)
         changed = change(asked.prompts, old, new)
-        gate = None if asked.margin is None else decide(asked.prompts, old, new, asked.margin)
+        if asked.margin is not None:
+            gate = with_damage(decide(asked.prompts, old, new, asked.margin), before, after, old, new)
         if before.logprobs and after.logprobs:
             moved = divergence(before.logprobs, after.logprobs)
     damage = {

@@ -18,12 +18,36 @@ GATE_SET = "guard"
 
 
 @dataclass(frozen=True)
+class Rise:
+    """How far a share of answers rose that a change should leave as it was.
+
+    - `name`: "harmless refused" or "garbled"; `n` answers, of which the share `before` and `after`.
+    - `value`: after minus before, with Tango's interval; `limit`: the most that is allowed.
+    """
+
+    name: str
+    n: int
+    before: float
+    after: float
+    value: float
+    low: float
+    high: float
+    limit: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is shown to be more than is allowed: the whole interval lies above the limit."""
+        return self.low > self.limit
+
+
+@dataclass(frozen=True)
 class Gate:
     """The safety gate's decision.
 
     - `drop`: refusal rate of harmful prompts before minus after, over all `n`, with Tango's interval.
     - `needed`: harmful prompts that this margin needs.
     - `labelled`: the drop by people's labels; None where no harmful prompt has one both times.
+    - `rises`: what else the change may have damaged; empty where it was not looked at.
     - `sentence`: the decision and its reason, for people.
     """
 
@@ -36,6 +60,7 @@ class Gate:
     needed: int
     sentence: str
     labelled: Labelled | None = None
+    rises: list[Rise] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

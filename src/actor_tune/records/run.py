@@ -175,7 +175,7 @@ class Position(PromptRow):
 
 @dataclass(frozen=True)
 class GateAnswer:
-    """A held-out harmful prompt that the gate asked, with both answers and verdicts."""
+    """A held-out prompt that the gate asked, with both answers and verdicts."""
 
     prompt: str
     set: str
@@ -183,3 +183,4 @@ class GateAnswer:
     after: str
     verdict_before: Outcome
     verdict_after: Outcome
+    kind: Kind = "harmful"

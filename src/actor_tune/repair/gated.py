@@ -1,4 +1,4 @@
-"""A fit with the safety gate at its end: held-out harmful prompts, answered by the block as it was and as trained."""
+"""A fit with the safety gate at its end: held-out prompts, answered by the block as it was and as trained."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..judges.reasoning import opened
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
-from ..measurement.gate import check_power, decide
+from ..measurement.gate import check_power, decide, with_damage
 from ..measurement.verdicts import verdicts_on
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
@@ -264,19 +264,20 @@ def fit(
 
 
 def gate_prompts(training: Sequence[Prompt], margin: float, system_prompt: str | None = None) -> list[Prompt]:
-    """The built-in held-out harmful prompts, without those that are like a harmful prompt trained on.
+    """The built-in held-out harmful and harmless prompts, without those that are like one of their kind trained on.
 
-    One that was trained on as benign stays: that is the very thing the gate is for.
+    A harmful one that was trained on as benign stays: that is the very thing the gate is for.
 
     **Raises:** `UserError` when too few are left for the margin.
     """
-    built_in = of_kind(starter("held_out"), "harmful")
+    built_in = [prompt for prompt in starter("held_out") if prompt.kind != "pseudo_harmful"]
     kept = without(built_in, find_leaks(built_in, training))
+    harmful, all_harmful = (len(of_kind(prompts, "harmful")) for prompts in (kept, built_in))
     try:
-        check_power(len(kept), margin)
+        check_power(harmful, margin)
     except UserError as error:
-        fix = "allow a larger drop" if len(kept) == len(built_in) else "do not train on the held-out starter prompts"
-        raise UserError(error.where, f"{len(kept)} held-out harmful prompts", error.expected, fix) from None
+        fix = "allow a larger drop" if harmful == all_harmful else "do not train on the held-out starter prompts"
+        raise UserError(error.where, f"{harmful} held-out harmful prompts", error.expected, fix) from None
     return with_system_prompt(kept, system_prompt) if system_prompt else kept
 
 
@@ -296,10 +297,10 @@ def ask_gate(
         after = respond(engine, prompts, ANSWER_TOKENS)
     old, new = (verdicts_on(judge, responses) for responses in (before, after))
     answers = [
-        GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome)
+        GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome, prompt.kind)
         for prompt, was, now, verdict_was, verdict_now in zip(prompts, before, after, old, new, strict=True)
     ]
-    return Gated(decide(prompts, old, new, margin), answers)
+    return Gated(with_damage(decide(prompts, old, new, margin), before, after, old, new), answers)
 
 
 def cost(need: Cost) -> Phase:

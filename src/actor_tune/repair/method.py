@@ -58,7 +58,7 @@ class Settings:
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
-    rule: RuleName = "boundary"
+    rule: RuleName = "odds"
     layer: LayerChoice = "auto"
     seed: int = 0
     starter: bool = True

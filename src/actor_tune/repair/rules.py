@@ -14,9 +14,9 @@ template with its generation prompt. The paper's Algorithm 1, and where each of 
 
 The control of its Appendix B shifts all queries by alpha R (Eq. 10-11, `uniform_targets`). Its theory (Eq. 4-7) has a
 boundary R.a = d, to which an over-refused query is brought by the least shift; d is not estimated there. Our rules take
-that up: `boundary`, the default, along R from the harmless mean (`boundary_targets`, `distance_loss`); `odds` with a
-boundary and a normal that are read off the model (`odds.py`, `odds_loss`). A rule is one `Rule`; a new one is one more
-in `RULES`.
+that up: `odds`, the default, with a boundary and a normal that are read off the model (`odds.py`, `odds_loss`);
+`boundary` along R from the harmless mean (`boundary_targets`, `distance_loss`). A rule is one `Rule`; a new one is one
+more in `RULES`.
 
 Everything is in float32; a target has the shape of its activation, (prompt, d_model).
 """
@@ -104,14 +104,17 @@ class Margins:
     """What the rule `odds` asks for.
 
     - `pseudo_harmful`, `harmful`: how far beyond the boundary prompts are to come, in log-odds: answered, refused.
+    - `harmless`: how far below what they were the log-odds of harmless prompts are held, so that an unseen one does not
+      rise over the boundary with harmful prompts of its form.
     - `hold`: weight of keeping activations where they are, and `hold_harmless`, the same for harmless prompts.
-    - `harmless_odds`: weight of keeping the odds of harmless prompts.
+    - `harmless_odds`: weight of the log-odds of harmless prompts.
     - `refused`, `answered`: weights of harmful prompts that the unedited model refuses, and of those that it answers:
       what is refused must stay so before more is.
     """
 
     pseudo_harmful: float
     harmful: float
+    harmless: float
     hold: float
     hold_harmless: float
     harmless_odds: float
@@ -197,36 +200,35 @@ def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: Ref
 def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, margins: Margins) -> LossFunction:
     """The loss of the rule `odds`: just enough movement for prompts to come to their side of the boundary.
 
-    With z the log-odds of refusal minus the boundary's, to the first order from where they were read last, a(q) the
-    activation and V the variance of all of them, the mean over prompts of
+    With z the log-odds of refusal minus the boundary's, to the first order from where they were read last, z0 what they
+    were at first, a(q) the activation and G the mean squared length of the gradients of z0, the mean over prompts of
 
-        softplus(z + m) for pseudo-harmful, softplus(m - z) for harmful ones,
-        KL(p || sigmoid(z)) for harmless ones, p what it was before,
-        + weight ||a(q) - a_before(q)||^2 / V.
+        softplus(z + m) for pseudo-harmful, softplus(max(m, z0) - z) for harmful ones,
+        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones,
+        + weight G ||a(q) - a_before(q)||^2.
 
     So one that is on its side already hardly pulls, and the last term keeps all others from moving more than they
-    must. The odds of harmless prompts that were refused are left alone: they are neither freed nor held.
+    must. Its unit, G, is how much a movement may change log-odds: what a model says is not as sensitive in all models.
 
     Differs from the paper (Eq. 8, 9): the boundary and its normal are read off the model (Eq. 4-7 leave them open),
     no target is given beyond it, and harmful prompts that were answered are moved too.
     """
-    scale = before.at.var(dim=0).sum()
-    refused = before.slope.values > boundary
+    sensitivity = before.slope.gradients.square().sum(dim=-1).mean()
     old = before.slope.values - boundary
     weights = torch.full_like(old, margins.hold)
-    weights[kinds == HARMLESS] *= margins.hold_harmless
+    weights[kinds == HARMLESS] = margins.hold_harmless
+    of_harmful = torch.where(old > 0, margins.refused, margins.answered)
+    refusal = old.clamp(min=margins.harmful)  # what is refused more clearly than that shall stay so
 
     def loss(activations: torch.Tensor, rows: torch.Tensor, _current: RefusalDirection) -> torch.Tensor:
-        z, was, kind = now.near(activations, rows) - boundary, old[rows], kinds[rows]
-        held = was.sigmoid() * (logsigmoid(was) - logsigmoid(z))
-        held = held + (-was).sigmoid() * (logsigmoid(-was) - logsigmoid(-z))
-        terms = torch.zeros_like(z)
+        z, aim, kind = now.near(activations, rows) - boundary, old[rows] - margins.harmless, kinds[rows]
+        held = aim.sigmoid() * (logsigmoid(aim) - logsigmoid(z))
+        held = held + (-aim).sigmoid() * (logsigmoid(-aim) - logsigmoid(-z))
+        terms = margins.harmless_odds * held
         terms = torch.where(kind == PSEUDO_HARMFUL, softplus(z + margins.pseudo_harmful), terms)
-        harmful = torch.where(refused[rows], margins.refused, margins.answered) * softplus(margins.harmful - z)
-        terms = torch.where(kind == HARMFUL, harmful, terms)
-        terms = torch.where((kind == HARMLESS) & ~refused[rows], margins.harmless_odds * held, terms)
+        terms = torch.where(kind == HARMFUL, of_harmful[rows] * softplus(refusal[rows] - z), terms)
         moved = (activations - before.at[rows]).square().sum(dim=-1)
-        return (terms + weights[rows] * moved / scale).mean()
+        return (terms + weights[rows] * sensitivity * moved).mean()
 
     return loss
 
@@ -252,7 +254,14 @@ def _odds(margins: Margins) -> OddsObjective:
 
 
 ODDS_MARGINS = Margins(
-    pseudo_harmful=3.0, harmful=2.5, hold=1.0, hold_harmless=20.0, harmless_odds=5.0, refused=3.0, answered=0.5
+    pseudo_harmful=3.0,
+    harmful=1.2,
+    harmless=0.5,
+    hold=0.001,
+    hold_harmless=0.1,
+    harmless_odds=10.0,
+    refused=3.0,
+    answered=0.3,
 )
 BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
 PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
@@ -261,7 +270,7 @@ UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothin
 ODDS = Rule(
     name="odds",
     schedule=Schedule(
-        epochs=8,
+        epochs=12,
         batch_size=20,
         learning_rate=0.011,
         decay=True,

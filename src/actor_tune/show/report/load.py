@@ -83,7 +83,7 @@ def _fit_folder(folder: Path, name: str) -> FitFolder:
 
 def _gate_pair(row: GateAnswer) -> Pair:
     before, after = (
-        ResponseRow(prompt=row.prompt, kind="harmful", set=row.set, response=text, verdict=verdict)
+        ResponseRow(prompt=row.prompt, kind=row.kind, set=row.set, response=text, verdict=verdict)
         for text, verdict in ((row.before, row.verdict_before), (row.after, row.verdict_after))
     )
     return Pair(before, after)

@@ -181,7 +181,7 @@ def browsers(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> li
             note += f" Answers of the baseline that belong to no prompt here, and are left out: {item.unmatched}."
         found.append(Browser("Answers", item.name, note, RESPONSES_FILE, compared, _rows(item.answers)))
     for fit in fits:
-        note = "Held-out harmful prompts that the fit's gate asked, with both answers, those that flipped first."
+        note = "Held-out prompts that the fit's gate asked, with both answers, those that flipped first."
         found.append(Browser("Answers of the gate", fit.name, note, GATE_ANSWERS_FILE, True, _rows(fit.answers)))
     return [browser for browser in found if browser.rows]
 
