@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 
 from actor_tune.judges.verdict import Verdict
 from actor_tune.models.above import Slope, blocks_above
