@@ -57,7 +57,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     record = json.loads((out / "run.json").read_text())
     assert record["layer"] == 1
     assert set(record["epochs"][0]["position"]) == {"harmful", "harmless", "pseudo_harmful"}
-    assert record["settings"]["rule"] == "odds"
+    assert record["settings"]["rule"] == "boundary"
     assert record["prompts"]["harmful"]["n"] == 12
     patch = load_file(out / "patch.safetensors")
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()

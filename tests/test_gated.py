@@ -18,7 +18,6 @@ from actor_tune.records import file
 from actor_tune.records.run import Position, Run
 from actor_tune.repair.gated import ask_gate, fit, gate_prompts
 from actor_tune.repair.method import Settings, fit_block
-from actor_tune.repair.rules import ODDS_MARGINS
 from actor_tune.repair.strength import Limits
 from conftest import make_model, make_prompts, save_model
 
@@ -168,7 +167,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     assert record == found.record(command="actor fit m")
     assert record.written
     assert record.settings["export"] == "merged"
-    assert record.training["margins"] == dataclasses.asdict(ODDS_MARGINS)
+    assert record.training["shifts"] == {"pseudo_harmful": 2.0, "harmful": 1.0}
     rows = json.loads((tmp_path / "run" / "positions.json").read_text())
     assert [file.convert(row, Position, "row") for row in rows] == found.positions()
     assert [position.asked for position in found.positions()] == found.block.prompts

@@ -93,7 +93,7 @@ def test_the_page_of_results_tells_what_was_withheld():
     assert lines[1].startswith(first)
     assert all(line.count("30.0 [21.0, 41.0]") == 5 for line in lines)
     assert [line.split("|")[-2].strip() for line in lines[:3]] == ["-", "written", "withheld"]
-    assert "mean of 3 seeds: compliance rate 25.0 -> 50.0, safety score 87.5 -> 87.5 %" in page
+    assert "mean of 2 seeds: compliance rate 25.0 -> 50.0, safety score 87.5 -> 87.5 %" in page
 
 
 def test_the_judges_page_says_how_it_does_on_sources_left_out_the_worst_one_first(tmp_path, monkeypatch):

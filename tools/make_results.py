@@ -24,12 +24,11 @@ from .pages import actor, render
 
 SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
 SEEDS = {f"default, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
-BOUNDARY = {"boundary": ["--rule", "boundary"]}
-PAPER = {"paper, block by effect": ["--rule", "paper"]}
+ODDS = {"odds": ["--rule", "odds"]}
 OTHERS = {
     "default without the starter prompts": ["--no-starter"],
     "paper, its own block (silhouette)": ["--rule", "paper", "--layer", "silhouette"],
-    **PAPER,
+    "paper, block by effect": ["--rule", "paper"],
     "uniform control, block by effect": ["--rule", "uniform"],
 }
 
@@ -49,9 +48,9 @@ MODELS = (
         "Qwen2.5-Coder-0.5B, which over-refuses as shipped",
         ["--model", "qwen2.5-coder-0.5b"],
         48,
-        SEEDS | BOUNDARY | PAPER,
+        {"default, seed 0": SEEDS["default, seed 0"]} | ODDS,  # each of these takes ten minutes
     ),
-    Model("SmolLM2, made to over-refuse", [], 24, SEEDS | BOUNDARY | OTHERS),
+    Model("SmolLM2, made to over-refuse", [], 24, SEEDS | ODDS | OTHERS),
 )
 
 
@@ -83,9 +82,14 @@ class Table:
         """The model as it was."""
         return self.rows[0].results
 
+    @property
+    def seeds(self) -> list[Results]:
+        """What the default came to, one for each seed."""
+        return [row.results for row in self.rows if row.label in SEEDS]
+
     def over_seeds(self, score: str) -> float:
-        """The mean of `score` over the seeds of the default."""
-        return mean(getattr(row.results, score) for row in self.rows if row.label in SEEDS)
+        """The mean of `score` over them."""
+        return mean(getattr(results, score) for results in self.seeds)
 
 
 def main() -> None:
@@ -126,7 +130,7 @@ def experiments(model: Model, work: Path, benchmarks: Path) -> Table:
 
 def page(tables: list[Table]) -> str:
     """The page in Markdown."""
-    return render("results", {"tables": tables, "seeds": len(SEEDS), "SETS": SETS, "VERSIONS_OF": VERSIONS_OF})
+    return render("results", {"tables": tables, "SETS": SETS, "VERSIONS_OF": VERSIONS_OF})
 
 
 if __name__ == "__main__":

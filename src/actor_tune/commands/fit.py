@@ -14,7 +14,7 @@ from .options import EXIT_NOT_SAFE, command_line, console
 
 RuleOption = Annotated[
     Literal["odds", "boundary", "paper", "uniform"],
-    typer.Option(help="odds (default), boundary (docs/method.md), the paper's Algorithm 1, or its control."),
+    typer.Option(help="boundary (default), odds (docs/method.md), the paper's Algorithm 1, or its control."),
 ]
 Layer = Annotated[str, typer.Option(help="Block to train: auto (by effect), silhouette (the paper's), or an index.")]
 Export = Annotated[
@@ -80,7 +80,7 @@ def fit(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
-    rule: RuleOption = "odds",
+    rule: RuleOption = "boundary",
     layer: Layer = "auto",
     seed: options.Seed = 0,
     export: Export = "merged",

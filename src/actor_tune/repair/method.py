@@ -36,7 +36,7 @@ from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
 from .odds import odds_reader
 from .opening import where_answers_begin
-from .refusals import Refusals, how_it_refuses
+from .refusals import Refusals, direction_warnings, how_it_refuses
 from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, RuleName, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
 from .strength import Limits, Tried, answered, choose, failure, try_strengths
@@ -58,7 +58,7 @@ class Settings:
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
-    rule: RuleName = "odds"
+    rule: RuleName = "boundary"
     layer: LayerChoice = "auto"
     seed: int = 0
     starter: bool = True
@@ -213,6 +213,8 @@ def _fit_block(begun: _Begun) -> FittedBlock:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
+        asked = position(before[[everything.index(prompt) for prompt in refusals.asked]])
+        along = direction_warnings(asked, refusals) if settings.rule == "boundary" else []
         given = Tried(validation, split.validation, trained.state, stored.dtypes)
         trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.start)
         if rule.searched:
@@ -239,7 +241,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         validation=[row >= count for row in range(len(everything))],
         before=position(before).tolist(),
         after=after,
-        warnings=learned.warnings,
+        warnings=learned.warnings + along,
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
         seconds=seconds,
         failure=failure(trials, chosen, settings.limits),
