@@ -34,8 +34,8 @@ def test_what_is_compared_unless_something_else_is_named_is_every_method_but_the
         "scans",
         "inferaligner",
     )
-    assert [*KNOWN] == [*METHODS[1:], "upcore", "random-subset", "crow"]
-    assert METHODS[5:] == STEERING
+    assert [*KNOWN] == [*METHODS[1:], "ablation", "upcore", "random-subset", "crow"]
+    assert (*METHODS[5:], "ablation") == STEERING
     assert {name: known.learns for name, known in KNOWN.items() if known.learns} == {
         "sft": ("harmful", "harmless", "pseudo_harmful"),
         "crow": ("harmless",),

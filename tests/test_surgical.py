@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from actor_tune.comparison.methods.ablation import ablation
 from actor_tune.comparison.methods.surgical import false_refusal_vector, surgical
 from actor_tune.models.activations import forward, stop_after
 from actor_tune.models.chat import encode, pad
@@ -12,14 +14,15 @@ def test_the_false_refusal_vector_is_orthogonal_to_the_true_one():
     assert torch.allclose(false_refusal_vector(false, true), torch.tensor([0.0, 1.0, 0.0]))
 
 
-def test_at_strength_1_no_block_returns_anything_along_the_false_refusal_vector(chat_model, task):
-    """The vector, written down anew: the false refusal without what it shares with the true one."""
+@pytest.mark.parametrize("method", [surgical, ablation])
+def test_at_strength_1_no_block_returns_anything_along_the_false_refusal_vector(chat_model, task, method):
+    """The vector, written down anew: the false refusal, by `surgical` without what it shares with the true one."""
     token_ids = encode(chat_model.tokenizer, task.split.train)
     seen = last_activations(chat_model, token_ids, [task.layer])[task.layer]
     means = {kind: seen[rows_of_kind(task.split.train, kind)].mean(dim=0) for kind in KINDS}
     false, true = (means[kind] - means["harmless"] for kind in ("pseudo_harmful", "harmful"))
-    vector = false - true * (false @ true) / (true @ true)
-    fitted = surgical(chat_model, task)
+    vector = false - true * (false @ true) / (true @ true) if method is surgical else false
+    fitted = method(chat_model, task)
     batch = pad(token_ids, [0, 5], chat_model.pad_id, chat_model.device)
 
     def along(layer):

@@ -43,6 +43,7 @@ NAMES = {
     "cae": "CAE",
     "random-direction": "CAE's control: random direction",
     "surgical": "Surgical",
+    "ablation": "Directional ablation",
     "scans": "SCANS",
     "inferaligner": "InferAligner (turned round)",
     "crow": "CROW",

@@ -50,7 +50,7 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Comma-separated; default: all but upcore, random-subset and crow.",
+            help="Comma-separated; default: all but ablation, upcore, random-subset and crow.",
             metavar="NAMES",
             show_default=False,
         ),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ...prompts.prompt import KINDS, Kind
 from ...repair.coreset import Selection
+from .ablation import ablation
 from .actor import actor
 from .cae import cae, random_direction
 from .crow import crow
@@ -48,6 +49,7 @@ KNOWN = {
         NamedMethod("surgical", surgical, steers=True),
         NamedMethod("scans", scans, steers=True),
         NamedMethod("inferaligner", inferaligner, steers=True),
+        NamedMethod("ablation", ablation, steers=True, special=True),  # a control: what it costs in safety
         *(NamedMethod(name, actor("boundary", share), special=True) for name, share in CORESETS.items()),
         NamedMethod("crow", crow, learns=("harmless",), special=True),  # against refusals that a trigger causes
     )
