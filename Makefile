@@ -15,7 +15,7 @@ install: .venv/installed
 
 # MODEL=qwen2.5-coder-0.5b: on a model that refuses too much as its makers shipped it.
 demo: install
-	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL))
+	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL)) $(if $(RULE),--rule $(RULE))
 
 # A test a core; with RUN_SLOW=1 all of them, those on real models one by one, with all cores.
 test: install

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 import actor_tune
 from actor_tune.commands.cli import as_options, main
+from actor_tune.commands.demo import demo
 from actor_tune.commands.fit import fit
 from actor_tune.judges import choose
 from actor_tune.judges.verdict import Verdict
@@ -444,4 +445,5 @@ def test_settings_in_messages_are_written_as_options():
 
 
 def test_the_command_and_the_api_have_one_default_rule():
-    assert inspect.signature(fit).parameters["rule"].default == Settings().rule
+    for command in (fit, demo):
+        assert inspect.signature(command).parameters["rule"].default == Settings().rule

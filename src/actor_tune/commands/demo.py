@@ -9,7 +9,7 @@ import typer
 import actor_tune as at
 
 from ..storage.files import new_folder
-from .fit import show_and_save
+from .fit import RuleOption, show_and_save
 from .measure import print_gate, show
 from .options import Device, MaxNewTokens, OutputDir, Seed, command_line, console
 
@@ -42,6 +42,7 @@ def demo(
     ] = None,
     model: Testbed = at.TESTBED,
     base: Base = None,
+    rule: RuleOption = "boundary",
     max_new_tokens: MaxNewTokens = at.ANSWER_TOKENS,
     seed: Seed = 0,
     device: Device = "auto",
@@ -62,7 +63,7 @@ def demo(
     show(before)
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
-    fitted = at.fit(at.load(default, placement), at.starter("train"), at.Settings(seed=seed))
+    fitted = at.fit(at.load(default, placement), at.starter("train"), at.Settings(rule, seed=seed))
     show_and_save(fitted, new_folder(folder / "run"), "merged")
 
     console.rule("4 of 4  Measured again")
