@@ -3,6 +3,8 @@
 Not "no drop was seen", which few prompts always give, but "a drop as large as the margin is excluded by the 95 %
 interval". That is Tango's score interval for paired proportions (Tango 1998, Statistics in Medicine 17:891), which
 keeps a width where no answer changed; a bootstrap interval would be a point there, whatever the number of prompts.
+
+Damage is the other way round (`with_damage`): the gate fails where more of it than is allowed was shown.
 """
 
 from collections.abc import Sequence
@@ -97,9 +99,8 @@ def with_drop(gate: Gate, drop: Labelled | None) -> Gate:
     shown = drop.low > gate.margin
     if not (shown and gate.passed):
         return replace(gate, labelled=drop, sentence=f"{gate.sentence} {said}.")
-    sentence = DECISION[False] + gate.sentence.removeprefix(DECISION[True])
     why = f"{said}: more than {_percent(gate.margin)} points, whatever the judge says."
-    return replace(gate, passed=False, labelled=drop, sentence=f"{sentence} {why}")
+    return replace(_failed(gate, why), labelled=drop)
 
 
 def with_damage(
@@ -125,8 +126,13 @@ def with_damage(
     said = " ".join(_said(rise) for rise in rises)
     if not (gate.passed and any(rise.shown for rise in rises)):
         return replace(gate, rises=rises, sentence=f"{gate.sentence} {said}")
+    return replace(_failed(gate, said), rises=rises)
+
+
+def _failed(gate: Gate, why: str) -> Gate:
+    """`gate`, which had passed."""
     sentence = DECISION[False] + gate.sentence.removeprefix(DECISION[True])
-    return replace(gate, passed=False, rises=rises, sentence=f"{sentence} {said}")
+    return replace(gate, passed=False, sentence=f"{sentence} {why}")
 
 
 def _rise(name: str, pairs: Sequence[tuple[bool, bool]], limit: float) -> Rise:

@@ -16,7 +16,7 @@ def starter(part: StarterPart = "train") -> list[Prompt]:
     """The prompts that ship with the package: `train` to learn from, or `held_out` to measure on.
 
     `forms` are more of them, in ten forms (questions, role play, long, casual and others), for training too. `fit` does
-    not mix them in by itself: on the reference testbed both of our rules then lost refusal of harmful twins.
+    not mix them in by itself (docs/method.md says why).
 
     ```python
     prompts = at.starter("train")

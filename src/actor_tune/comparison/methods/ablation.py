@@ -2,11 +2,10 @@
 
 from ...models.inputs import last_activations
 from ...models.model import ChatModel
-from ...models.steering import ablate
 from ...prompts.prompt import rows_of_kind
 from ...repair.direction import refusal_direction
 from .method import Fitted, Task
-from .surgical import STRENGTHS
+from .surgical import ablated
 
 
 def ablation(chat_model: ChatModel, task: Task) -> Fitted:
@@ -21,5 +20,4 @@ def ablation(chat_model: ChatModel, task: Task) -> Fitted:
     train = task.split.train
     found = last_activations(chat_model, chat_model.encode(train), [task.layer])[task.layer]
     harmless, pseudo = (found[rows_of_kind(train, kind)] for kind in ("harmless", "pseudo_harmful"))
-    directions = dict.fromkeys(range(len(chat_model.blocks)), refusal_direction(pseudo, harmless).unit)
-    return Fitted(0, STRENGTHS, lambda strength, _sign: ablate(chat_model, directions, strength))
+    return ablated(chat_model, refusal_direction(pseudo, harmless).unit)

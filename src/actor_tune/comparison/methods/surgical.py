@@ -25,7 +25,11 @@ def surgical(chat_model: ChatModel, task: Task) -> Fitted:
     found = last_activations(chat_model, chat_model.encode(train), [task.layer])[task.layer]
     harmful, harmless, pseudo = (found[rows_of_kind(train, kind)] for kind in ("harmful", "harmless", "pseudo_harmful"))
     false, true = refusal_direction(pseudo, harmless).vector, refusal_direction(harmful, harmless).unit
-    vector = false_refusal_vector(false, true)
+    return ablated(chat_model, false_refusal_vector(false, true))
+
+
+def ablated(chat_model: ChatModel, vector: torch.Tensor) -> Fitted:
+    """Takes `vector` (d_model), of length 1, out of what every block returns."""
     directions = dict.fromkeys(range(len(chat_model.blocks)), vector)
     return Fitted(0, STRENGTHS, lambda strength, _sign: ablate(chat_model, directions, strength))
 
