@@ -144,7 +144,7 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
     if fitted.withheld:
         console.print(
             "No model was written. Add harmful prompts that look like your pseudo-harmful ones, look for harmful "
-            "prompts among your pseudo-harmful ones, or try another --layer; --allow-unsafe writes it all the same. "
+            "prompts among those, or try another --rule or --layer; --allow-unsafe writes it all the same. "
             f"Record: {folder / 'run.json'}"
         )
         raise typer.Exit(EXIT_NOT_SAFE)

@@ -135,7 +135,9 @@ class Fit:
         **Raises:** `UserError` when it is withheld.
         """
         if self.withheld:
-            fix = "add harmful prompts like the pseudo-harmful ones; `allow_unsafe=True` gives it all the same"
+            fix = (
+                "add prompts like those that were lost, or try another rule; `allow_unsafe=True` gives it all the same"
+            )
             raise UserError(self.model.name, " ".join(self.reasons).rstrip("."), "a fit that passed", fix)
         tensors = self.block.stored.on_disk(self.block.state)
         safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
