@@ -53,6 +53,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
         "patch.safetensors",
         "direction.safetensors",
         "positions.json",
+        "paths.json",
         "model",
     }
     record = json.loads((out / "run.json").read_text())

@@ -15,7 +15,8 @@ from actor_tune.models.placement import Placement
 from actor_tune.prompts.prompt import Message, Prompt, of_kind, with_system_prompt
 from actor_tune.prompts.starter import starter
 from actor_tune.records import file
-from actor_tune.records.run import Position, Run
+from actor_tune.records.file import read_value
+from actor_tune.records.run import Position, PromptPath, Run
 from actor_tune.repair.gated import ask_gate, fit, gate_prompts
 from actor_tune.repair.method import Settings, fit_block
 from actor_tune.repair.strength import Limits
@@ -129,7 +130,7 @@ def test_a_patch_that_is_withheld_cannot_be_had_and_saving_writes_the_record_alo
         _ = withheld.patch
     withheld.save(tmp_path / "run")
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", "positions.json", "guard.jsonl", "direction.safetensors"}
+    assert files == {"run.json", "positions.json", "paths.json", "guard.jsonl", "direction.safetensors"}
     assert file.read(Run, tmp_path / "run").written is False
 
 
@@ -171,6 +172,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     rows = json.loads((tmp_path / "run" / "positions.json").read_text())
     assert [file.convert(row, Position, "row") for row in rows] == found.positions()
     assert [position.asked for position in found.positions()] == found.block.prompts
+    assert read_value(list[PromptPath], tmp_path / "run" / "paths.json") == found.block.paths
     assert {row["part"] for row in rows} == {"train", "validation"}
 
 

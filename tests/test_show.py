@@ -10,11 +10,11 @@ from actor_tune.measurement.metrics import measured
 from actor_tune.records.estimate import Labelled
 from actor_tune.records.response import Response, response_row
 from actor_tune.records.results import LabelCount, Results
-from actor_tune.records.run import Trial
+from actor_tune.records.run import PromptPath, Trial
 from actor_tune.records.scan import BlockEffect
 from actor_tune.repair.scan import scan_of
 from actor_tune.show.measurement import results_table, side_by_side
-from actor_tune.show.pictures import draw_positions
+from actor_tune.show.pictures import draw_paths, draw_positions
 from actor_tune.show.repair import fit_table, scan_table
 from conftest import make_prompts
 
@@ -156,10 +156,21 @@ def test_the_scan_says_why_and_what_the_paper_would_take():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # matplotlib's own, of its date parser
-def test_the_picture_is_a_png_of_some_size(tmp_path):
+def test_each_picture_is_a_png_of_some_size(tmp_path):
     prompts = make_prompts()
     before = [0.1 * row for row in range(len(prompts))]
     draw_positions(tmp_path / "p.png", prompts, before, before[::-1], "Title")
-    content = (tmp_path / "p.png").read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    assert len(content) > 10_000
+    path = PromptPath(
+        prompt="p",
+        kind="harmful",
+        set="s",
+        position_before=[0.0, 0.5, 1.0],
+        position_after=[0.0, 0.2, 0.1],
+        refusal_before=[0.0, 0.1, 0.9],
+        refusal_after=[0.0, 0.1, 0.2],
+    )
+    draw_paths(tmp_path / "q.png", [path, path], layer=1)
+    for name in ("p.png", "q.png"):
+        content = (tmp_path / name).read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert len(content) > 10_000

@@ -50,7 +50,7 @@ def demo(
     """The whole road on a small real model: testbed, fit, measurements before and after on held-out prompts, report."""
     folder = new_folder(output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
     from ..show.measurement import side_by_side
-    from ..show.pictures import draw_validation
+    from ..show.pictures import draw_fit
 
     console.rule("1 of 4  The testbed: a chat model that refuses too much")
     default, trained = str(at.build_testbed(folder / "testbed", model, base)), str(folder / "run" / "model")
@@ -78,8 +78,7 @@ def demo(
     after.save(folder / "after")
     show(after)
     console.print(side_by_side(after.baseline, after.responses, count=3))
-    picture = folder / "projections.png"
-    draw_validation(picture, fitted.block)
+    pictures = ", ".join(map(str, draw_fit(folder, fitted.block)))
     page = at.write_report([folder / "run", folder / "after"], folder / "report.html")
-    console.print(f"Picture: {picture}\nReport:  {page}\nModel:   {trained}")
+    console.print(f"Pictures: {pictures}\nReport:  {page}\nModel:   {trained}")
     print_gate(after)

@@ -1,4 +1,4 @@
-"""What a fit leaves: `run.json`, `positions.json` and `guard.jsonl`."""
+"""What a fit leaves: `run.json`, `positions.json`, `paths.json` and `guard.jsonl`."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -11,6 +11,7 @@ from .results import Gate
 from .scan import BlockEffect
 
 POSITIONS_FILE = "positions.json"
+PATHS_FILE = "paths.json"
 GATE_ANSWERS_FILE = "guard.jsonl"
 
 
@@ -171,6 +172,21 @@ class Position(PromptRow):
     part: Literal["train", "validation"]
     before: float
     after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPath(PromptRow):
+    """A prompt, block by block, by the model as it was and as it is; one value for each block.
+
+    - `position_before`, `position_after`: along that block's own refusal direction, 0 harmless mean, 1 harmful mean.
+    - `refusal_before`, `refusal_after`: the probability, 0..1, that the answer begins with a refusal, read as if the
+      block were the last one; that of the last block is what the model says.
+    """
+
+    position_before: list[float]
+    position_after: list[float]
+    refusal_before: list[float]
+    refusal_after: list[float]
 
 
 @dataclass(frozen=True)

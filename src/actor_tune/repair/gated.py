@@ -28,7 +28,7 @@ from ..prompts.starter import starter
 from ..records import file
 from ..records.response import conversation
 from ..records.results import MARGIN, Gate
-from ..records.run import GATE_ANSWERS_FILE, POSITIONS_FILE, Base, Experts, GateAnswer, Given, Position, Run
+from ..records.run import GATE_ANSWERS_FILE, PATHS_FILE, POSITIONS_FILE, Base, Experts, GateAnswer, Given, Position, Run
 from ..storage.files import new_folder, write_json
 from ..storage.versions import versions
 from .card import write_card
@@ -169,6 +169,7 @@ class Fit:
         about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
         save_tensors(folder / "direction.safetensors", direction, about)
         write_json(folder / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
+        write_json(folder / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
         if self.gated:
             file.write_rows(self.gated.answers, folder / GATE_ANSWERS_FILE)
         self.record(export, command).save(folder)

@@ -29,13 +29,14 @@ from ..models.stored import StoredBlock, stored_block
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
 from ..prompts.split import Split, split_validation
 from ..prompts.starter import with_starter
-from ..records.run import Epoch, Trial
+from ..records.run import Epoch, PromptPath, Trial
 from ..records.scan import Scan
 from .coreset import FRACTION, Selection, check_fraction, select
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
 from .odds import odds_reader
 from .opening import where_answers_begin
+from .paths import paths
 from .refusals import Refusals, direction_warnings, how_it_refuses
 from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, RuleName, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
@@ -92,6 +93,7 @@ class FittedBlock:
     - `failure`: why it should not be used, in a sentence; None when it is within the limits.
     - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
     - `opening`: what all answers begin with and is taken for a part of the prompt (`opening`).
+    - `paths`: a prompt of each kind, block by block.
     - `seconds`: per stage.
     """
 
@@ -113,6 +115,7 @@ class FittedBlock:
     after: list[float]
     warnings: list[str]
     opening: str
+    paths: list[PromptPath]
     seconds: dict[str, float]
     failure: str | None
 
@@ -213,8 +216,8 @@ def _fit_block(begun: _Begun) -> FittedBlock:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
-        asked = position(before[[everything.index(prompt) for prompt in refusals.asked]])
-        along = direction_warnings(asked, refusals) if settings.rule == "boundary" else []
+        asked = [everything.index(prompt) for prompt in refusals.asked]
+        along = direction_warnings(position(before[asked]), refusals) if settings.rule == "boundary" else []
         given = Tried(validation, split.validation, trained.state, stored.dtypes)
         trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.start)
         if rule.searched:
@@ -223,7 +226,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
     with loaded(block, state):
-        after = position(block_outputs(chat_model, inputs)).tolist()
+        after = position(block_outputs(chat_model, inputs))
     return FittedBlock(
         layer=layer,
         direction=learned.direction,
@@ -240,9 +243,10 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         prompts=everything,
         validation=[row >= count for row in range(len(everything))],
         before=position(before).tolist(),
-        after=after,
+        after=after.tolist(),
         warnings=learned.warnings + along,
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
+        paths=paths(chat_model, layer, state, refusals, (after - position(before))[asked].tolist()),
         seconds=seconds,
         failure=failure(trials, chosen, settings.limits),
     )

@@ -6,18 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import require_package
 from ..prompts.prompt import KINDS, Prompt
+from ..records.run import PromptPath
 from .text import COLOURS
 
 if TYPE_CHECKING:  # it brings torch with it
     from ..repair.method import FittedBlock
 
 
-def draw_validation(path: Path, block: "FittedBlock") -> None:
-    """`draw_positions` of the prompts that were kept aside from training."""
+def draw_fit(folder: Path, block: "FittedBlock") -> list[Path]:
+    """Draw into `folder` where the prompts lie that were kept aside from training, and one of each kind block by block.
+
+    **Raises:** `UserError` when matplotlib is not installed.
+    """
     rows = [row for row, aside in enumerate(block.validation) if aside]
     before, after = ([values[row] for row in rows] for values in (block.before, block.after))
     prompts = [block.prompts[row] for row in rows]
-    draw_positions(path, prompts, before, after, title="Validation prompts along the refusal direction")
+    pictures = [folder / "projections.png", folder / "paths.png"]
+    draw_positions(pictures[0], prompts, before, after, title="Validation prompts along the refusal direction")
+    draw_paths(pictures[1], block.paths, block.layer)
+    return pictures
 
 
 def draw_positions(
@@ -45,6 +52,36 @@ def draw_positions(
     panels[-1].set_xlabel("position along the refusal direction: 0 harmless mean, 1 harmful mean of the unedited model")
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=130)
+
+
+def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
+    """Draw a prompt of each kind block by block: where it lies, and how likely its refusal is, before and after.
+
+    `layer` is the trained block.
+
+    **Raises:** `UserError` when matplotlib is not installed.
+    """
+    figure = new_figure(path, 9, 2.1 * len(paths) + 0.6)
+    panels = figure.subplots(len(paths), 2, sharex=True, squeeze=False)
+    for (left, right), shown in zip(panels, paths, strict=True):
+        _draw_course(left, shown, shown.position_before, shown.position_after, layer)
+        _draw_course(right, shown, shown.refusal_before, shown.refusal_after, layer)
+        left.set_ylabel(shown.kind.replace("_", "-"))
+        right.set_ylim(-0.03, 1.03)
+    panels[0][0].set_title("position along each block's refusal direction", loc="left", fontsize=10)
+    panels[0][1].set_title("chance of refusal, as if that block were the last", loc="left", fontsize=10)
+    panels[0][0].legend(frameon=False, fontsize=8)
+    for panel in panels[-1]:
+        panel.set_xlabel("block")
+    figure.suptitle(f"One prompt of each kind on its way through the blocks; block {layer} was trained", fontsize=11)
+    figure.savefig(path, dpi=130)
+
+
+def _draw_course(panel: Any, shown: PromptPath, before: Sequence[float], after: Sequence[float], layer: int) -> None:
+    panel.plot(before, "--", color=COLOURS[shown.kind], linewidth=1.2, label="before")
+    panel.plot(after, color=COLOURS[shown.kind], linewidth=1.8, label="after")
+    panel.axvline(layer, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
+    panel.spines[["top", "right"]].set_visible(False)
 
 
 def new_figure(path: Path, width: float, height: float) -> Any:

@@ -12,7 +12,7 @@ from typing import Literal
 from ...prompts.prompt import Kind
 from ...records.estimate import Estimate
 from ...records.results import Measured
-from ...records.run import Position, Trial
+from ...records.run import Position, PromptPath, Trial
 from ...records.scan import BlockEffect
 from .load import FitFolder, MeasureFolder
 from .words import chosen_trial
@@ -119,6 +119,54 @@ def outline(curve: Sequence[float], top: float) -> str:
     """`curve` as an SVG path in a box of 100 by 100, of which `top` reaches the upper edge but for a little."""
     points = [f"{100 * place / (len(curve) - 1):.2f},{100 - 94 * value / top:.2f}" for place, value in enumerate(curve)]
     return "M" + "L".join(points)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One figure of a prompt after each block; `before` and `after` are SVG paths in a box of 100 by 100."""
+
+    name: str
+    axis: Scale
+    before: str
+    after: str
+    last_before: float
+    last_after: float
+
+
+@dataclass(frozen=True)
+class PathChart:
+    """What becomes of one prompt on its way through the blocks."""
+
+    path: PromptPath
+    blocks: Scale
+    courses: list[Course]
+
+
+def path_chart(path: PromptPath) -> PathChart:
+    """Position and chance of refusal of one prompt."""
+    last = len(path.position_before) - 1
+    positions, chances = (
+        (path.position_before, path.position_after),
+        (path.refusal_before, path.refusal_after),
+    )
+    axis = scale([0.0, 1.0, *positions[0], *positions[1]], 1.0, (0.5, 1, 2, 5, 10, 20, 50, 100))
+    return PathChart(
+        path,
+        Scale(0.0, float(max(last, 1)), [0.0, float(last)]),
+        [
+            Course(name, y, _course(before, y), _course(after, y), before[-1], after[-1])
+            for name, y, (before, after) in (
+                ("Position along the refusal direction", axis, positions),
+                ("Chance of refusal, read after that block", SHARES, chances),
+            )
+        ],
+    )
+
+
+def _course(values: Sequence[float], axis: Scale) -> str:
+    """`values`, one a block, as an SVG path in a box of 100 by 100."""
+    across = max(len(values) - 1, 1)
+    return "M" + "L".join(f"{100 * x / across:.2f},{100 - axis.at(value):.2f}" for x, value in enumerate(values))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from ...errors import UserError
 from ...records.file import read, read_rows, read_value
 from ...records.response import BASELINE_FILE, RESPONSES_FILE, Pair, ResponseRow, paired, read_judged
 from ...records.results import Results
-from ...records.run import GATE_ANSWERS_FILE, POSITIONS_FILE, GateAnswer, Position, Run
+from ...records.run import GATE_ANSWERS_FILE, PATHS_FILE, POSITIONS_FILE, GateAnswer, Position, PromptPath, Run
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class FitFolder:
     name: str
     run: Run
     positions: list[Position]
+    paths: list[PromptPath]
     answers: list[Pair]
 
 
@@ -72,11 +73,12 @@ def _measure_folder(folder: Path, name: str) -> MeasureFolder:
 
 
 def _fit_folder(folder: Path, name: str) -> FitFolder:
-    positions, answers = folder / POSITIONS_FILE, folder / GATE_ANSWERS_FILE
+    positions, paths, answers = (folder / name for name in (POSITIONS_FILE, PATHS_FILE, GATE_ANSWERS_FILE))
     return FitFolder(
         name,
         read(Run, folder),
         read_value(list[Position], positions) if positions.exists() else [],
+        read_value(list[PromptPath], paths) if paths.exists() else [],
         [_gate_pair(row) for row in read_rows(GateAnswer, answers)] if answers.exists() else [],
     )
 
