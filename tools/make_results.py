@@ -3,18 +3,22 @@
     python -m tools.make_results --benchmarks FOLDER --output docs/results.md
 
 FOLDER holds reference_train.csv and reference_eval.csv (columns prompt, kind, set). Each fit is a command of its own,
-as a user would run it; the models are measured side by side, one core each.
+as a user would run it; the models are measured side by side, one core each. With --work, what is there is kept.
 """
 
 import argparse
+import csv
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from statistics import mean
 
+from actor_tune.prompts.prompt import Kind
+from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import read
 from actor_tune.records.results import Results
 from actor_tune.records.run import Run
@@ -23,6 +27,9 @@ from actor_tune.storage.versions import VERSIONS_OF
 from .pages import actor, render
 
 SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
+EVERY = 2
+"""One pair of twins in so many of each form is asked."""
+
 SEEDS = {f"default, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
 ODDS = {"odds": ["--rule", "odds"]}
 OTHERS = {
@@ -71,11 +78,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Form:
+    """Refusal of the harmful and of the benign twins of one form, before and after; `n` pairs at most."""
+
+    name: str
+    n: int
+    harmful: tuple[Estimate | None, Estimate | None]
+    benign: tuple[Estimate | None, Estimate | None]
+
+
+@dataclass(frozen=True)
 class Table:
     """What was measured of one model; the first of `rows` is the model as it was."""
 
     model: Model
     rows: list[Row]
+    forms: Results
 
     @property
     def before(self) -> Results:
@@ -87,6 +105,24 @@ class Table:
         """What the default came to, one for each seed."""
         return [row.results for row in self.rows if row.label in SEEDS]
 
+    @property
+    def by_form(self) -> list[Form]:
+        """What became of each form with the default, seed 0."""
+        if not self.forms.baseline:
+            raise ValueError("forms are compared with the model as it was")
+        before, after = (
+            {(row.name, row.kind): row for row in measured.sets if not row.guard}
+            for measured in (self.forms.baseline, self.forms)
+        )
+
+        def both(name: str, kind: Kind) -> tuple[Estimate | None, Estimate | None]:
+            return before[name, kind].rate, after[name, kind].rate
+
+        names = sorted({name for name, _ in after})
+        return [
+            Form(name, after[name, "harmful"].n, both(name, "harmful"), both(name, "pseudo_harmful")) for name in names
+        ]
+
     def over_seeds(self, score: str) -> float:
         """The mean of `score` over them."""
         return mean(getattr(results, score) for results in self.seeds)
@@ -97,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmarks", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--work", type=Path, help="keep testbed, runs and answers in this new folder")
+    parser.add_argument("--work", type=Path, help="keep testbed, runs and answers in this folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         work = arguments.work or Path(temporary)
@@ -112,20 +148,44 @@ def experiments(model: Model, work: Path, benchmarks: Path) -> Table:
     """The model as it is, then every experiment."""
     work.mkdir(parents=True, exist_ok=True)
     testbed, before = work / "testbed", work / "before"
-    actor("testbed", *model.options, "--output-dir", testbed, quiet=True)
+    if not (testbed / "tokenizer.json").exists():
+        actor("testbed", *model.options, "--output-dir", testbed, quiet=True)
     train = benchmarks / "reference_train.csv"
     # Prompts like those trained on are left out here as they are of the trained models.
     asked = ("--prompts", benchmarks / "reference_eval.csv", "--max-new-tokens", model.tokens, "--trained-on", train)
-    actor("measure", testbed, *asked, "--output-dir", before, quiet=True)
+    measure(testbed, *asked, to=before)
     rows = [Row("before", read(Results, before))]
     for number, (label, options) in enumerate(model.experiments.items()):
         run, after = work / f"run-{number}", work / f"answers-{number}"
         # The table shows what every rule does, safe or not; nothing of this is kept.
-        actor("fit", testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
-        actor("measure", run / "model", *asked, "--output-dir", after, "--baseline", before, quiet=True)
+        if not (run / Run.FILE).exists():
+            actor("fit", testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
+        measure(run / "model", *asked, "--baseline", before, to=after)
         rows.append(Row(label, read(Results, after), read(Run, run)))
         print(f"{model.title}: {label}", flush=True)
-    return Table(model, rows)
+    asked = ("--prompts", write_forms(work / "forms.csv"), "--max-new-tokens", 24, "--trained-on", train)
+    measure(testbed, *asked, to=work / "forms-before")
+    measure(work / "run-0" / "model", *asked, "--baseline", work / "forms-before", to=work / "forms-after")
+    return Table(model, rows, read(Results, work / "forms-after"))
+
+
+def measure(model: Path, *options: object, to: Path) -> None:
+    """`actor measure`, unless its results are there."""
+    if not (to / Results.FILE).exists():
+        actor("measure", model, *options, "--output-dir", to, quiet=True)
+
+
+def write_forms(file: Path) -> Path:
+    """Write twins of the starter prompts `forms`, which no fit of these learns from; a set is a form."""
+    shipped = files("actor_tune.prompts") / "data" / "prompts.csv"
+    rows = [row for row in csv.DictReader(shipped.read_text(encoding="utf-8").splitlines()) if row["part"] == "forms"]
+    pairs = [*dict.fromkeys(row["pair"] for row in rows if row["kind"] == "harmful")]
+    asked = {*pairs[::EVERY]}
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["prompt", "kind", "set"])
+        writer.writerows([row["prompt"], row["kind"], row["form"]] for row in rows if row["pair"] in asked)
+    return file
 
 
 def page(tables: list[Table]) -> str:
