@@ -6,6 +6,7 @@ import pytest
 from actor_tune.records.results import Gate
 from actor_tune.records.run import Trial
 from actor_tune.repair.card import write_card
+from actor_tune.repair.rules import BOUNDARY
 
 FIRST = Trial(0.0, 0.3, 0.9, 0.0, 0.0, 0.0, [])
 CHOSEN = replace(FIRST, strength=0.8, compliance=0.75, safety=0.91)
@@ -24,13 +25,10 @@ def folders(tmp_path):
 def card(folders, gate=PASSED, reasons=(), thinks=None):
     """Of the part of a `Fit` that a card tells."""
     base, model = folders
-    block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN)
+    block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN, rule=BOUNDARY)
     told = {"enable_thinking": False}
     origin = SimpleNamespace(name="some/base", folder=base, chat_template_kwargs=told)
-    settings = SimpleNamespace(rule="boundary")
-    fit = SimpleNamespace(
-        model=origin, settings=settings, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks
-    )
+    fit = SimpleNamespace(model=origin, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks)
     write_card(model, fit)
     return (model / "README.md").read_text()
 

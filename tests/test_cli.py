@@ -15,8 +15,8 @@ from actor_tune.commands.demo import demo
 from actor_tune.commands.fit import fit
 from actor_tune.judges import choose
 from actor_tune.judges.verdict import Verdict
-from actor_tune.repair.method import Settings
 from actor_tune.repair.scan import candidate_layers
+from actor_tune.repair.settings import Settings
 from conftest import make_prompts
 
 PACKAGE = Path(actor_tune.__file__).parent
@@ -59,7 +59,8 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     record = json.loads((out / "run.json").read_text())
     assert record["layer"] == 1
     assert set(record["epochs"][0]["position"]) == {"harmful", "harmless", "pseudo_harmful"}
-    assert record["settings"]["rule"] == "boundary"
+    assert record["settings"]["rule"] == "auto"
+    assert record["rule_reason"].startswith(f"Rule {record['training']['rule']}: refusal ")
     assert record["prompts"]["harmful"]["n"] == 12
     patch = load_file(out / "patch.safetensors")
     base = AutoModelForCausalLM.from_pretrained(model_folder, dtype="auto").state_dict()

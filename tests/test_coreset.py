@@ -4,7 +4,8 @@ import torch
 from actor_tune.errors import UserError
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.repair.coreset import check_fraction, select
-from actor_tune.repair.method import Settings, prepare
+from actor_tune.repair.method import prepare
+from actor_tune.repair.settings import Settings
 from conftest import make_prompts
 
 PROMPTS = [Prompt("p", kind, "s") for kind in ("harmful", "harmless") for _ in range(20)]

@@ -15,8 +15,9 @@ from actor_tune.models.placement import Placement
 from actor_tune.models.state import interpolate, state_of
 from actor_tune.prompts.prompt import of_kind
 from actor_tune.repair.direction import refusal_direction
-from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.method import fit_block
 from actor_tune.repair.scan import MOVED, SHIFT, scan_layers
+from actor_tune.repair.settings import Settings
 from conftest import make_prompts, make_tokenizer
 from families import FAMILIES, QUICK, make_family
 

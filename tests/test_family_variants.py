@@ -11,7 +11,8 @@ from actor_tune.models.placement import Placement
 from actor_tune.models.state import state_of
 from actor_tune.models.stored import stored_block
 from actor_tune.repair.gated import fit
-from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.method import fit_block
+from actor_tune.repair.settings import Settings
 from conftest import make_prompts, make_tokenizer
 from families import FAMILIES, make_family
 from test_families import TOKENS, tensors_of

@@ -18,7 +18,8 @@ from actor_tune.records import file
 from actor_tune.records.file import read_value
 from actor_tune.records.run import Position, PromptPath, Run
 from actor_tune.repair.gated import ask_gate, fit, gate_prompts
-from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.method import fit_block
+from actor_tune.repair.settings import Settings
 from actor_tune.repair.strength import Limits
 from conftest import make_model, make_prompts, save_model
 
@@ -48,7 +49,7 @@ def test_gate_prompts_have_the_system_prompt_that_is_trained_with():
     assert asked[0].context == (Message("system", "Be kind."),)
 
 
-SETTINGS = Settings(layer=1, starter=False, allow_unsafe=True)
+SETTINGS = Settings("boundary", layer=1, starter=False, allow_unsafe=True)
 
 
 def judged_as(*outcomes):

@@ -9,9 +9,8 @@ from actor_tune.models.above import Slope, blocks_above
 from actor_tune.models.activations import changed, forward
 from actor_tune.models.chat import encode, pad
 from actor_tune.models.inputs import block_inputs
-from actor_tune.prompts.prompt import Prompt
 from actor_tune.repair.odds import Odds, RefusalStart, log_odds, odds_reader
-from actor_tune.repair.refusals import Refusals, best_boundary, direction_warnings, how_it_refuses
+from actor_tune.repair.refusals import best_boundary, how_it_refuses
 from actor_tune.repair.rules import HARMFUL, HARMLESS, PSEUDO_HARMFUL, Margins, odds_loss
 from actor_tune.repair.train import block_outputs
 from conftest import plain_logprobs
@@ -124,27 +123,3 @@ def test_where_no_answer_refuses_what_is_likelier_after_harmful_prompts_is_taken
     found = how_it_refuses(chat_model, prompts, lambda asked: [Verdict("compliance", 0.0, "")] * len(asked), seed=0)
     assert (found.start.tokens.tolist(), found.refusal_tokens, found.error) == ([65, 66], [], None)
     assert isinstance(found.start, RefusalStart)
-
-
-def asked_and_refused(*refused):
-    prompts = [Prompt(f"prompt {row}", "pseudo_harmful", "s") for row in range(len(refused))]
-    verdicts = [Verdict("refusal" if one else "compliance", 0.5, "") for one in refused]
-    return Refusals(prompts, [], verdicts, RefusalStart(TOKENS), [], None)
-
-
-def test_a_direction_along_which_refused_and_answered_prompts_lie_alike_is_told():
-    """By counting pairs: of 10 x 10, the refused one lies further in those that are planted so."""
-    refusals = asked_and_refused(*[True] * 10, *[False] * 10)
-    apart = torch.arange(20).flip(0).float()
-    assert direction_warnings(apart, refusals) == []
-    alike = torch.tensor([float(row % 10) for row in range(20)])
-    pairs = [(alike[row], alike[10 + other]) for row in range(10) for other in range(10)]
-    share = sum(float(one > other) + 0.5 * float(one == other) for one, other in pairs)
-    (warning,) = direction_warnings(alike, refusals)
-    assert f"in {share:.0f} %; chance is 50 %" in warning
-    assert "try the rule odds" in warning
-
-
-def test_nothing_is_said_of_a_direction_from_a_handful_of_prompts_or_where_nothing_was_judged():
-    assert direction_warnings(torch.zeros(14), asked_and_refused(*[True] * 7, *[False] * 7)) == []
-    assert direction_warnings(torch.zeros(0), Refusals([], [], [], RefusalStart(TOKENS), [], None)) == []

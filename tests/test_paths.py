@@ -37,7 +37,7 @@ def a_path_of_each_kind(change=1.5):
     chat_model, prompts = make_model(), make_prompts()
     refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
     state = {name: tensor * change for name, tensor in state_of(chat_model.blocks[LAYER]).items()}
-    moved = [float(number) for number in range(len(refusals.asked))]
+    moved = {prompt: float(number) for number, prompt in enumerate(refusals.asked)}
     return chat_model, refusals, paths(chat_model, LAYER, state, refusals, moved)
 
 

@@ -20,7 +20,8 @@ from actor_tune.models.placement import (
     resolve_dtype,
     settle,
 )
-from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.method import fit_block
+from actor_tune.repair.settings import Settings
 from actor_tune.repair.train import train_block
 from conftest import CONFIGS, SIZES, make_model, make_prompts, plain_logprobs, save_model
 

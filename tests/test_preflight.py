@@ -9,9 +9,10 @@ from actor_tune.models.placement import Placement
 from actor_tune.models.speed import Rates
 from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, texts_of
 from actor_tune.repair.gated import gate_prompts
-from actor_tune.repair.method import Settings, prepare
+from actor_tune.repair.method import prepare
 from actor_tune.repair.preflight import FEWEST_ANSWERS, Preflight, preflight, sentence
 from actor_tune.repair.rules import BOUNDARY, PAPER, RULES, Schedule
+from actor_tune.repair.settings import Settings
 from conftest import make_model, make_prompts, save_model
 from test_size import LLAMA_2_7B, SIZE, size_of
 

@@ -22,8 +22,9 @@ from actor_tune.models.load import load
 from actor_tune.models.model import wrap
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.records.response import Response
-from actor_tune.repair.method import Settings, fit_block
+from actor_tune.repair.method import fit_block
 from actor_tune.repair.opening import where_answers_begin
+from actor_tune.repair.settings import Settings
 from conftest import TEMPLATE, make_model, make_prompts, make_tokenizer, save_model
 from test_cli import run
 from test_engines import completion, serving

@@ -43,10 +43,10 @@ from .records.results import MARGIN as MARGIN
 from .records.scan import Scan as Scan
 from .repair.gated import Fit as Fit
 from .repair.gated import fit as fit
-from .repair.method import Settings as Settings
 from .repair.method import scan as scan
 from .repair.preflight import Preflight as Preflight
 from .repair.preflight import preflight as preflight
+from .repair.settings import Settings as Settings
 from .repair.strength import Limits as Limits
 from .show.report import write_report as write_report
 

@@ -42,7 +42,7 @@ def demo(
     ] = None,
     model: Testbed = at.TESTBED,
     base: Base = None,
-    rule: RuleOption = "boundary",
+    rule: RuleOption = "auto",
     max_new_tokens: MaxNewTokens = at.ANSWER_TOKENS,
     seed: Seed = 0,
     device: Device = "auto",

@@ -13,8 +13,8 @@ from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
 
 RuleOption = Annotated[
-    Literal["odds", "boundary", "paper", "uniform"],
-    typer.Option(help="boundary (default), odds (docs/method.md), the paper's Algorithm 1, or its control."),
+    Literal["auto", "odds", "boundary", "paper", "uniform"],
+    typer.Option(help="auto: of boundary and odds the one that suits the model; the paper's Algorithm 1; its control."),
 ]
 Layer = Annotated[str, typer.Option(help="Block to train: auto (by effect), silhouette (the paper's), or an index.")]
 Export = Annotated[
@@ -80,7 +80,7 @@ def fit(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
-    rule: RuleOption = "boundary",
+    rule: RuleOption = "auto",
     layer: Layer = "auto",
     seed: options.Seed = 0,
     export: Export = "merged",

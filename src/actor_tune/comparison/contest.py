@@ -33,8 +33,9 @@ from ..prompts.prompt import Prompt, of_kind
 from ..records.outcome import ANSWER_TOKENS, MethodOutcome
 from ..records.response import Response
 from ..records.run import Trial
-from ..repair.method import Settings, prepare, scan_candidates
+from ..repair.method import prepare, scan_candidates
 from ..repair.refusals import how_it_refuses
+from ..repair.settings import Settings
 from ..repair.strength import Limits, excess, trials
 from .methods.known import DEFAULT, METHODS, NamedMethod
 from .methods.method import Fitted, Task, method_engine, method_logprobs, remembered

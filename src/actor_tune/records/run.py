@@ -119,6 +119,7 @@ class Run(Record):
     """Everything needed to say what was run and to run it again; where its file is, the run is whole.
 
     - `placement`, `settings`, `training`: what decided it, by name.
+    - `rule_reason`: why it was trained by that rule; None where the user chose it.
     - `scan`: None where the block was named.
     - `refusal_tokens`: what the model's own refusals begin with; empty where too few of its answers refused. Prompts
       whose log-odds of them are above `boundary` count as refused; `start_error` is how often that is wrong, 0..1.
@@ -140,6 +141,7 @@ class Run(Record):
     computed_in: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    rule_reason: str | None = None
     scan: list[BlockEffect] | None = None
     refusal_tokens: list[RefusalToken] = field(default_factory=list)
     boundary: float | None = None

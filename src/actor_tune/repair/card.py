@@ -44,7 +44,7 @@ def write_card(folder: Path, fit: "Fit") -> None:
     body = BODY.format(
         base=base.name,
         layer=fit.layer,
-        rule=fit.settings.rule,
+        rule=fit.block.rule.name,
         strength=chosen.strength,
         warning=UNSAFE.format(why=" ".join(fit.reasons)) if fit.reasons else "",
         mode=_mode(fit),

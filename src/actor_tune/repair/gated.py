@@ -34,9 +34,9 @@ from ..storage.versions import versions
 from .card import write_card
 from .cost import Cost, Phase
 from .direction import RefusalDirection
-from .method import DEFAULTS, FittedBlock, Settings, fit_block
+from .method import FittedBlock, fit_block
 from .refusals import ANSWER_TOKENS
-from .rules import RULES
+from .settings import DEFAULTS, Settings
 
 Export = Literal["merged", "patch", "none"]
 
@@ -199,7 +199,8 @@ class Fit:
             placement=asdict(self.model.placement),
             computed_in=self.model.computed_in,
             settings=asdict(settings) | {"starter": settings.mixes_starter, "export": export},
-            training=asdict(block.schedule) | RULES[settings.rule].parameters,
+            training={"rule": block.rule.name} | asdict(block.schedule) | block.rule.parameters,
+            rule_reason=block.suited.reason if block.suited else None,
             layer=block.layer,
             scan=block.scan.blocks if block.scan else None,
             refusal_tokens=block.refusals.refusal_tokens,

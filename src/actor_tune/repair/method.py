@@ -6,9 +6,8 @@ prompts -> activations -> block and direction -> targets -> one trained block ->
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal
 
 import torch
 
@@ -31,52 +30,19 @@ from ..prompts.split import Split, split_validation
 from ..prompts.starter import with_starter
 from ..records.run import Epoch, PromptPath, Trial
 from ..records.scan import Scan
-from .coreset import FRACTION, Selection, check_fraction, select
+from .coreset import check_fraction, select
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
 from .odds import odds_reader
 from .opening import where_answers_begin
 from .paths import paths
-from .refusals import Refusals, direction_warnings, how_it_refuses
-from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, RuleName, Schedule, kind_codes
+from .refusals import Refusals, how_it_refuses
+from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
-from .strength import Limits, Tried, answered, choose, failure, try_strengths
+from .settings import DEFAULTS, Settings
+from .strength import Tried, answered, choose, failure, try_strengths
+from .suited import Suited, suited_rule
 from .train import TrainedBlock, block_outputs, train_block
-
-LayerChoice = int | Literal["auto", "silhouette"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything that decides a fit, besides the model and the prompts.
-
-    - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form,
-      and each benign one has a harmful twin: without them, refusal is lost where given harmful prompts do not reach.
-    - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
-      apart, or any.
-    - `consistency`: weight of CROW's regulariser.
-    - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
-    - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
-    """
-
-    rule: RuleName = "boundary"
-    layer: LayerChoice = "auto"
-    seed: int = 0
-    starter: bool = True
-    allow_unsafe: bool = False
-    system_prompt: str | None = None
-    select: Selection = "none"
-    select_fraction: float = FRACTION
-    consistency: float = 0.0
-    limits: Limits = field(default_factory=Limits)
-
-    @property
-    def mixes_starter(self) -> bool:
-        """Whether the built-in prompts are in fact trained on."""
-        return self.starter and RULES[self.rule].starter
-
-
-DEFAULTS = Settings()
 
 
 @dataclass(frozen=True)
@@ -89,6 +55,7 @@ class FittedBlock:
       where the block has none.
     - `scan`: None where the block was named.
     - `refusals`: how the model refuses, as it is.
+    - `rule`: the one trained by; `suited` says why, where it was chosen by the model.
     - `trials`: the strengths tried, and `chosen`, the one kept.
     - `failure`: why it should not be used, in a sentence; None when it is within the limits.
     - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
@@ -101,6 +68,8 @@ class FittedBlock:
     direction: RefusalDirection
     scan: Scan | None
     refusals: Refusals
+    rule: Rule
+    suited: Suited | None
     schedule: Schedule
     epochs: list[Epoch]
     trials: list[Trial]
@@ -122,8 +91,10 @@ class FittedBlock:
 
 @dataclass(frozen=True)
 class Learned:
-    """What training made; `activations`: the unedited block's at last tokens, (training prompt, d_model) float32."""
+    """What training by `rule` made; `activations`: the unedited block's at last tokens, (prompt, d_model) float32."""
 
+    rule: Rule
+    suited: Suited | None
     direction: RefusalDirection
     activations: torch.Tensor
     schedule: Schedule
@@ -157,7 +128,7 @@ def fit_block(
         check_layer(chat_model, settings.layer)
     with _timed(seconds, "own answers"):
         chat_model = where_answers_begin(chat_model, split.train)
-        if RULES[settings.rule].odds_objective and _above_wait(chat_model):
+        if settings.foreseen.odds_objective and _above_wait(chat_model):
             settle(chat_model.model)
         refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed))
         if not _above_wait(chat_model):  # else it is asked when the blocks above are there
@@ -193,7 +164,7 @@ class _Begun:
 def _fit_block(begun: _Begun) -> FittedBlock:
     chat_model, split, settings, layer = begun.chat_model, begun.split, begun.settings, begun.layer
     seconds = begun.seconds
-    block, rule, stored = chat_model.blocks[layer], RULES[settings.rule], stored_block(chat_model, layer)
+    block, stored = chat_model.blocks[layer], stored_block(chat_model, layer)
     with _timed(seconds, "run blocks below"):
         token_ids = chat_model.encode(split.train + split.validation)
         check_reading(chat_model, layer, token_ids)
@@ -206,23 +177,21 @@ def _fit_block(begun: _Begun) -> FittedBlock:
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
 
     with _timed(seconds, "train"):
-        refusals = begun.refusals() if rule.odds_objective else None
+        refusals = begun.refusals() if settings.foreseen.odds_objective else None
         learned = learn(chat_model, split.train, training, settings, refusals)
-        before = torch.cat([learned.activations, block_outputs(chat_model, validation)])
-    position, trained = learned.direction.position, learned.trained
+    position, trained, rule = learned.direction.position, learned.trained, learned.rule
+    before = position(torch.cat([learned.activations, block_outputs(chat_model, validation)]))
 
     with _timed(seconds, "choose strength"):
         if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
-        asked = [everything.index(prompt) for prompt in refusals.asked]
-        along = direction_warnings(position(before[asked]), refusals) if settings.rule == "boundary" else []
         given = Tried(validation, split.validation, trained.state, stored.dtypes)
         trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.start)
         if rule.searched:
             trials = answered(chat_model, given, trials, settings.limits, refusals, begun.judge)
-        chosen = _chosen(trials, settings)
+        chosen = _chosen(trials, rule, settings)
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
     with loaded(block, state):
@@ -232,6 +201,8 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         direction=learned.direction,
         scan=begun.scanned,
         refusals=refusals,
+        rule=rule,
+        suited=learned.suited,
         schedule=learned.schedule,
         epochs=trained.epochs,
         trials=trials,
@@ -242,11 +213,11 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         trained=trained.state,
         prompts=everything,
         validation=[row >= count for row in range(len(everything))],
-        before=position(before).tolist(),
+        before=before.tolist(),
         after=after.tolist(),
-        warnings=learned.warnings + along,
+        warnings=learned.warnings,
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
-        paths=paths(chat_model, layer, state, refusals, (after - position(before))[asked].tolist()),
+        paths=paths(chat_model, layer, state, refusals, dict(zip(everything, (after - before).tolist(), strict=True))),
         seconds=seconds,
         failure=failure(trials, chosen, settings.limits),
     )
@@ -258,8 +229,8 @@ def _above_wait(chat_model: ChatModel) -> bool:
     return elsewhere and placement.offload == "none" and placement.device_map is None
 
 
-def _chosen(trials: list[Trial], settings: Settings) -> Trial:
-    chosen = choose(trials, settings.limits) if RULES[settings.rule].searched else trials[-1]
+def _chosen(trials: list[Trial], rule: Rule, settings: Settings) -> Trial:
+    chosen = choose(trials, settings.limits) if rule.searched else trials[-1]
     if chosen.strength == 0 and settings.allow_unsafe:
         return next(trial for trial in trials if trial.strength == 1)
     return chosen
@@ -272,10 +243,13 @@ def learn(
 
     **Raises:** `UserError` when training diverges.
     """
-    rule = RULES[settings.rule]
     activations = block_outputs(chat_model, inputs)
     kinds = kind_codes([prompt.kind for prompt in prompts])
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    suited = None
+    if settings.rule == "auto":
+        suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
+    rule = RULES[suited.rule] if suited else settings.foreseen
     renewed: Callable[[torch.Tensor], LossFunction] | None = None
     if rule.objective:
         loss = rule.objective(activations, kinds, direction)
@@ -286,7 +260,7 @@ def learn(
     if not all(tensor.isfinite().all() for tensor in trained.state.values()):
         raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
     warnings = rule.warnings(activations, kinds, direction) if rule.warnings else []
-    return Learned(direction, activations, schedule, trained, warnings)
+    return Learned(rule, suited, direction, activations, schedule, trained, warnings)
 
 
 def _loss_by_odds(

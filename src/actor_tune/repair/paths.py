@@ -1,13 +1,13 @@
 """A prompt of each kind, block by block: where it lies and how likely its refusal is, as the model was and as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from ..models.every_block import first_token_of_every_block, last_of_every_block
 from ..models.model import ChatModel
 from ..models.state import State, loaded
-from ..prompts.prompt import KINDS, rows_of_kind
+from ..prompts.prompt import KINDS, Prompt, rows_of_kind
 from ..records.response import conversation
 from ..records.run import PromptPath
 from .direction import refusal_direction
@@ -16,7 +16,7 @@ from .refusals import Refusals
 
 
 def paths(
-    chat_model: ChatModel, layer: int, state: State, refusals: Refusals, moved: Sequence[float]
+    chat_model: ChatModel, layer: int, state: State, refusals: Refusals, moved: Mapping[Prompt, float]
 ) -> list[PromptPath]:
     """The path of one prompt of each kind through all blocks, with block `layer` as it is and with `state` in it.
 
@@ -25,9 +25,9 @@ def paths(
 
     **Arguments:**
 
-    - `moved`: how far the block's change moved each of `refusals.asked` along its direction. The prompt shown is the
-      one moved by the median of its kind, among those that the method is for: the refused of the pseudo-harmful and
-      the harmful, the answered of the harmless ones.
+    - `moved`: how far the block's change moved prompts, `refusals.asked` among them, along its direction. The prompt
+      shown is the one moved by the median of its kind, among those that the method is for: the refused of the
+      pseudo-harmful and the harmful, the answered of the harmless ones.
     """
     token_ids = chat_model.encode(refusals.asked)
     plain = last_of_every_block(chat_model, token_ids)
@@ -63,7 +63,7 @@ def _chances(logprobs: torch.Tensor, start: RefusalStart) -> torch.Tensor:
     return logprobs[..., start.tokens].exp().sum(dim=-1).clamp(max=1.0)
 
 
-def _typical(refusals: Refusals, of: Sequence[int], refused: bool, moved: Sequence[float]) -> int:
+def _typical(refusals: Refusals, of: Sequence[int], refused: bool, moved: Mapping[Prompt, float]) -> int:
     """Of the rows `of`, that of the median movement among those `refused` or not; among all where there are none."""
     meant = [row for row in of if refusals.verdicts[row].refused == refused] or [*of]
-    return sorted(meant, key=lambda row: moved[row])[len(meant) // 2]
+    return sorted(meant, key=lambda row: moved[refusals.asked[row]])[len(meant) // 2]

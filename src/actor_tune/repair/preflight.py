@@ -25,7 +25,7 @@ from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
 from ..records.results import MARGIN
 from . import gated, method, scan, strength, train
 from .cost import Cost, Phase, Speed, Texts, texts_of
-from .rules import RULES
+from .settings import DEFAULTS, Settings
 
 FEWEST_ANSWERS = 4  # at a time: below this, a shortage of memory is not mended by answering fewer
 
@@ -113,7 +113,7 @@ class Preflight:
 def preflight(
     name: str,
     prompts: Sequence[Prompt],
-    settings: method.Settings = method.DEFAULTS,
+    settings: Settings = DEFAULTS,
     placement: Placement = DEFAULT_PLACEMENT,
     margin: float = MARGIN,
     chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -144,7 +144,7 @@ def preflight(
     mean = max(2, given.tokens // given.prompts)
     cost = Cost(
         size=size,
-        rule=RULES[settings.rule],
+        rule=settings.foreseen,
         given=given,
         validation_prompts=len(split.validation),
         gate=texts(asked),
@@ -156,7 +156,7 @@ def preflight(
         value=dtype.itemsize,
         speed=Speed(
             block_rates(config, device, dtype, PREFIX_BATCH, mean),
-            block_rates(config, device, torch.float32, RULES[settings.rule].schedule.batch_size, mean),
+            block_rates(config, device, torch.float32, settings.foreseen.schedule.batch_size, mean),
         ),
     )
     return Preflight(name, cost, free_memory(device), placement.device_map is not None).with_fewer_answers()

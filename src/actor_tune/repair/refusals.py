@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from sklearn.metrics import roc_auc_score
 
 from ..engines.local import local_engine
 from ..engines.respond import respond
@@ -26,8 +25,6 @@ from .odds import RefusalStart, log_odds
 
 ASKED = 48  # prompts of each kind at most
 ANSWER_TOKENS = 24  # enough to tell a refusal
-TELLING = 0.7  # a share told apart below which the direction is said not to tell what is refused
-ENOUGH = 8  # refused and as many answered prompts, for that share to mean anything
 LEAST = 2  # answers that must begin with a token before it is said what it begins
 
 
@@ -81,26 +78,6 @@ def how_it_refuses(chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judg
 def own_answers(chat_model: ChatModel, prompts: Sequence[Prompt]) -> list[Response]:
     """The first `ANSWER_TOKENS` tokens of the answers of `chat_model`, with its blocks as they are now."""
     return respond(local_engine(chat_model), prompts, ANSWER_TOKENS)
-
-
-def direction_warnings(positions: torch.Tensor, refusals: Refusals) -> list[str]:
-    """What is to be known of a rule that moves prompts along the refusal direction, in sentences.
-
-    `positions` (asked prompt) are where `refusals.asked` lie along it. Of all pairs of a refused and an answered
-    pseudo-harmful prompt, it should be the refused one that lies further in nearly all; chance is a half.
-    """
-    rows = rows_of_kind(refusals.asked, "pseudo_harmful") if refusals.verdicts else []
-    refused = [refusals.verdicts[row].refused for row in rows]
-    if min(refused.count(True), refused.count(False)) < ENOUGH:
-        return []
-    told = float(roc_auc_score(refused, positions[rows].tolist()))
-    if told >= TELLING:
-        return []
-    found = f"the refused one lies further along the refusal direction in {100 * told:.0f} %"
-    return [
-        f"Of all pairs of a pseudo-harmful prompt that this model refuses and one that it answers, {found}; chance is "
-        "50 %. This direction hardly tells what this model refuses: try the rule odds, which does not rest on it."
-    ]
 
 
 def best_boundary(values: torch.Tensor, refused: torch.Tensor) -> tuple[float, float]:

@@ -14,9 +14,9 @@ template with its generation prompt. The paper's Algorithm 1, and where each of 
 
 The control of its Appendix B shifts all queries by alpha R (Eq. 10-11, `uniform_targets`). Its theory (Eq. 4-7) has a
 boundary R.a = d, to which an over-refused query is brought by the least shift; d is not estimated there. Our rules take
-that up: `boundary`, the default, along R from the harmless mean (`boundary_targets`, `distance_loss`); `odds` with a
-boundary and a normal that are read off the model (`odds.py`, `odds_loss`). A rule is one `Rule`; a new one is one
-more in `RULES`.
+that up: `boundary` along R from the harmless mean (`boundary_targets`, `distance_loss`); `odds` with a boundary and a
+normal that are read off the model (`odds.py`, `odds_loss`). Which of the two suits a model, `suited.py` says. A rule is
+one `Rule`; a new one is one more in `RULES`.
 
 Everything is in float32; a target has the shape of its activation, (prompt, d_model).
 """
@@ -32,6 +32,8 @@ from .direction import RefusalDirection, raw_projection
 from .odds import Odds
 
 RuleName = Literal["odds", "boundary", "paper", "uniform"]
+RuleChoice = Literal["auto", "odds", "boundary", "paper", "uniform"]
+"""A rule, or the one of `odds` and `boundary` that suits the model (`suited.py`)."""
 
 HARMFUL, HARMLESS, PSEUDO_HARMFUL = 0, 1, 2
 KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO_HARMFUL}

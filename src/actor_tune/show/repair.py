@@ -49,7 +49,7 @@ def fit_table(block: "FittedBlock") -> Group:
         rows = [row for row, prompt in enumerate(block.prompts) if prompt.kind == kind and block.validation[row]]
         means = [sum(values[row] for row in rows) / len(rows) for values in (block.before, block.after)]
         places.add_row(Text(kind, COLOURS[kind]), *[f"{mean:+.2f}" for mean in means])
-    notes = []
+    notes = [Text(block.suited.reason)] if block.suited else []
     if block.experts:
         notes.append(Text(f"Experts of the block that training changed: {sum(block.experts)} of {len(block.experts)}"))
     if block.opening:

@@ -1,0 +1,49 @@
+"""Everything that decides a fit, besides the model and the prompts."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .coreset import FRACTION, Selection
+from .rules import RULES, Rule, RuleChoice
+from .strength import Limits
+
+LayerChoice = int | Literal["auto", "silhouette"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a fit, besides the model and the prompts.
+
+    - `rule`: "auto" takes the one that suits the model (`suited.py`).
+    - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form,
+      and each benign one has a harmful twin: without them, refusal is lost where given harmful prompts do not reach.
+    - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
+      apart, or any.
+    - `consistency`: weight of CROW's regulariser.
+    - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
+    - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
+    """
+
+    rule: RuleChoice = "auto"
+    layer: LayerChoice = "auto"
+    seed: int = 0
+    starter: bool = True
+    allow_unsafe: bool = False
+    system_prompt: str | None = None
+    select: Selection = "none"
+    select_fraction: float = FRACTION
+    consistency: float = 0.0
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def mixes_starter(self) -> bool:
+        """Whether the built-in prompts are in fact trained on."""
+        return self.starter and self.foreseen.starter
+
+    @property
+    def foreseen(self) -> Rule:
+        """The rule; where it is chosen by the model, the one that needs more of the machine."""
+        return RULES["odds" if self.rule == "auto" else self.rule]
+
+
+DEFAULTS = Settings()
