@@ -13,6 +13,10 @@ if TYPE_CHECKING:  # it brings torch with it
     from ..repair.method import FittedBlock
 
 
+CHANCES = (1e-6, 1e-4, 0.01, 0.5, 0.99)
+"""Ticks of the axis of chances, which is drawn by log-odds: below the last blocks a chance is nearly nothing."""
+
+
 def draw_fit(folder: Path, block: "FittedBlock") -> list[Path]:
     """Draw into `folder` where the prompts lie that were kept aside from training, and one of each kind block by block.
 
@@ -67,7 +71,10 @@ def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
         _draw_course(left, shown, shown.position_before, shown.position_after, layer)
         _draw_course(right, shown, shown.refusal_before, shown.refusal_after, layer)
         left.set_ylabel(shown.kind.replace("_", "-"))
-        right.set_ylim(-0.03, 1.03)
+        right.set_yscale("logit")
+        right.set_ylim(1e-6, 0.99)
+        right.set_yticks(CHANCES, [f"{100 * chance:g} %" for chance in CHANCES])
+        right.minorticks_off()
     panels[0][0].set_title("position along each block's refusal direction", loc="left", fontsize=10)
     panels[0][1].set_title("chance of refusal, as if that block were the last", loc="left", fontsize=10)
     panels[0][0].legend(frameon=False, fontsize=8)

@@ -15,7 +15,7 @@ from ...records.results import Measured
 from ...records.run import Position, PromptPath, Trial
 from ...records.scan import BlockEffect
 from .load import FitFolder, MeasureFolder
-from .words import chosen_trial
+from .words import MINUS, chosen_trial
 
 SERIES = 6
 """Colours there are for the series of the frontier; `page.css` has them."""
@@ -121,12 +121,20 @@ def outline(curve: Sequence[float], top: float) -> str:
     return "M" + "L".join(points)
 
 
+CHANCES = (1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99)
+"""Ticks of chances; what lies beyond them is drawn at the end."""
+
+
 @dataclass(frozen=True)
 class Course:
-    """One figure of a prompt after each block; `before` and `after` are SVG paths in a box of 100 by 100."""
+    """One figure of a prompt after each block; `before` and `after` are SVG paths in a box of 100 by 100.
+
+    `labels` are of the ticks of `axis`.
+    """
 
     name: str
     axis: Scale
+    labels: list[str]
     before: str
     after: str
     last_before: float
@@ -142,25 +150,39 @@ class PathChart:
     courses: list[Course]
 
 
-def path_chart(path: PromptPath) -> PathChart:
-    """Position and chance of refusal of one prompt."""
+def path_charts(paths: Sequence[PromptPath]) -> list[PathChart]:
+    """Position and chance of refusal of each prompt, in the order of kinds."""
+    kinds = [*WISHES]
+    return [_path_chart(path) for path in sorted(paths, key=lambda path: kinds.index(path.kind))]
+
+
+def _path_chart(path: PromptPath) -> PathChart:
     last = len(path.position_before) - 1
-    positions, chances = (
-        (path.position_before, path.position_after),
-        (path.refusal_before, path.refusal_after),
+    old, new = path.position_before, path.position_after
+    axis = scale([0.0, 1.0, *old, *new], 1.0, (0.5, 1, 2, 5, 10, 20, 50, 100))
+    labels = [f"{tick:g}".replace("-", MINUS) for tick in axis.ticks]
+    position = Course(
+        "Position along the refusal direction", axis, labels, _course(old, axis), _course(new, axis), old[-1], new[-1]
     )
-    axis = scale([0.0, 1.0, *positions[0], *positions[1]], 1.0, (0.5, 1, 2, 5, 10, 20, 50, 100))
-    return PathChart(
-        path,
-        Scale(0.0, float(max(last, 1)), [0.0, float(last)]),
-        [
-            Course(name, y, _course(before, y), _course(after, y), before[-1], after[-1])
-            for name, y, (before, after) in (
-                ("Position along the refusal direction", axis, positions),
-                ("Chance of refusal, read after that block", SHARES, chances),
-            )
-        ],
+    # As log-odds: below the last blocks a chance is nearly nothing, and still grows.
+    ends = CHANCES[0], CHANCES[-1]
+    odds = Scale(_log_odds(ends[0]), _log_odds(ends[1]), [_log_odds(chance) for chance in CHANCES])
+    was, now = ([_log_odds(chance) for chance in both] for both in (path.refusal_before, path.refusal_after))
+    chance = Course(
+        "Chance of refusal, read after that block",
+        odds,
+        [f"{100 * chance:g}\u00a0%" for chance in CHANCES],
+        _course(was, odds),
+        _course(now, odds),
+        path.refusal_before[-1],
+        path.refusal_after[-1],
     )
+    return PathChart(path, Scale(0.0, float(max(last, 1)), [0.0, float(last)]), [position, chance])
+
+
+def _log_odds(chance: float) -> float:
+    inside = min(max(chance, CHANCES[0]), CHANCES[-1])
+    return math.log(inside / (1 - inside))
 
 
 def _course(values: Sequence[float], axis: Scale) -> str:

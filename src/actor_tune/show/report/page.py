@@ -86,7 +86,7 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
         chosen={item.name: words.chosen_trial(item.run) for item in fits},
         frontier=charts.frontier(measured, fits),
         ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
-        courses={item.name: [charts.path_chart(path) for path in item.paths] for item in fits},
+        courses={item.name: charts.path_charts(item.paths) for item in fits},
         bars={item.name: charts.scan_bars(item.run.scan or []) for item in fits},
         shares=charts.SHARES,
         wishes=charts.WISHES,
