@@ -36,6 +36,9 @@ CURVE_METHODS = ("actor", "sft", "cae", "surgical")
 CURVE_LIMIT = 30
 """Evaluation prompts of each set in the side experiments."""
 
+NATURAL, NATURAL_SEEDS, NATURAL_TOKENS = "qwen2.5-coder-0.5b", 1, 48
+"""A model that refuses too much as shipped; four times as slow as the testbed."""
+
 SELECT_SEEDS, SELECT_LIMIT = 5, 20
 PROBE_STEPS = 20
 HARMFUL_SETS = ("advbench", "xstest_unsafe", "starter")
@@ -59,6 +62,13 @@ class Experiments:
     def main(self) -> None:
         """Every method, three seeds."""
         self.compare("main", METHODS, seeds=MAIN_SEEDS, limit=MAIN_LIMIT)
+
+    def natural(self) -> None:
+        """Every method and directional ablation on the natural model, whose own answers SFT learns."""
+        self.made("natural-model", "tokenizer.json", partial(build_testbed, model=NATURAL))
+        tokens = ("--max-new-tokens", str(NATURAL_TOKENS))
+        methods = (*METHODS, "ablation")
+        self.compare("natural", methods, *tokens, seeds=NATURAL_SEEDS, model="natural-model", base="natural-model")
 
     def seeds(self) -> None:
         """The best two methods, more seeds; the first ones are those of the main comparison."""
@@ -114,13 +124,14 @@ class Experiments:
         seeds: int = 1,
         limit: int = CURVE_LIMIT,
         model: str = "testbed",
+        base: str = "base",
         train: Path | None = None,
         evaluation: Path | None = None,
     ) -> None:
         """`actor compare` in the folder `name`; of what is there already nothing is done again."""
         options += ("--train", str(train or self.train), "--eval", str(evaluation or self.evaluation))
         options += ("--methods", ",".join(methods), "--seeds", str(seeds), "--limit", str(limit))
-        options += ("--answers-from", str(self.work / "base"), "--output-dir", str(self.work / name))
+        options += ("--answers-from", str(self.work / base), "--output-dir", str(self.work / name))
         actor("compare", self.work / model, *options)
 
     def made(self, name: str, file: str, make: Callable[[Path], object]) -> None:
@@ -137,7 +148,7 @@ class Experiments:
         return path
 
 
-PARTS = ("main", "select", "probe", "efficiency", "harmful", "trigger", "seeds")
+PARTS = ("main", "natural", "select", "probe", "efficiency", "harmful", "trigger", "seeds")
 
 
 def main() -> None:

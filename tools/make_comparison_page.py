@@ -36,7 +36,7 @@ from .pages import percent, render, table
 SETTINGS = ("train_sha256", "evaluation_sha256", "limit", "max_new_tokens", "computed_in", "versions", "leaked")
 NAMES = {
     "default": "default (as it is)",
-    "actor": "**ACTOR** (boundary rule)",
+    "actor": "**ACTOR** (default rule)",
     "paper": "ACTOR, the paper's rule",
     "uniform": "ACTOR, uniform control",
     "sft": "SFT (LoRA)",
@@ -149,7 +149,7 @@ def part_of(record: dict[str, Any]) -> Part:
 def page(measured: Mapping[str, Any]) -> str:
     """The page in Markdown."""
     parts = {name: part_of(record) for name, record in measured.items() if name != "probe"}
-    values: dict[str, object] = {name: parts.get(name) for name in ("main", "seeds", "select", "trigger")}
+    values: dict[str, object] = {name: parts.get(name) for name in ("main", "natural", "seeds", "select", "trigger")}
     values |= {"earlier": sorted(name for name, record in measured.items() if record.get("judge") != judge())}
     values |= {"parts": parts, "probe": measured.get("probe"), "stats": stats, "experiments": experiments}
     values |= {"learned": starter("train"), "held_out": starter("held_out"), "TRIGGER": TRIGGER}
