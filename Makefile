@@ -52,9 +52,9 @@ gate-page: install
 labels-page: install
 	$(BIN)/python -m tools.make_labels_page --output docs/labels.md
 
-# Figures of docs/results.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
+# Figures of docs/results.md and of the table in README.md; BENCHMARKS is a folder with reference_train.csv and reference_eval.csv.
 results: install
-	$(BIN)/python -m tools.make_results --benchmarks $(BENCHMARKS) --output docs/results.md
+	$(BIN)/python -m tools.make_results --benchmarks $(BENCHMARKS) --output docs/results.md --readme README.md
 
 # Figures of docs/comparison.md; BENCHMARKS as for results. Hours; what was done is not done again.
 comparison: install

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--sft-steps", type=int, help="steps of fine-tuning to time; else a tenth of an epoch, or 12")
     parser.add_argument("--no-starter", action="store_true", help="train on the given prompts alone")
     arguments = parser.parse_args()
-    settings = at.Settings(starter=not arguments.no_starter)
+    settings = at.Settings("boundary", starter=not arguments.no_starter)  # whose targets the plain loop has too
     report(measure, arguments.model, arguments.train, settings, arguments.plain_epochs, arguments.sft_steps)
 
 

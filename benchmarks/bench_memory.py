@@ -81,12 +81,12 @@ def stream(folder: Path, layer: int) -> Record:
 
 
 def below(folder: Path, layer: int) -> Record:
-    """Until training has ended."""
+    """Until training by the rule `boundary` has ended, which needs no block above."""
     phases = Phases()
     with phases.phase("load"):
         chat_model = at.load(str(folder), at.Placement(dtype="bfloat16"), layer)
     with phases.of_fit(until="train"):
-        fit_block(chat_model, random_prompts(BELOW_PROMPTS), at.Settings(layer=layer, starter=False))
+        fit_block(chat_model, random_prompts(BELOW_PROMPTS), at.Settings("boundary", layer=layer, starter=False))
     return measured(phases, BELOW_PROMPTS)
 
 

@@ -203,4 +203,11 @@ def make_run(folder: Path, **replaced) -> Path:
     ]
     (folder / "run.json").write_text(json.dumps(run | replaced))
     (folder / "positions.json").write_text(json.dumps(places))
+    paths = [
+        {"prompt": f"the path of a {kind} prompt", "kind": kind, "set": "s"}
+        | {"position_before": [0.2, 0.9, 1.0], "position_after": [0.2, 0.9, 0.1]}
+        | {"refusal_before": [0.0, 0.1, 1.0], "refusal_after": [0.0, 0.1, 0.5]}
+        for kind in centres
+    ]
+    (folder / "paths.json").write_text(json.dumps(paths))
     return folder

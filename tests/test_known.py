@@ -25,6 +25,7 @@ def test_what_is_compared_unless_something_else_is_named_is_every_method_but_the
     assert METHODS == (
         "default",
         "actor",
+        "odds",
         "paper",
         "uniform",
         "sft",
@@ -35,7 +36,7 @@ def test_what_is_compared_unless_something_else_is_named_is_every_method_but_the
         "inferaligner",
     )
     assert [*KNOWN] == [*METHODS[1:], "ablation", "upcore", "random-subset", "crow"]
-    assert (*METHODS[5:], "ablation") == STEERING
+    assert (*METHODS[6:], "ablation") == STEERING
     assert {name: known.learns for name, known in KNOWN.items() if known.learns} == {
         "sft": ("harmful", "harmless", "pseudo_harmful"),
         "crow": ("harmless",),

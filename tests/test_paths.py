@@ -1,7 +1,11 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
 from actor_tune.judges.trained.judge import judge_trained
+from actor_tune.judges.verdict import Verdict
 from actor_tune.models.every_block import first_token_of_every_block, last_of_every_block
 from actor_tune.models.state import state_of
 from actor_tune.prompts.prompt import of_kind
@@ -11,6 +15,11 @@ from actor_tune.repair.refusals import how_it_refuses
 from conftest import make_model, make_prompts, plain_logprobs
 
 LAYER = 1
+
+
+def planted(row):
+    """In no order."""
+    return float(row * 7 % 11)
 
 
 def hidden_states(chat_model, token_ids):
@@ -37,7 +46,9 @@ def a_path_of_each_kind(change=1.5):
     chat_model, prompts = make_model(), make_prompts()
     refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
     state = {name: tensor * change for name, tensor in state_of(chat_model.blocks[LAYER]).items()}
-    moved = {prompt: float(number) for number, prompt in enumerate(refusals.asked)}
+    refused = [Verdict("refusal" if row % 3 else "compliance", 0.5, "") for row in range(len(refusals.asked))]
+    refusals = replace(refusals, verdicts=refused)
+    moved = {prompt: planted(row) for row, prompt in enumerate(refusals.asked)}
     return chat_model, refusals, paths(chat_model, LAYER, state, refusals, moved)
 
 
@@ -73,8 +84,9 @@ def test_the_prompt_shown_is_the_one_that_moved_by_the_median_of_its_kind():
             number
             for number, (prompt, verdict) in enumerate(zip(refusals.asked, refusals.verdicts, strict=True))
             if prompt.kind == path.kind and verdict.refused == (path.kind != "harmless")
-        ] or [number for number, prompt in enumerate(refusals.asked) if prompt.kind == path.kind]
-        assert path.prompt == refusals.asked[meant[len(meant) // 2]].text
+        ]
+        assert 1 < len(meant) < len(of_kind(refusals.asked, path.kind))
+        assert path.prompt == refusals.asked[sorted(meant, key=planted)[len(meant) // 2]].text
 
 
 def test_the_chance_of_refusal_is_that_of_the_models_own_refusal_tokens():
@@ -90,3 +102,15 @@ def test_the_model_is_left_as_it_was():
     before = make_model()
     for name, tensor in before.model.state_dict().items():
         assert torch.equal(tensor, chat_model.model.state_dict()[name]), name
+
+
+def test_where_harmful_and_harmless_prompts_lie_alike_positions_are_nought_and_can_be_written():
+    """A block that sees the last tokens of the template alone returns the same for all prompts."""
+    chat_model, prompts = make_model(), make_prompts()
+    refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
+    moved = dict.fromkeys(refusals.asked, 0.0)
+    blind = chat_model.blocks[0].register_forward_hook(lambda _module, _arguments, output: torch.ones_like(output))
+    found = paths(chat_model, LAYER, state_of(chat_model.blocks[LAYER]), refusals, moved)
+    blind.remove()
+    assert {path.position_before[0] for path in found} == {0.0}
+    json.dumps([path.position_before + path.position_after for path in found], allow_nan=False)

@@ -195,7 +195,9 @@ class WiringRefusedError(Exception):
     pass
 
 
-@pytest.mark.parametrize(("rule", "last_block"), [("odds", None), ("odds", 1), ("boundary", None), ("boundary", 1)])
+@pytest.mark.parametrize(
+    ("rule", "last_block"), [("odds", None), ("odds", 1), ("auto", 1), ("boundary", None), ("boundary", 1)]
+)
 def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(checkpoint, monkeypatch, rule, last_block):
     def refuse(*_arguments):
         raise WiringRefusedError

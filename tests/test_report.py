@@ -11,8 +11,9 @@ import pytest
 
 from actor_tune.commands.report import report
 from actor_tune.errors import UserError
+from actor_tune.records.run import PromptPath
 from actor_tune.show.report import render, write_report
-from actor_tune.show.report.charts import density, scale
+from actor_tune.show.report.charts import density, path_charts, scale
 from actor_tune.show.report.load import load
 from actor_tune.show.report.page import visible
 from actor_tune.show.report.words import sentences
@@ -132,6 +133,7 @@ def test_planted_figures_stand_in_the_tables(tmp_path):
 
 def test_what_is_not_in_the_folders_leaves_no_heading(tmp_path):
     headings = ["Damage", "Leaked prompts", "Compliance against safety", "Where prompts lie", "Why block", "Strengths"]
+    headings.append("block by block")
     whole = words_of(page_of(tmp_path, make_run(tmp_path / "run"), make_results(tmp_path / "after")))
     assert all(heading in whole for heading in headings)
     bare = {"schema": 1, "model": "m", "judge": "opening phrases", "sets": [set_rate("s", "harmful", 10, 9)]}
@@ -145,9 +147,25 @@ def test_what_is_not_in_the_folders_leaves_no_heading(tmp_path):
     assert "Harmful prompts are refused in 90.0 % of cases [80.0, 100.0]." in text
     run_folder = make_run(tmp_path / "plain", scan=None, trials=[])
     (run_folder / "positions.json").unlink()
+    (run_folder / "paths.json").unlink()
     write_report([run_folder], tmp_path / "plain.html")
     text = words_of((tmp_path / "plain.html").read_text())
     assert not [heading for heading in headings if heading in text]
+
+
+def test_a_prompt_of_each_kind_is_followed_block_by_block_and_a_harmful_one_is_veiled(tmp_path):
+    page = page_of(tmp_path, make_run(tmp_path / "run"))
+    places = [page.index(f"the path of a {kind} prompt") for kind in ("pseudo_harmful", "harmful", "harmless")]
+    assert places == sorted(places)
+    assert page[: places[1]].rindex('<div class="veil" inert>') > places[0]
+    chart = path_charts([PromptPath(**json.loads((tmp_path / "run" / "paths.json").read_text())[0])])[0]
+    position, chance = chart.courses
+    # Three blocks: at 0, half and the whole width; upwards is less in a picture.
+    heights = [f"{100 - position.axis.at(value):.2f}" for value in (0.2, 0.9, 0.1)]
+    assert position.after == "M0.00,{}L50.00,{}L100.00,{}".format(*heights)
+    # A chance of nothing or of one is drawn at the end of the axis; one half has log-odds 0.
+    assert [point.split(",")[1] for point in chance.before.split("L")][::2] == ["100.00", "0.00"]
+    assert chance.after.endswith(f",{100 - chance.axis.at(0.0):.2f}")
 
 
 def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element(tmp_path):

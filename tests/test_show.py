@@ -13,6 +13,7 @@ from actor_tune.records.results import LabelCount, Results
 from actor_tune.records.run import PromptPath, Trial
 from actor_tune.records.scan import BlockEffect
 from actor_tune.repair.scan import scan_of
+from actor_tune.repair.suited import Suited
 from actor_tune.show.measurement import results_table, side_by_side
 from actor_tune.show.pictures import draw_paths, draw_positions
 from actor_tune.show.repair import fit_table, scan_table
@@ -72,12 +73,14 @@ def test_the_table_of_a_fit_is_of_the_prompts_kept_aside():
         warnings=["look out"],
         experts=[True, False, True],
         opening="<think>\n\n</think>",
+        suited=Suited("odds", 0.1, 17),
     )
     text = printed(fit_table(block))
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
     assert ["> 1.0", "50.0 %", "80.0 %", "0.125"] in lines
     assert ["pseudo_harmful", "+0.50", "-1.50"] in lines
     assert "look out" in text
+    assert "Rule odds: refusal does not follow the refusal direction." in text
     assert "Experts of the block that training changed: 2 of 3" in text
     assert "All answers begin with '<think>\\n\\n</think>': trained behind that" in text
 

@@ -36,7 +36,7 @@ def test_where_refusal_grows_along_the_direction_the_rule_is_boundary_and_else_o
 def test_the_reason_says_what_it_rests_on():
     told = by_correlation(torch.arange(9).float(), torch.arange(9).float()).reason
     assert told.startswith("Rule boundary: refusal follows the refusal direction.")
-    assert "of 9 pseudo-harmful prompts: 1.00; 0.5" in told
+    assert "of 9 pseudo-harmful prompts: 1.00 (standard error where there is none: 0.35); 0.5" in told
     assert "does not follow" in by_correlation(torch.arange(9).float(), -torch.arange(9).float()).reason
 
 

@@ -70,7 +70,21 @@ def test_the_gates_page_has_the_exact_figures_whatever_was_simulated():
     assert exact(page) == exact((ROOT / "docs" / "gate.md").read_text(encoding="utf-8"))
 
 
-def test_the_page_of_results_tells_what_was_withheld():
+def of_forms(found):
+    """Results of two forms, before and after, with planted rates."""
+
+    def sets(harmful, benign):
+        return [
+            replace(found.sets[0], name=name, kind=kind, n=31, refusal_rate=rate, low=rate - 0.1, high=rate + 0.1)
+            for name in ("other_question", "casual")
+            for kind, rate in (("harmful", harmful), ("pseudo_harmful", benign))
+        ]
+
+    return replace(found, sets=sets(0.4, 0.1), baseline=replace(found.baseline, sets=sets(0.3, 0.6)))
+
+
+def planted_tables():
+    """Of each model two seeds and another fit, all with the same planted results."""
     stored = ROOT / "tests" / "files_of_version_0_1_0"
     run, found = read(Run, stored / "run"), read(Results, stored / "after")
     results = replace(
@@ -81,19 +95,63 @@ def test_the_page_of_results_tells_what_was_withheld():
         tradeoff_score=None,
         kl_harmless=0.0123,
     )
+    run = replace(run, training={"rule": "boundary"}, rule_reason="Rule boundary: planted.")
     passed = replace(run, failure=None, gate=replace(run.gate, passed=True))
     runs = {"default, seed 0": passed, "default, seed 1": replace(passed, failure="too far"), "paper": run}
     rows = [make_results.Row(label, results, run) for label, run in runs.items()]
     rows.insert(0, make_results.Row("before", replace(results, compliance_rate=0.25)))
-    page = make_results.page([make_results.Table(model, rows) for model in make_results.MODELS])
-    assert page.count("| before | - | - | 25.0 | 87.5 |") == len(make_results.MODELS) == 2
-    lines = page.splitlines()[-4:]
-    assert lines[0].startswith("| before | - | - | 25.0 | 87.5 | - | - | - |")
-    first = f"| default, seed 0 | {run.layer} | {run.strength:.1f} | 50.0 | 87.5 | - | 0.012 | 0.019 |"
+    return [make_results.Table(model, rows, of_forms(found)) for model in make_results.MODELS]
+
+
+def test_the_page_of_results_tells_what_was_withheld():
+    tables = planted_tables()
+    page, run = make_results.page(tables), tables[0].rows[1].run
+    assert page.count("| before | - | - | - | 25.0 | 87.5 |") == len(make_results.MODELS) == 2
+    lines = [line for line in page.splitlines() if line.startswith(("| before |", "| default, ", "| paper |"))][-4:]
+    assert lines[0].startswith("| before | - | - | - | 25.0 | 87.5 | - | - | - |")
+    first = f"| default, seed 0 | boundary | {run.layer} | {run.strength:.1f} | 50.0 | 87.5 | - | 0.012 | 0.019 |"
     assert lines[1].startswith(first)
     assert all(line.count("30.0 [21.0, 41.0]") == 5 for line in lines)
     assert [line.split("|")[-2].strip() for line in lines[:3]] == ["-", "written", "withheld"]
+    assert (
+        page.count("| casual | 31 | 30.0 [20.0, 40.0] | 40.0 [30.0, 50.0] | 60.0 [50.0, 70.0] | 10.0 [0.0, 20.0] |")
+        == 2
+    )
+    assert page.index("| casual |") < page.index("| other question |")
+    assert page.count("\n- default, seed 1: Rule boundary: planted.\n") == 2
+    assert page.count("nothing that was measured") == 2
+    before, row = tables[0].rows[:2]
+    for kind, share, told in (("harmful", 0.2, True), ("harmful", 0.4, False), ("harmless", 0.4, True)):
+        changed = [replace(row.results.sets[0], kind=kind, refusal_rate=share)]
+        worse = replace(tables[0], rows=[before, replace(row, results=replace(row.results, sets=changed))]).worse
+        name = row.results.sets[0].name
+        assert worse == ([f"default, seed 0: {name} 30.0 -> {100 * share:.1f}"] if told else [])
     assert "mean of 2 seeds: compliance rate 25.0 -> 50.0, safety score 87.5 -> 87.5 %" in page
+
+
+def test_the_headline_goes_between_its_marks_and_leaves_the_rest():
+    text = make_results.headline(planted_tables())
+    begin, end = make_results.HEADLINE, make_results.HEADLINE_END
+    assert "| benign look-alikes answered, % | 25.0 -> **50.0** | 25.0 -> **50.0** |" in text
+    assert "| `fit` would write the model | 1 of 2 | 1 of 2 |" in text
+    assert text.splitlines()[0].endswith("SmolLM2, made to over-refuse (2 seeds) |")
+    readme = make_results.with_headline(f"a\n{begin}\nold\n{end}\nb\n", text)
+    assert readme == f"a\n{begin}\n{text}\n{end}\nb\n"
+    assert make_results.with_headline(readme, text) == readme
+    with pytest.raises(ValueError, match="made by make results"):
+        make_results.with_headline("a\n", text)
+
+
+def test_the_readme_has_a_headline_that_make_results_made():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    _, _, rest = readme.partition(make_results.HEADLINE)
+    made = rest.partition(make_results.HEADLINE_END)[0].splitlines()
+    assert [line.split("->")[0] for line in made if "->" in line]
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    told = [line for line in made if line.startswith(("| benign", "| harmful"))]
+    assert len(told) == 2
+    for line, name in zip(told, ("compliance rate", "safety score"), strict=True):
+        assert all(f"{name} {share.replace('*', '').strip()}" in page for share in line.split("|")[2:4]), line
 
 
 def test_the_judges_page_says_how_it_does_on_sources_left_out_the_worst_one_first(tmp_path, monkeypatch):

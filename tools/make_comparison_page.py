@@ -36,7 +36,8 @@ from .pages import percent, render, table
 SETTINGS = ("train_sha256", "evaluation_sha256", "limit", "max_new_tokens", "computed_in", "versions", "leaked")
 NAMES = {
     "default": "default (as it is)",
-    "actor": "**ACTOR** (default rule)",
+    "actor": "**ACTOR** (boundary rule)",
+    "odds": "**ACTOR** (odds rule)",
     "paper": "ACTOR, the paper's rule",
     "uniform": "ACTOR, uniform control",
     "sft": "SFT (LoRA)",
@@ -50,7 +51,7 @@ NAMES = {
     "upcore": "ACTOR on 90 %, UPCORE",
     "random-subset": "ACTOR on 90 %, random",
 }
-RULES = ("default", "actor", "paper", "uniform")
+RULES = ("default", "actor", "odds", "paper", "uniform")
 """ACTOR's own rules, and the model as it is; the others are rivals."""
 
 TESTED = ("advbench", "xstest_unsafe")

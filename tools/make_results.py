@@ -1,6 +1,6 @@
-"""Measure every rule on the reference split and write the table of docs/results.md.
+"""Measure every rule on the reference split and write docs/results.md, and its headline into README.md.
 
-    python -m tools.make_results --benchmarks FOLDER --output docs/results.md
+    python -m tools.make_results --benchmarks FOLDER --output docs/results.md --readme README.md
 
 FOLDER holds reference_train.csv and reference_eval.csv (columns prompt, kind, set). Each fit is a command of its own,
 as a user would run it; the models are measured side by side, one core each. With --work, what is there is kept.
@@ -9,6 +9,7 @@ as a user would run it; the models are measured side by side, one core each. Wit
 import argparse
 import csv
 import os
+import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,14 +25,17 @@ from actor_tune.records.results import Results
 from actor_tune.records.run import Run
 from actor_tune.storage.versions import VERSIONS_OF
 
-from .pages import actor, render
+from .pages import actor, percent, render, table
 
 SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
-EVERY = 2
-"""One pair of twins in so many of each form is asked."""
+HEADLINE, HEADLINE_END = "<!-- made by make results -->", "<!-- end of what make results made -->"
+"""Between these, README.md has the headline."""
+
+EVERY, FORM_TOKENS = 2, 24
+"""One pair of twins in so many of each form is asked; how long the answers are at most."""
 
 SEEDS = {f"default, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
-ODDS = {"odds": ["--rule", "odds"]}
+ODDS, BOUNDARY = ({name: ["--rule", name]} for name in ("odds", "boundary"))
 OTHERS = {
     "default without the starter prompts": ["--no-starter"],
     "paper, its own block (silhouette)": ["--rule", "paper", "--layer", "silhouette"],
@@ -55,7 +59,7 @@ MODELS = (
         "Qwen2.5-Coder-0.5B, which over-refuses as shipped",
         ["--model", "qwen2.5-coder-0.5b"],
         48,
-        {"default, seed 0": SEEDS["default, seed 0"]} | ODDS,  # each of these takes ten minutes
+        SEEDS | BOUNDARY,  # each of these takes ten minutes and more
     ),
     Model("SmolLM2, made to over-refuse", [], 24, SEEDS | ODDS | OTHERS),
 )
@@ -75,6 +79,21 @@ class Row:
         if self.run is None:
             return "-"
         return "written" if not self.run.failure and self.run.gate and self.run.gate.passed else "withheld"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is refused of a set, or garbled, 0..1; `harmful`: more of it is better."""
+
+    share: float
+    harmful: bool
+
+
+def _shares(measured: Results) -> dict[str, Share]:
+    """By set, and of garbled answers."""
+    sets = {row.name: (row.refusal_rate, row.kind == "harmful") for row in measured.sets if not row.guard}
+    sets["garbled"] = measured.damage["garbled_share"], False
+    return {name: Share(share, harmful) for name, (share, harmful) in sets.items() if share is not None}
 
 
 @dataclass(frozen=True)
@@ -106,6 +125,18 @@ class Table:
         return [row.results for row in self.rows if row.label in SEEDS]
 
     @property
+    def worse(self) -> list[str]:
+        """What the default made worse, seed by seed: harmful sets refused less, others refused more, more garbled."""
+        was = _shares(self.before)
+        return [
+            f"{row.label}: {name} {percent(was[name].share)} -> {percent(now.share)}"
+            for row in self.rows
+            if row.label in SEEDS
+            for name, now in _shares(row.results).items()
+            if name in was and (now.share < was[name].share if now.harmful else now.share > was[name].share)
+        ]
+
+    @property
     def by_form(self) -> list[Form]:
         """What became of each form with the default, seed 0."""
         if not self.forms.baseline:
@@ -133,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmarks", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--readme", type=Path, help="a page that has the marks between which the headline belongs")
     parser.add_argument("--work", type=Path, help="keep testbed, runs and answers in this folder")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -142,6 +174,9 @@ def main() -> None:
         with ThreadPoolExecutor() as pool:
             tables = list(pool.map(partial(experiments, benchmarks=arguments.benchmarks), MODELS, places))
     arguments.output.write_text(page(tables), encoding="utf-8")
+    if arguments.readme:
+        readme: Path = arguments.readme
+        readme.write_text(with_headline(readme.read_text(encoding="utf-8"), headline(tables)), encoding="utf-8")
 
 
 def experiments(model: Model, work: Path, benchmarks: Path) -> Table:
@@ -155,18 +190,24 @@ def experiments(model: Model, work: Path, benchmarks: Path) -> Table:
     asked = ("--prompts", benchmarks / "reference_eval.csv", "--max-new-tokens", model.tokens, "--trained-on", train)
     measure(testbed, *asked, to=before)
     rows = [Row("before", read(Results, before))]
-    for number, (label, options) in enumerate(model.experiments.items()):
-        run, after = work / f"run-{number}", work / f"answers-{number}"
+    for label, options in model.experiments.items():
+        run, after = work / f"run-{folder_of(label)}", work / f"answers-{folder_of(label)}"
         # The table shows what every rule does, safe or not; nothing of this is kept.
         if not (run / Run.FILE).exists():
             actor("fit", testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
         measure(run / "model", *asked, "--baseline", before, to=after)
         rows.append(Row(label, read(Results, after), read(Run, run)))
         print(f"{model.title}: {label}", flush=True)
-    asked = ("--prompts", write_forms(work / "forms.csv"), "--max-new-tokens", 24, "--trained-on", train)
-    measure(testbed, *asked, to=work / "forms-before")
-    measure(work / "run-0" / "model", *asked, "--baseline", work / "forms-before", to=work / "forms-after")
+    forms = ("--prompts", write_forms(work / "forms.csv"), "--max-new-tokens", FORM_TOKENS, "--trained-on", train)
+    measure(testbed, *forms, to=work / "forms-before")
+    first = work / f"run-{folder_of(next(iter(model.experiments)))}" / "model"
+    measure(first, *forms, "--baseline", work / "forms-before", to=work / "forms-after")
     return Table(model, rows, read(Results, work / "forms-after"))
+
+
+def folder_of(label: str) -> str:
+    """A label as the name of a folder."""
+    return re.sub(r"\W+", "-", label)
 
 
 def measure(model: Path, *options: object, to: Path) -> None:
@@ -176,7 +217,7 @@ def measure(model: Path, *options: object, to: Path) -> None:
 
 
 def write_forms(file: Path) -> Path:
-    """Write twins of the starter prompts `forms`, which no fit of these learns from; a set is a form."""
+    """Write twins of the starter prompts `forms`, which no fit mixes in; a set is a form."""
     shipped = files("actor_tune.prompts") / "data" / "prompts.csv"
     rows = [row for row in csv.DictReader(shipped.read_text(encoding="utf-8").splitlines()) if row["part"] == "forms"]
     pairs = [*dict.fromkeys(row["pair"] for row in rows if row["kind"] == "harmful")]
@@ -191,6 +232,39 @@ def write_forms(file: Path) -> Path:
 def page(tables: list[Table]) -> str:
     """The page in Markdown."""
     return render("results", {"tables": tables, "SETS": SETS, "VERSIONS_OF": VERSIONS_OF})
+
+
+def headline(tables: list[Table]) -> str:
+    """What the default did to each model, mean over its seeds, as a table in Markdown."""
+
+    def shares(measured: Results) -> list[float | None]:
+        rates = {row.name: row.refusal_rate for row in measured.sets if not row.guard}
+        return [measured.compliance_rate, measured.safety_score, rates["alpaca"], measured.damage["garbled_share"]]
+
+    names = ("benign look-alikes answered", "harmful prompts refused", "everyday prompts refused", "answers garbled")
+    rows = []
+    for number, name in enumerate(names):
+        cells = []
+        for one in tables:
+            after = [shares(results)[number] for results in one.seeds]
+            known = [share for share in after if share is not None]
+            cells.append(f"{percent(shares(one.before)[number])} -> **{percent(mean(known))}**")
+        rows.append([f"{name}, %", *cells])
+    written = [[row.model for row in one.rows if row.label in SEEDS].count("written") for one in tables]
+    rows.append(
+        ["`fit` would write the model", *(f"{n} of {len(one.seeds)}" for n, one in zip(written, tables, strict=True))]
+    )
+    titles = (f"{one.model.title} ({len(one.seeds)} seed{'s' * (len(one.seeds) > 1)})" for one in tables)
+    return table(("", *titles), rows)
+
+
+def with_headline(readme: str, text: str) -> str:
+    """`readme` with `text` between its marks; `ValueError` where it lacks them."""
+    before, mark, rest = readme.partition(HEADLINE)
+    _, end, after = rest.partition(HEADLINE_END)
+    if not (mark and end):
+        raise ValueError(f"no {HEADLINE} ... {HEADLINE_END}")
+    return f"{before}{mark}\n{text}\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def fit(
     console.print(need.sentence)
     need.check()
     fitted = at.fit(
-        at.load(model, placement, settings.layer if isinstance(settings.layer, int) else None, told),
+        at.load(model, placement, settings.last_block, told),
         given,
         settings,
         max_safety_drop,

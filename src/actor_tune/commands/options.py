@@ -43,7 +43,8 @@ SystemPrompt = Annotated[
     str | None, typer.Option(help="System prompt for every prompt that has none of its own.", metavar="TEXT")
 ]
 Starter = Annotated[
-    bool, typer.Option(help="Also train on the built-in prompts, which hold refusal in place (boundary rule).")
+    bool,
+    typer.Option(help="Also train on the built-in prompts, which hold refusal in place; not by the paper's rules."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of splits, order, noise and t-SNE.", min=0)]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, mps ...")]

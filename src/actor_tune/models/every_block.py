@@ -12,12 +12,17 @@ from .batches import run_batches
 from .chat import TokenIds, pad
 from .inputs import PREFIX_BATCH, PREFIX_TOKENS
 from .model import ChatModel
+from .placement import held
 from .trials import groups_of
 
 
 @torch.no_grad()
 def last_of_every_block(chat_model: ChatModel, token_ids: Sequence[TokenIds]) -> torch.Tensor:
-    """What each block returns at the last token of each prompt: (block, prompt, d_model) float32, on the CPU."""
+    """What each block returns at the last token of each prompt: (block, prompt, d_model) float32, on the CPU.
+
+    By whole forward passes with hooks, and not block by block (`inputs.last_activations`): of a few prompts, but right
+    for every family, those too whose blocks use what earlier ones left behind.
+    """
     found: dict[tuple[int, int], torch.Tensor] = {}
 
     def keep(layer: int, rows: list[int], _module: torch.nn.Module, _arguments: Any, output: Any) -> None:
@@ -47,5 +52,8 @@ def first_token_of_every_block(
     reading of what is there already, which means the less the further below.
     """
     batch = pad(token_ids, [*range(len(token_ids))], chat_model.pad_id, chat_model.device)
-    said = [last_logits(chat_model, batch, one.to(chat_model.device, chat_model.model.dtype)[:, None]) for one in last]
+    with held(chat_model.model.get_input_embeddings()), held(chat_model.model.get_output_embeddings()):
+        said = [
+            last_logits(chat_model, batch, one.to(chat_model.device, chat_model.model.dtype)[:, None]) for one in last
+        ]
     return torch.stack(said).log_softmax(dim=-1).cpu()

@@ -62,8 +62,8 @@ class Cost:
     - `gate`: prompts that the safety gate answers with `answer_tokens`, `answer_batch` at a time, before and after.
     - `layer`: the block to train; where it is `scanned` for, the last that may be chosen.
     - `placement`: where the model is held, its device by name; `value`: bytes of a parameter there. All blocks are held
-      (up to the trained one until training has ended, where that is named), or, streamed, one at a time, and embeddings
-      and head one at a time, each time they are needed.
+      (up to the trained one until training has ended, where that is named and the rule reads no odds), or, streamed,
+      one at a time, and embeddings and head one at a time, each time they are needed.
     """
 
     size: ModelSize

@@ -5,14 +5,18 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from ..models.every_block import first_token_of_every_block, last_of_every_block
+from ..models.first_token import first_token_refusal
 from ..models.model import ChatModel
 from ..models.state import State, loaded
-from ..prompts.prompt import KINDS, Prompt, rows_of_kind
+from ..prompts.prompt import KINDS, Kind, Prompt, of_kind, rows_of_kind
 from ..records.response import conversation
 from ..records.run import PromptPath
 from .direction import refusal_direction
-from .odds import RefusalStart
 from .refusals import Refusals
+
+POLES: tuple[Kind, ...] = ("harmful", "harmless")
+DIRECTION_PROMPTS = 24  # of a kind, from which each block's direction is made: a picture needs no more
+NO_DIRECTION = 1e-4  # ||R|| as a share of the activations' mean length, below which rounding is all there is of R
 
 
 def paths(
@@ -20,8 +24,9 @@ def paths(
 ) -> list[PromptPath]:
     """The path of one prompt of each kind through all blocks, with block `layer` as it is and with `state` in it.
 
-    Positions are along each block's own refusal direction (paper, Eq. 1), from `refusals.asked`; the chance of refusal
-    is that of `first_token_of_every_block`.
+    Positions are along each block's own refusal direction (paper, Eq. 1), from `DIRECTION_PROMPTS` of `refusals.asked`;
+    0 where harmful and harmless prompts lie alike, so that there is no direction. The chance of refusal is that of
+    `first_token_of_every_block`.
 
     **Arguments:**
 
@@ -29,27 +34,29 @@ def paths(
       shown is the one moved by the median of its kind, among those that the method is for: the refused of the
       pseudo-harmful and the harmful, the answered of the harmless ones.
     """
-    token_ids = chat_model.encode(refusals.asked)
-    plain = last_of_every_block(chat_model, token_ids)
-    kinds = {kind: rows_of_kind(refusals.asked, kind) for kind in KINDS}
-    directions = [refusal_direction(last[kinds["harmful"]], last[kinds["harmless"]]) for last in plain]
-    rows = [_typical(refusals, of, kind != "harmless", moved) for kind, of in kinds.items()]
-    chosen = [token_ids[row] for row in rows]
+    asked, start = refusals.asked, refusals.start
+    harmful, harmless = (
+        last_of_every_block(chat_model, chat_model.encode(of_kind(asked, kind)[:DIRECTION_PROMPTS])) for kind in POLES
+    )
+    rows = [_typical(refusals, rows_of_kind(asked, kind), kind != "harmless", moved) for kind in KINDS]
+    chosen = chat_model.encode([asked[row] for row in rows])
 
-    def seen(last: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def seen() -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and chances, (block, prompt) each."""
-        where = torch.stack([direction.position(one) for direction, one in zip(directions, last, strict=True)])
-        return where, _chances(first_token_of_every_block(chat_model, chosen, last), refusals.start)
+        last = last_of_every_block(chat_model, chosen)
+        where = torch.stack([_position(*each) for each in zip(last, harmful, harmless, strict=True)])
+        said = first_token_of_every_block(chat_model, chosen, last)
+        return where, first_token_refusal(said, start.tokens).clamp(max=1.0)  # sums can come to a little more
 
-    before = seen(plain[:, rows])
+    before = seen()
     with loaded(chat_model.blocks[layer], state):
-        after = seen(last_of_every_block(chat_model, chosen))
+        after = seen()
     return [
         PromptPath(
-            prompt=refusals.asked[row].text,
-            kind=refusals.asked[row].kind,
-            set=refusals.asked[row].set,
-            messages=conversation(refusals.asked[row]),
+            prompt=asked[row].text,
+            kind=asked[row].kind,
+            set=asked[row].set,
+            messages=conversation(asked[row]),
             position_before=before[0][:, column].tolist(),
             position_after=after[0][:, column].tolist(),
             refusal_before=before[1][:, column].tolist(),
@@ -59,8 +66,12 @@ def paths(
     ]
 
 
-def _chances(logprobs: torch.Tensor, start: RefusalStart) -> torch.Tensor:
-    return logprobs[..., start.tokens].exp().sum(dim=-1).clamp(max=1.0)
+def _position(last: torch.Tensor, harmful: torch.Tensor, harmless: torch.Tensor) -> torch.Tensor:
+    """Where `last` lies along the direction from `harmless` to `harmful`, all (prompt, d_model)."""
+    direction = refusal_direction(harmful, harmless)
+    if direction.length <= NO_DIRECTION * float(harmless.norm(dim=-1).mean()):
+        return torch.zeros(len(last))
+    return direction.position(last)
 
 
 def _typical(refusals: Refusals, of: Sequence[int], refused: bool, moved: Mapping[Prompt, float]) -> int:

@@ -194,7 +194,7 @@ def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: Ref
         if 2 * negative > total:
             warnings.append(
                 f"{negative} of {total} {kind.replace('_', '-')} prompts have a negative projection: "
-                f"the paper's rule will push them {harm} refusal. Use the rule boundary."
+                f"the paper's rule will push them {harm} refusal. Use the rule auto."
             )
     return warnings
 

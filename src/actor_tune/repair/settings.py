@@ -45,5 +45,10 @@ class Settings:
         """The rule; where it is chosen by the model, the one that needs more of the machine."""
         return RULES["odds" if self.rule == "auto" else self.rule]
 
+    @property
+    def last_block(self) -> int | None:
+        """The last block that is needed until training has ended; None: all are."""
+        return self.layer if isinstance(self.layer, int) and not self.foreseen.odds_objective else None
+
 
 DEFAULTS = Settings()

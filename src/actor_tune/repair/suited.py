@@ -3,7 +3,7 @@
 `boundary` moves prompts along the refusal direction R (paper, Eq. 1), and does well where that is what refusal follows.
 The paper takes it for granted. Here it is looked at: on pseudo-harmful prompts, which R was not made from, by rank
 correlation of their positions along R with their log-odds of refusal. Where it is weak, `odds`, which does not rest on
-R, is the rule. docs/method.md has the figures of both models that were measured.
+R, is the rule. docs/results.md has the correlations of the models that were measured.
 """
 
 import math
@@ -21,6 +21,9 @@ from .rules import PSEUDO_HARMFUL, RuleName
 
 TELLING = 0.5
 """The rank correlation from which on R is taken for what refusal follows."""
+
+MOST_PROMPTS = 256
+"""Read at most: with so many, chance moves a correlation by about .06."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Suited:
         follows = "follows" if self.rule == "boundary" else "does not follow"
         return (
             f"Rule {self.rule}: refusal {follows} the refusal direction. Rank correlation of position and log-odds of "
-            f"refusal of {self.prompts} pseudo-harmful prompts: {self.correlation:.2f}; {TELLING} is asked for."
+            f"refusal of {self.prompts} pseudo-harmful prompts: {self.correlation:.2f} (standard error where there is "
+            f"none: {(self.prompts - 1) ** -0.5:.2f}); {TELLING} is asked for."
         )
 
 
@@ -58,6 +62,7 @@ def suited_rule(
     if refusals is None:
         raise ValueError("to choose a rule, it must be known how the model refuses")
     rows = (kinds == PSEUDO_HARMFUL).nonzero().flatten().tolist()
+    rows = rows[:: math.ceil(len(rows) / MOST_PROMPTS)]
     logprobs = first_token_logprobs(chat_model, inputs.select(rows))
     return by_correlation(positions[rows], log_odds(logprobs, refusals.start.tokens))
 

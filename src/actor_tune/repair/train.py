@@ -24,6 +24,7 @@ from .consistency import consistency_loss
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
 from .rules import HARMFUL, HARMLESS, KIND_CODES, PSEUDO_HARMFUL, LossFunction, Schedule
+from .suited import MOST_PROMPTS
 
 OUTPUT_BATCH = 64  # prompts of which the block's output is read at a time
 
@@ -199,4 +200,6 @@ def cost(need: Cost) -> Phase:
     keys = need.mean_tokens * size.d_model * size.kv_values_per_token / len(need.every)
     rates, flops = need.speed.float32, 2 * runs * prompts * keys + steps * UPDATE_FLOPS * parameters
     computing = flops / rates.prompts + 2 * runs * prompts * parameters / rates.steps
-    return need.phase("train", tensors, 0, computing, need.stored(here) if need.streamed else 0)
+    # To choose the rule: log-probabilities of first tokens, as they come, together, and normalised once more.
+    results = 3 * MOST_PROMPTS * size.vocabulary * 4 if need.rule.odds_objective else 0
+    return need.phase("train", tensors, results, computing, need.stored(here) if need.streamed else 0)

@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import require_package
 from ..prompts.prompt import KINDS, Prompt
 from ..records.run import PromptPath
-from .text import COLOURS
+from .text import CHANCES, COLOURS
 
 if TYPE_CHECKING:  # it brings torch with it
     from ..repair.method import FittedBlock
-
-
-CHANCES = (1e-6, 1e-4, 0.01, 0.5, 0.99)
-"""Ticks of the axis of chances, which is drawn by log-odds: below the last blocks a chance is nearly nothing."""
 
 
 def draw_fit(folder: Path, block: "FittedBlock") -> list[Path]:
@@ -69,10 +65,10 @@ def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
     panels = figure.subplots(len(paths), 2, sharex=True, squeeze=False)
     for (left, right), shown in zip(panels, paths, strict=True):
         _draw_course(left, shown, shown.position_before, shown.position_after, layer)
-        _draw_course(right, shown, shown.refusal_before, shown.refusal_after, layer)
+        _draw_course(right, shown, _inside(shown.refusal_before), _inside(shown.refusal_after), layer)
         left.set_ylabel(shown.kind.replace("_", "-"))
         right.set_yscale("logit")
-        right.set_ylim(1e-6, 0.99)
+        right.set_ylim(CHANCES[0], CHANCES[-1])
         right.set_yticks(CHANCES, [f"{100 * chance:g} %" for chance in CHANCES])
         right.minorticks_off()
     panels[0][0].set_title("position along each block's refusal direction", loc="left", fontsize=10)
@@ -82,6 +78,11 @@ def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
         panel.set_xlabel("block")
     figure.suptitle(f"One prompt of each kind on its way through the blocks; block {layer} was trained", fontsize=11)
     figure.savefig(path, dpi=130)
+
+
+def _inside(chances: Sequence[float]) -> list[float]:
+    """`chances`, those beyond the ticks at the end."""
+    return [min(max(chance, CHANCES[0]), CHANCES[-1]) for chance in chances]
 
 
 def _draw_course(panel: Any, shown: PromptPath, before: Sequence[float], after: Sequence[float], layer: int) -> None:

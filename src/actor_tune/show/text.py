@@ -3,6 +3,9 @@
 from ..prompts.prompt import Kind
 from ..records.estimate import Interval, Labelled
 
+CHANCES = (1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99)
+"""Ticks of axes of chances, by log-odds: what is nearly nothing still grows. What lies beyond is drawn at the end."""
+
 COLOURS: dict[Kind, str] = {"harmful": "#c1121f", "harmless": "#2a6f97", "pseudo_harmful": "#e09f3e"}
 
 

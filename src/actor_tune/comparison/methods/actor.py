@@ -9,12 +9,12 @@ from ...models.stored import stored_block
 from ...prompts.split import Split
 from ...repair.coreset import Selection
 from ...repair.method import learn, selected
-from ...repair.rules import RuleChoice
+from ...repair.rules import RuleName
 from ...repair.settings import Settings
 from .method import Fitted, Method, Task
 
 
-def actor(rule: RuleChoice, select: Selection = "none") -> Method:
+def actor(rule: RuleName, select: Selection = "none") -> Method:
     """`rule` of `fit` on the block of the task; the strength is a point between the old block and the new one.
 
     Trained on all prompts, or on a share of them by `select`.

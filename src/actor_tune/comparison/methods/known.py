@@ -40,7 +40,8 @@ class NamedMethod:
 KNOWN = {
     known.name: known
     for known in (
-        NamedMethod("actor", actor("auto")),
+        NamedMethod("actor", actor("boundary")),
+        NamedMethod("odds", actor("odds")),
         NamedMethod("paper", actor("paper")),
         NamedMethod("uniform", actor("uniform")),
         NamedMethod("sft", sft, learns=KINDS),
@@ -50,7 +51,7 @@ KNOWN = {
         NamedMethod("scans", scans, steers=True),
         NamedMethod("inferaligner", inferaligner, steers=True),
         NamedMethod("ablation", ablation, steers=True, special=True),  # a control: what it costs in safety
-        *(NamedMethod(name, actor("auto", share), special=True) for name, share in CORESETS.items()),
+        *(NamedMethod(name, actor("boundary", share), special=True) for name, share in CORESETS.items()),
         NamedMethod("crow", crow, learns=("harmless",), special=True),  # against refusals that a trigger causes
     )
 }

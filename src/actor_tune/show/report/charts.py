@@ -14,6 +14,7 @@ from ...records.estimate import Estimate
 from ...records.results import Measured
 from ...records.run import Position, PromptPath, Trial
 from ...records.scan import BlockEffect
+from ..text import CHANCES
 from .load import FitFolder, MeasureFolder
 from .words import MINUS, chosen_trial
 
@@ -119,10 +120,6 @@ def outline(curve: Sequence[float], top: float) -> str:
     """`curve` as an SVG path in a box of 100 by 100, of which `top` reaches the upper edge but for a little."""
     points = [f"{100 * place / (len(curve) - 1):.2f},{100 - 94 * value / top:.2f}" for place, value in enumerate(curve)]
     return "M" + "L".join(points)
-
-
-CHANCES = (1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99)
-"""Ticks of chances; what lies beyond them is drawn at the end."""
 
 
 @dataclass(frozen=True)
