@@ -93,6 +93,7 @@ def planted_tables():
         compliance_rate=0.5,
         safety_score=0.875,
         tradeoff_score=None,
+        harmless_refusal_rate=0.0625,
         kl_harmless=0.0123,
     )
     run = replace(run, training={"rule": "boundary"}, rule_reason="Rule boundary: planted.")
@@ -133,6 +134,7 @@ def test_the_headline_goes_between_its_marks_and_leaves_the_rest():
     text = make_results.headline(planted_tables())
     begin, end = make_results.HEADLINE, make_results.HEADLINE_END
     assert "| benign look-alikes answered, % | 25.0 -> **50.0** | 25.0 -> **50.0** |" in text
+    assert "| everyday prompts refused, % | 6.2 -> **6.2** |" in text
     assert "| `fit` would write the model | 1 of 2 | 1 of 2 |" in text
     assert text.splitlines()[0].endswith("SmolLM2, made to over-refuse (2 seeds) |")
     readme = make_results.with_headline(f"a\n{begin}\nold\n{end}\nb\n", text)

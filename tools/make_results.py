@@ -31,6 +31,12 @@ SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
 HEADLINE, HEADLINE_END = "<!-- made by make results -->", "<!-- end of what make results made -->"
 """Between these, README.md has the headline."""
 
+HEADLINE_SCORES = {
+    "benign look-alikes answered": "compliance_rate",
+    "harmful prompts refused": "safety_score",
+    "everyday prompts refused": "harmless_refusal_rate",
+}
+
 EVERY, FORM_TOKENS = 2, 24
 """One pair of twins in so many of each form is asked; how long the answers are at most."""
 
@@ -231,29 +237,23 @@ def write_forms(file: Path) -> Path:
 
 def page(tables: list[Table]) -> str:
     """The page in Markdown."""
-    return render("results", {"tables": tables, "SETS": SETS, "VERSIONS_OF": VERSIONS_OF})
+    return render("results", {"tables": tables, "SETS": SETS, "VERSIONS_OF": VERSIONS_OF, "FORM_TOKENS": FORM_TOKENS})
 
 
 def headline(tables: list[Table]) -> str:
     """What the default did to each model, mean over its seeds, as a table in Markdown."""
-
-    def shares(measured: Results) -> list[float | None]:
-        rates = {row.name: row.refusal_rate for row in measured.sets if not row.guard}
-        return [measured.compliance_rate, measured.safety_score, rates["alpaca"], measured.damage["garbled_share"]]
-
-    names = ("benign look-alikes answered", "harmful prompts refused", "everyday prompts refused", "answers garbled")
-    rows = []
-    for number, name in enumerate(names):
-        cells = []
-        for one in tables:
-            after = [shares(results)[number] for results in one.seeds]
-            known = [share for share in after if share is not None]
-            cells.append(f"{percent(shares(one.before)[number])} -> **{percent(mean(known))}**")
-        rows.append([f"{name}, %", *cells])
+    rows = [
+        [
+            f"{name}, %",
+            *(f"{percent(getattr(one.before, score))} -> **{percent(one.over_seeds(score))}**" for one in tables),
+        ]
+        for name, score in HEADLINE_SCORES.items()
+    ]
+    garbled = [[_shares(results)["garbled"].share for results in (one.before, *one.seeds)] for one in tables]
+    rows.append(["answers garbled, %", *(f"{percent(was)} -> **{percent(mean(now))}**" for was, *now in garbled)])
     written = [[row.model for row in one.rows if row.label in SEEDS].count("written") for one in tables]
-    rows.append(
-        ["`fit` would write the model", *(f"{n} of {len(one.seeds)}" for n, one in zip(written, tables, strict=True))]
-    )
+    counts = (f"{n} of {len(one.seeds)}" for n, one in zip(written, tables, strict=True))
+    rows.append(["`fit` would write the model", *counts])
     titles = (f"{one.model.title} ({len(one.seeds)} seed{'s' * (len(one.seeds) > 1)})" for one in tables)
     return table(("", *titles), rows)
 

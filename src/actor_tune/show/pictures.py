@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import require_package
 from ..prompts.prompt import KINDS, Prompt
 from ..records.run import PromptPath
-from .text import CHANCES, COLOURS
+from .text import CHANCES, COLOURS, within_chances
 
 if TYPE_CHECKING:  # it brings torch with it
     from ..repair.method import FittedBlock
@@ -65,7 +65,8 @@ def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
     panels = figure.subplots(len(paths), 2, sharex=True, squeeze=False)
     for (left, right), shown in zip(panels, paths, strict=True):
         _draw_course(left, shown, shown.position_before, shown.position_after, layer)
-        _draw_course(right, shown, _inside(shown.refusal_before), _inside(shown.refusal_after), layer)
+        before, after = ([*map(within_chances, chances)] for chances in (shown.refusal_before, shown.refusal_after))
+        _draw_course(right, shown, before, after, layer)
         left.set_ylabel(shown.kind.replace("_", "-"))
         right.set_yscale("logit")
         right.set_ylim(CHANCES[0], CHANCES[-1])
@@ -78,11 +79,6 @@ def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
         panel.set_xlabel("block")
     figure.suptitle(f"One prompt of each kind on its way through the blocks; block {layer} was trained", fontsize=11)
     figure.savefig(path, dpi=130)
-
-
-def _inside(chances: Sequence[float]) -> list[float]:
-    """`chances`, those beyond the ticks at the end."""
-    return [min(max(chance, CHANCES[0]), CHANCES[-1]) for chance in chances]
 
 
 def _draw_course(panel: Any, shown: PromptPath, before: Sequence[float], after: Sequence[float], layer: int) -> None:

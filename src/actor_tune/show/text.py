@@ -6,6 +6,12 @@ from ..records.estimate import Interval, Labelled
 CHANCES = (1e-6, 1e-4, 0.01, 0.1, 0.5, 0.9, 0.99)
 """Ticks of axes of chances, by log-odds: what is nearly nothing still grows. What lies beyond is drawn at the end."""
 
+
+def within_chances(chance: float) -> float:
+    """`chance`, or the tick of `CHANCES` that it lies beyond."""
+    return min(max(chance, CHANCES[0]), CHANCES[-1])
+
+
 COLOURS: dict[Kind, str] = {"harmful": "#c1121f", "harmless": "#2a6f97", "pseudo_harmful": "#e09f3e"}
 
 

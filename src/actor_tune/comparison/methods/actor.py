@@ -9,7 +9,7 @@ from ...models.stored import stored_block
 from ...prompts.split import Split
 from ...repair.coreset import Selection
 from ...repair.method import learn, selected
-from ...repair.rules import RuleName
+from ...repair.rules import RULES, RuleName
 from ...repair.settings import Settings
 from .method import Fitted, Method, Task
 
@@ -27,14 +27,13 @@ def actor(rule: RuleName, select: Selection = "none") -> Method:
         settings = Settings(rule=rule, seed=task.seed, select=select)
         inputs = block_inputs(chat_model, task.layer, chat_model.encode(task.split.train))
         chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
-        learned = learn(chat_model, chosen.train, inputs, settings, task.refusals)
-        trained = learned.trained.state
+        trained = learn(chat_model, chosen.train, inputs, settings, task.refusals).trained.state
         block = chat_model.blocks[task.layer]
         before, stored = state_of(block), stored_block(chat_model, task.layer).dtypes
 
         def changed(strength: float, _sign: int) -> AbstractContextManager[None]:
             return loaded(block, interpolate(before, trained, strength, stored))
 
-        return Fitted(task.layer, learned.rule.compared, changed)
+        return Fitted(task.layer, RULES[rule].compared, changed)
 
     return method

@@ -40,7 +40,7 @@ class NamedMethod:
 KNOWN = {
     known.name: known
     for known in (
-        NamedMethod("actor", actor("boundary")),
+        NamedMethod("actor", actor("boundary")),  # of this and the next, `fit` takes the one that suits the model
         NamedMethod("odds", actor("odds")),
         NamedMethod("paper", actor("paper")),
         NamedMethod("uniform", actor("uniform")),

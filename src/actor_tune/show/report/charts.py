@@ -14,7 +14,7 @@ from ...records.estimate import Estimate
 from ...records.results import Measured
 from ...records.run import Position, PromptPath, Trial
 from ...records.scan import BlockEffect
-from ..text import CHANCES
+from ..text import CHANCES, within_chances
 from .load import FitFolder, MeasureFolder
 from .words import MINUS, chosen_trial
 
@@ -162,8 +162,8 @@ def _path_chart(path: PromptPath) -> PathChart:
         "Position along the refusal direction", axis, labels, _course(old, axis), _course(new, axis), old[-1], new[-1]
     )
     # As log-odds: below the last blocks a chance is nearly nothing, and still grows.
-    ends = CHANCES[0], CHANCES[-1]
-    odds = Scale(_log_odds(ends[0]), _log_odds(ends[1]), [_log_odds(chance) for chance in CHANCES])
+    ticks = [_log_odds(chance) for chance in CHANCES]
+    odds = Scale(ticks[0], ticks[-1], ticks)
     was, now = ([_log_odds(chance) for chance in both] for both in (path.refusal_before, path.refusal_after))
     chance = Course(
         "Chance of refusal, read after that block",
@@ -178,7 +178,7 @@ def _path_chart(path: PromptPath) -> PathChart:
 
 
 def _log_odds(chance: float) -> float:
-    inside = min(max(chance, CHANCES[0]), CHANCES[-1])
+    inside = within_chances(chance)
     return math.log(inside / (1 - inside))
 
 
