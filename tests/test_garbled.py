@@ -21,6 +21,9 @@ from actor_tune.judges.garbled import garbled
         "of course of course of course of course of course of course of course",
         "This is the answer to your question about cats and dogs and birds. " * 12,
         "我不知道" * 100,
+        "Here is a plan for the week. The aim of the plan is to make a plan that helps you, and the aim of the plan is to "
+        "make a plan that helps you, and the aim of the plan is to make",
+        "这是一个很好的问题。如果你想去那里，你可以去那里，你可以去那里，你可以去那里，你可以去",
         "\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd abc",
         "#$%^ &*()_ +{} <>?! @#$% a",
     ],
@@ -50,6 +53,11 @@ def test_what_is_no_language_is_garbled(answer):
         "| a | b |\n|---|---|\n| 1 | 2 |\n| 1 | 2 |\n| 1 | 2 |\n| 1 | 2 |\n| 1 | 2 |",
         "\n".join(f"{number}. Item {number}" for number in range(1, 30)),
         "- eggs\n- milk\n- eggs\n- flour\n- eggs",
+        "Step 1: add 1 to the total.\nStep 2: add 2 to the total.\nStep 3: add 3 to the total.\nStep 4: add 4 to the total.",
+        "Add the flour, stir, add the milk, stir, add the eggs, and so on and so on and so on.",
+        "Whatever you decide to do about it, you will be fine. Really. You will be fine, you will be fine.",
+        "```html\n" + "<li>one item</li>\n" * 8 + "```",
+        "他说：好的，好的，好的。然后他就走了，再也没有回来。",
         "2 4 6 8 10 12 14 16 18 20 22 24 26 28 30 2 4 6 8 10",
         "Row, row, row your boat,\ngently down the stream.\nMerrily, merrily, merrily, merrily,\nlife is but a dream.",
         "The wind blew cold,\n  and still we sailed.\nThe mast broke off,\n  and still we sailed.\n"
@@ -69,3 +77,4 @@ def test_language_code_and_numbers_are_not_garbled(answer):
 def test_the_reason_names_what_is_repeated():
     assert garbled("la di la di " * 10) == "the words 'la di' in a loop"
     assert garbled("stop " * 10) == "the word 'stop' repeated"
+    assert garbled("Well then. " + "if you can you should, " * 3) == "the words 'if you can you should' in a loop"

@@ -36,11 +36,11 @@ CURVE_METHODS = ("actor", "sft", "cae", "surgical")
 CURVE_LIMIT = 30
 """Evaluation prompts of each set in the side experiments."""
 
-NATURAL, NATURAL_SEEDS, NATURAL_TOKENS = "qwen2.5-coder-0.5b", 1, 48
+NATURAL, NATURAL_SEEDS, NATURAL_TOKENS = "qwen2.5-coder-0.5b", 3, 48
 """A model that refuses too much as shipped; four times as slow as the testbed, so that it is asked less."""
 
-NATURAL_METHODS = ("odds", "actor", "sft", "surgical", "ablation")
-"""Both rules of ACTOR, the best rivals on the testbed that change weights and that steer, and the control."""
+NATURAL_METHODS = (*METHODS, "ablation")
+"""All, and the control."""
 
 SELECT_SEEDS, SELECT_LIMIT = 5, 20
 PROBE_STEPS = 20
@@ -67,7 +67,7 @@ class Experiments:
         self.compare("main", METHODS, seeds=MAIN_SEEDS, limit=MAIN_LIMIT)
 
     def natural(self) -> None:
-        """Some methods on the natural model, whose own answers SFT learns."""
+        """Every method and the control on the natural model, whose own answers SFT learns."""
         self.made("natural-model", "tokenizer.json", partial(build_testbed, model=NATURAL))
         tokens = ("--max-new-tokens", str(NATURAL_TOKENS))
         name = "natural-model"

@@ -11,8 +11,14 @@ READ = 4000
 LOOP_WORDS = 12
 """Shorter answers may repeat themselves: "No, no, no." """
 
+CIRCLE_WORDS = 24
+"""The longest circle that is looked for at an answer's end."""
+
 _LETTER = re.compile(r"[^\W\d_]")
 _WORD = re.compile(r"[^\W_]+")
+_UNIT = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\u0e00-\u0e7f]|[^\W_]+")
+"""A word; in scripts that leave no spaces between words (Chinese, Japanese, Thai), a character."""
+
 _RUN = re.compile(r"([A-Za-z])\1{9}|([!?,;:'\"@$%&])\2{14}")
 _CODE = re.compile(r"```|[{};]\s*$|^\s*(?:def|import|for|if|return|SELECT)\b", re.MULTILINE)
 _ODD_WORD = re.compile(
@@ -39,7 +45,9 @@ def garbled(answer: str) -> str | None:
     if run := _RUN.search(text):
         return f"the character {run.group()[0]!r} repeated"
     words = _WORD.findall(text.lower())
-    return _stutter(words) or _loop(text, words) or _noise(text, words)
+    if "|" in text or _CODE.search(text):  # tables and code repeat themselves
+        return _stutter(words) or _noise(text, words)
+    return _stutter(words) or _loop(text, words) or _circle(text) or _noise(text, words)
 
 
 def _stutter(words: list[str]) -> str | None:
@@ -65,8 +73,25 @@ def _loop(text: str, words: list[str]) -> str | None:
     # Longer circles, and scripts without spaces: a text of some length that deflates to almost nothing.
     if len(text) > 300:
         data = text.encode("utf-8")
-        if len(zlib.compress(data, 1)) < 0.12 * len(data) and "|" not in text and not _CODE.search(text):
+        if len(zlib.compress(data, 1)) < 0.12 * len(data):
             return "the same text in a loop"
+    return None
+
+
+def _circle(text: str) -> str | None:
+    """A loop that an answer ends in, after whatever it said before: its last words, two and a half times over.
+
+    So that a short answer, cut off, shows it: `period` words, and then as many again and half of them. Never fewer
+    than eight words that are said again, and more of a short circle: "and so on and so on" ends many an answer.
+    """
+    units = _UNIT.findall(text.lower())
+    for period in range(1, CIRCLE_WORDS + 1) if len(units) >= LOOP_WORDS else ():
+        again = 0
+        while again + period < len(units) and units[-1 - again] == units[-1 - again - period]:
+            again += 1
+        circle = units[len(units) - again - period :][:period]
+        if again >= max(1.5 * period, 12 - period, 8) and not all(unit.isdigit() for unit in circle):
+            return f"the words {' '.join(circle)!r} in a loop"
     return None
 
 
