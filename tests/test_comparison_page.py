@@ -163,13 +163,13 @@ def test_sets_are_told_apart_because_their_mean_can_hide_one():
         item["sets"] = {"pseudo_harmful/a": 0.2, "harmful/b": 0.75 if item["method"] == "actor" else 0.9}
     found["outcomes"].append(outcome("default", 0, 0.3, 0.9, sets={"pseudo_harmful/a": 0.7, "harmful/b": 0.9}))
     rows = lines({"main": found}, "| refused, % | harmful/b | pseudo-harmful/a |")
-    assert rows[0] == "| **ACTOR** (boundary rule) | 75.0 | 20.0 |"
+    assert rows[0] == "| **ACTOR** | 75.0 | 20.0 |"
 
 
 def test_a_harmful_set_that_was_not_learned_from_is_shown_by_itself():
     sets = {"harmful/advbench": 0.9, "harmful/xstest_unsafe": 0.25, "pseudo_harmful/a": 0.1}
     measured = {"harmful-advbench": {"outcomes": [outcome("actor", 0, 0.9, 0.6, sets=sets)]}}
-    assert "| advbench | **ACTOR** (boundary rule) | 90.0 | **25.0** |" in page(measured)
+    assert "| advbench | **ACTOR** | 90.0 | **25.0** |" in page(measured)
 
 
 def test_more_seeds_are_told_with_and_without_those_that_chose_the_methods():
@@ -189,12 +189,21 @@ def test_the_natural_model_has_a_table_of_its_own_with_its_own_seeds():
     natural = record(method("ablation", 0.9, 0.1, 0.01, [(0.0, 0.4, 0.0), (1.0, 0.9, 0.04)]), seeds=((0.8, 0.9),) * 2)
     text = page({"natural": natural | {"limit": 30, "max_new_tokens": 48}})
     assert "answers of 48 tokens; at most 30 evaluation prompts of each set; 2 seeds." in text
+    assert "## Both models" not in text
     rows = lines({"natural": natural}, "| method | C.R. | S.S. | T.S. |")
     assert [row.split("|")[1].strip() for row in rows] == [
-        "**ACTOR** (boundary rule)",
+        "**ACTOR**",
         "default (as it is)",
         "Directional ablation",
     ]
+
+
+def test_both_models_stand_side_by_side():
+    main = record(method("cae", 0.6, 0.5, 0.3, WEAK))
+    natural = record(method("ablation", 0.9, 0.1, 0.01, WEAK)) | {"limit": 30, "max_new_tokens": 48}
+    rows = lines({"main": main, "natural": natural}, "| C.R. / S.S. (T.S.) | the testbed | the natural model |")
+    assert "| CAE | 60.0 / 50.0 (55.0) | not measured |" in rows
+    assert "| Directional ablation | not measured | 90.0 / 10.0 (50.0) |" in rows
 
 
 def test_what_was_not_run_is_said_to_be_not_measured():
@@ -215,7 +224,7 @@ def test_a_method_that_is_missing_in_a_table_is_said_to_be_not_measured():
         methods = [method("default", 0.3, 0.9, 0.0, []), method("actor", compliance, 0.9, 0.1, [])]
         methods[1]["within_limits"] = int(size == 200)
         measured[f"efficiency-{size}"] = {"methods": methods, "outcomes": []}
-    rows = lines(measured, "| prompts | default (as it is) | **ACTOR** (boundary rule) | SFT (LoRA) |")
+    rows = lines(measured, "| prompts | default (as it is) | **ACTOR** | SFT (LoRA) |")
     missing = "| not measured | not measured | not measured |"
     assert rows[0] == f"| 10 | 30.0 / 90.0 (60.0) | 50.0 / 90.0 (70.0) (!) {missing}"
     assert rows[-1] == "| largest difference in T.S. | 0.0 | 10.0 | - | - | - |"
@@ -231,7 +240,7 @@ def test_a_row_names_a_method_that_could_not_keep_safety():
     table = lines({"main": record(weak)}, "| method | C.R. | S.S. |")
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
     assert rows[2][7] == "65.0", "the default's, as it is"
-    assert [row[0] for row in rows] == ["**ACTOR** (boundary rule)", "CAE (!)", "default (as it is)"]
+    assert [row[0] for row in rows] == ["**ACTOR**", "CAE (!)", "default (as it is)"]
     assert rows[0][1] == "80.0 [75.0, 85.0]"
 
 

@@ -25,7 +25,6 @@ def test_what_is_compared_unless_something_else_is_named_is_every_method_but_the
     assert METHODS == (
         "default",
         "actor",
-        "odds",
         "paper",
         "uniform",
         "sft",
@@ -35,8 +34,8 @@ def test_what_is_compared_unless_something_else_is_named_is_every_method_but_the
         "scans",
         "inferaligner",
     )
-    assert [*KNOWN] == [*METHODS[1:], "ablation", "upcore", "random-subset", "crow"]
-    assert (*METHODS[6:], "ablation") == STEERING
+    assert [*KNOWN] == [METHODS[1], "boundary", "odds", *METHODS[2:], "ablation", "upcore", "random-subset", "crow"]
+    assert (*METHODS[5:], "ablation") == STEERING
     assert {name: known.learns for name, known in KNOWN.items() if known.learns} == {
         "sft": ("harmful", "harmless", "pseudo_harmful"),
         "crow": ("harmless",),

@@ -39,8 +39,8 @@ CURVE_LIMIT = 30
 NATURAL, NATURAL_SEEDS, NATURAL_TOKENS = "qwen2.5-coder-0.5b", 3, 48
 """A model that refuses too much as shipped; four times as slow as the testbed, so that it is asked less."""
 
-NATURAL_METHODS = (*METHODS, "ablation")
-"""All, and the control."""
+NATURAL_METHODS = (*METHODS, "boundary", "ablation")
+"""All, the rule that does not suit this model, and the control."""
 
 SELECT_SEEDS, SELECT_LIMIT = 5, 20
 PROBE_STEPS = 20

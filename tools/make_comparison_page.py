@@ -36,8 +36,9 @@ from .pages import percent, render, table
 SETTINGS = ("train_sha256", "evaluation_sha256", "limit", "max_new_tokens", "computed_in", "versions", "leaked")
 NAMES = {
     "default": "default (as it is)",
-    "actor": "**ACTOR** (boundary rule)",
-    "odds": "**ACTOR** (odds rule)",
+    "actor": "**ACTOR**",
+    "boundary": "ACTOR, the rule boundary",
+    "odds": "ACTOR, the rule odds",
     "paper": "ACTOR, the paper's rule",
     "uniform": "ACTOR, uniform control",
     "sft": "SFT (LoRA)",
@@ -51,8 +52,11 @@ NAMES = {
     "upcore": "ACTOR on 90 %, UPCORE",
     "random-subset": "ACTOR on 90 %, random",
 }
-RULES = ("default", "actor", "odds", "paper", "uniform")
+RULES = ("default", "actor", "boundary", "odds", "paper", "uniform")
 """ACTOR's own rules, and the model as it is; the others are rivals."""
+
+PICTURES = {"main": "frontier.png", "natural": "frontier_natural.png"}
+"""Of which parts there is one, and how it is called."""
 
 TESTED = ("advbench", "xstest_unsafe")
 """The harmful evaluation sets."""
@@ -119,8 +123,9 @@ def main() -> None:
         measured |= collected(arguments.work)
         kept.write_text(json.dumps(measured, separators=(",", ":")) + "\n", encoding="utf-8")
     output.write_text(page(measured), encoding="utf-8")
-    if "main" in measured:
-        draw_frontier(output.with_name("frontier.png"), part_of(measured["main"]).methods)
+    for name, picture in PICTURES.items():
+        if name in measured:
+            draw_frontier(output.with_name(picture), part_of(measured[name]).methods)
 
 
 def collected(work: Path) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def page(measured: Mapping[str, Any]) -> str:
     values |= {"DEFAULT": DEFAULT, "CORESETS": CORESETS, "STEERING": STEERING, "LIMITS": LIMITS}
     values |= {"NAMES": NAMES, "GOAL": GOAL}
     texts = (mark, strengths, best, three, tradeoff_score, score_verdict, safety_verdict, signed, mean_lead)
-    return render("comparison", values, *texts, coreset_leads, by_set, by_detector, scores_by, refused_by)
+    return render("comparison", values, *texts, side_by_side, coreset_leads, by_set, by_detector, scores_by, refused_by)
 
 
 def mark(item: MethodSummary | MethodOutcome) -> str:
@@ -188,6 +193,13 @@ def three(item: MethodSummary | None) -> str:
         return "-"
     rates = f"{percent(item.compliance_rate)} / {percent(item.safety_score)} ({percent(item.tradeoff_score)})"
     return rates + mark(item)
+
+
+def side_by_side(parts: Sequence[Part]) -> str:
+    """C.R. / S.S. (T.S.) of every method on each model, in the order of the first."""
+    names = dict.fromkeys(item.method for part in parts for item in part.ranked())
+    rows = [[NAMES[name], *(three(part.summary(name)) for part in parts)] for name in names]
+    return table(("C.R. / S.S. (T.S.)", "the testbed", "the natural model"), rows)
 
 
 def tradeoff_score(outcome: MethodOutcome) -> str:

@@ -9,13 +9,13 @@ from ...models.stored import stored_block
 from ...prompts.split import Split
 from ...repair.coreset import Selection
 from ...repair.method import learn, selected
-from ...repair.rules import RULES, RuleName
-from ...repair.settings import Settings
+from ...repair.rules import RuleChoice
+from ...repair.settings import DEFAULTS, Settings
 from .method import Fitted, Method, Task
 
 
-def actor(rule: RuleName, select: Selection = "none") -> Method:
-    """`rule` of `fit` on the block of the task; the strength is a point between the old block and the new one.
+def actor(rule: RuleChoice = DEFAULTS.rule, select: Selection = "none") -> Method:
+    """`rule` of `fit`, by default the one that suits the model, on the block of the task; the strength is a point between the old block and the new one.
 
     Trained on all prompts, or on a share of them by `select`.
 
@@ -27,13 +27,13 @@ def actor(rule: RuleName, select: Selection = "none") -> Method:
         settings = Settings(rule=rule, seed=task.seed, select=select)
         inputs = block_inputs(chat_model, task.layer, chat_model.encode(task.split.train))
         chosen, inputs = selected(Split(task.split.train, []), inputs, settings)
-        trained = learn(chat_model, chosen.train, inputs, settings, task.refusals).trained.state
+        learned = learn(chat_model, chosen.train, inputs, settings, task.refusals)
         block = chat_model.blocks[task.layer]
         before, stored = state_of(block), stored_block(chat_model, task.layer).dtypes
 
         def changed(strength: float, _sign: int) -> AbstractContextManager[None]:
-            return loaded(block, interpolate(before, trained, strength, stored))
+            return loaded(block, interpolate(before, learned.trained.state, strength, stored))
 
-        return Fitted(task.layer, RULES[rule].compared, changed)
+        return Fitted(task.layer, learned.rule.compared, changed)
 
     return method

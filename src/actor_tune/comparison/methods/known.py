@@ -40,8 +40,9 @@ class NamedMethod:
 KNOWN = {
     known.name: known
     for known in (
-        NamedMethod("actor", actor("boundary")),  # of this and the next, `fit` takes the one that suits the model
-        NamedMethod("odds", actor("odds")),
+        NamedMethod("actor", actor()),  # by `boundary` or by `odds`, whichever suits the model
+        NamedMethod("boundary", actor("boundary"), special=True),
+        NamedMethod("odds", actor("odds"), special=True),
         NamedMethod("paper", actor("paper")),
         NamedMethod("uniform", actor("uniform")),
         NamedMethod("sft", sft, learns=KINDS),
@@ -51,7 +52,7 @@ KNOWN = {
         NamedMethod("scans", scans, steers=True),
         NamedMethod("inferaligner", inferaligner, steers=True),
         NamedMethod("ablation", ablation, steers=True, special=True),  # a control: what it costs in safety
-        *(NamedMethod(name, actor("boundary", share), special=True) for name, share in CORESETS.items()),
+        *(NamedMethod(name, actor(select=share), special=True) for name, share in CORESETS.items()),
         NamedMethod("crow", crow, learns=("harmless",), special=True),  # against refusals that a trigger causes
     )
 }
