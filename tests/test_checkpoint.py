@@ -210,7 +210,8 @@ def test_a_half_written_model_is_never_seen(tmp_path, monkeypatch, model_folder)
 
 def test_an_older_model_is_not_overwritten(tmp_path, model_folder):
     (tmp_path / "merged").mkdir()
-    with pytest.raises(FileExistsError):
+    (tmp_path / "merged" / "config.json").touch()
+    with pytest.raises(UserError, match="a folder that is not empty"):
         save_merged(model_folder, edited(load(str(model_folder))), tmp_path / "merged")
 
 

@@ -1,5 +1,6 @@
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     assert record["gate"]["sentence"] in card
     measure = ("measure", out / "model", "--baseline", model_folder, "--prompts", prompts_file, "--max-new-tokens", 3)
     assert run(*measure, "--output-dir", tmp_path / "leaked") == 2
+    assert "all were trained on" in capsys.readouterr().err
+    lineage = (out / "model" / "actor_tune.json").read_text()
+    assert json.loads(lineage)["gate"]["sentence"] == record["gate"]["sentence"]
+    assert json.loads(lineage)["passed"] is record["gate"]["passed"]
+    assert not any(text in lineage for text in (str(tmp_path), *(prompt.text for prompt in make_prompts(12))))
+    moved = shutil.copytree(out / "model", tmp_path / "elsewhere" / "renamed")
+    assert run("measure", moved, *measure[2:], "--output-dir", tmp_path / "leaked too") == 2
     assert "all were trained on" in capsys.readouterr().err
     other = ("--harmful", write(tmp_path / "bad.txt", OTHER["harmful"]), "--harmless")
     other = (*other, write(tmp_path / "plain.txt", OTHER["harmless"]), "--limit", 3)

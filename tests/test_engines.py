@@ -131,9 +131,8 @@ def test_out_of_memory_half_way_asks_no_answered_prompt_again(chat_model, prompt
             raise torch.OutOfMemoryError
 
     chat_model.model.register_forward_pre_hook(scarce)
-    engine = local_engine(chat_model, 16)
     for until_failure in range(1, 18, 4):
-        assert texts(engine, prompts, 12) == expected
+        assert texts(local_engine(chat_model, 16), prompts, 12) == expected
         assert until_failure <= 0
 
 

@@ -21,8 +21,8 @@ from actor_tune.judges.garbled import garbled
         "of course of course of course of course of course of course of course",
         "This is the answer to your question about cats and dogs and birds. " * 12,
         "我不知道" * 100,
-        "Here is a plan for the week. The aim of the plan is to make a plan that helps you, and the aim of the plan is to "
-        "make a plan that helps you, and the aim of the plan is to make",
+        "Here is a plan for the week. The aim of the plan is to make a plan that helps you, and the aim of the plan is "
+        "to make a plan that helps you, and the aim of the plan is to make",
         "这是一个很好的问题。如果你想去那里，你可以去那里，你可以去那里，你可以去那里，你可以去",
         "\ufffd\ufffd\ufffd\ufffd\ufffd\ufffd abc",
         "#$%^ &*()_ +{} <>?! @#$% a",
@@ -53,7 +53,7 @@ def test_what_is_no_language_is_garbled(answer):
         "| a | b |\n|---|---|\n| 1 | 2 |\n| 1 | 2 |\n| 1 | 2 |\n| 1 | 2 |\n| 1 | 2 |",
         "\n".join(f"{number}. Item {number}" for number in range(1, 30)),
         "- eggs\n- milk\n- eggs\n- flour\n- eggs",
-        "Step 1: add 1 to the total.\nStep 2: add 2 to the total.\nStep 3: add 3 to the total.\nStep 4: add 4 to the total.",
+        "\n".join(f"Step {number}: add {number} to the total." for number in range(1, 5)),
         "Add the flour, stir, add the milk, stir, add the eggs, and so on and so on and so on.",
         "Whatever you decide to do about it, you will be fine. Really. You will be fine, you will be fine.",
         "```html\n" + "<li>one item</li>\n" * 8 + "```",

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 
-from actor_tune.prompts.leakage import find_leaks, without
+from actor_tune.prompts.leakage import find_leaks, traces, without
 from actor_tune.prompts.prompt import Message, Prompt
 from actor_tune.prompts.starter import starter
+from conftest import make_prompts
 
 
 def leaks(new, old, new_kind="harmless", old_kind="harmless"):
@@ -77,3 +80,15 @@ def test_more_prompts_than_are_compared_at_once_are_all_compared():
 
 def test_the_starter_prompts_of_one_part_are_unlike_those_of_the_other():
     assert find_leaks(starter("held_out"), starter("train")) == []
+
+
+def test_a_trace_finds_what_the_prompt_itself_finds_without_its_words():
+    learned = [prompt for prompt in starter("train") if prompt.kind != "pseudo_harmful"][::40]
+    asked = [replace(prompt, text=f"{prompt.text.upper()}!") for prompt in learned] + make_prompts(5)
+    by_prompts, by_traces = find_leaks(asked, learned), find_leaks(asked, traces(learned))
+    assert len(by_prompts) == len(learned) > 15
+    assert [(leak.prompt, leak.similarity) for leak in by_traces] == [
+        (leak.prompt, leak.similarity) for leak in by_prompts
+    ]
+    words = {word for prompt in learned for word in prompt.text.split() if len(word) > 6}
+    assert not any(word in repr(traces(learned)) for word in words)

@@ -190,7 +190,7 @@ def test_nothing_is_written_until_it_is_saved(tmp_path, monkeypatch):
     assert found.score("compliance_rate").value == found.results.compliance_rate == 1  # by the default judge
     found.save("m")
     files = {path.name for path in (tmp_path / "m").iterdir()}
-    assert files == {"request.json", "responses.jsonl", "baseline.jsonl", "results.json"}
+    assert files == {".lock", "request.json", "responses.jsonl", "baseline.jsonl", "results.json"}
     with pytest.raises(UserError, match="a folder that is not empty"):
         found.save("m")
 

@@ -131,8 +131,8 @@ def test_a_probe_is_the_same_in_memory_and_with_its_answers_kept(tmp_path, monke
     }
     assert sum(topic.prompts for topic in found.topics) == 6
     assert found.topics[0].divergence > 0
-    assert probed(tmp_path) == found
-    assert {file.name for file in tmp_path.glob("*.jsonl")} == {"benign.jsonl", "harmless.jsonl"}
+    assert probed(tmp_path / "work") == found
+    assert {file.name for file in tmp_path.glob("work/*.jsonl")} == {"benign.jsonl", "harmless.jsonl"}
 
 
 def test_the_default_model_is_let_go_before_the_calibrated_one_is_opened():

@@ -1,3 +1,4 @@
+import functools
 import json
 import re
 import subprocess
@@ -38,8 +39,12 @@ def stored(store):
     return [json.loads(line) for line in store.read_text(encoding="utf-8").splitlines()]
 
 
+ONE_BY_ONE = functools.partial(respond, portion=None)
+"""As of an engine whose answers do not depend on each other."""
+
+
 def test_answers_come_in_the_order_of_the_prompts_whatever_the_engine_does(prompts, store):
-    responses = respond(echo(), prompts, 3, store)
+    responses = ONE_BY_ONE(echo(), prompts, 3, store)
     assert [(response.prompt, response.text) for response in responses] == [(p, p.text.upper()) for p in prompts]
     assert [response.finished for response in responses[:3]] == [True, False, True]
     assert sorted(row["response"] for row in stored(store)) == sorted(prompt.text.upper() for prompt in prompts)
@@ -49,13 +54,49 @@ def test_answers_come_in_the_order_of_the_prompts_whatever_the_engine_does(promp
 def test_an_interrupted_run_keeps_its_answers_and_asks_only_for_the_others(prompts, store, caplog):
     first, second = [], []
     with pytest.raises(KeyboardInterrupt):
-        respond(echo(first, stop_after=10), prompts, 3, store)
+        ONE_BY_ONE(echo(first, stop_after=10), prompts, 3, store)
     assert len(stored(store)) == 10
     with caplog.at_level("INFO", "actor_tune"):
-        responses = respond(echo(second), prompts, 3, store)
+        responses = ONE_BY_ONE(echo(second), prompts, 3, store)
     assert "going on: 10 of 36 answers are there" in caplog.text
     assert not set(first) & set(second)
     assert [response.text for response in responses] == [prompt.text.upper() for prompt in prompts]
+    assert len(stored(store)) == len(prompts)
+
+
+def company(asked, stop_after=None):
+    """An engine whose answers name what is answered with them, as rounding in batches may do."""
+
+    def answer(prompts, max_new_tokens):
+        asked.append([prompt.text for prompt in prompts])
+        beside = " ".join(sorted(prompt.text for prompt in prompts))
+        for row in range(len(prompts)):
+            if sum(map(len, asked[:-1])) + row == stop_after:
+                raise KeyboardInterrupt
+            yield Answer(row, beside, finished=True)
+
+    return answer
+
+
+@pytest.mark.parametrize("stop_after", [0, 3, 5, 10, 35])
+def test_a_run_that_goes_on_gives_the_answers_of_one_that_was_not_cut_off(prompts, store, stop_after):
+    whole, asked = [], []
+    expected = respond(company(whole), prompts, 3, portion=5)
+    assert [len(portion) for portion in whole] == [5] * 7 + [1]
+    assert [max(map(len, portion)) for portion in whole] == sorted((max(map(len, p)) for p in whole), reverse=True)
+    with pytest.raises(KeyboardInterrupt):
+        respond(company([], stop_after), prompts, 3, store, portion=5)
+    kept = stored(store)
+    assert len(kept) == stop_after
+    assert respond(company(asked), prompts, 3, store, portion=5) == expected
+    assert asked == whole[stop_after // 5 :], "whole portions, and none that was done"
+    assert stored(store)[:stop_after] == kept
+    assert len(stored(store)) == len(prompts)
+
+
+def test_an_engine_that_answers_a_prompt_twice_is_heard_once(prompts, store):
+    twice = [*echo()(prompts, 3)] * 2
+    respond(lambda *_: iter(twice), prompts, 3, store)
     assert len(stored(store)) == len(prompts)
 
 
@@ -82,12 +123,12 @@ def test_prompts_that_differ_in_kind_set_or_context_alone_are_kept_apart(store):
     ]
     asked = []
     with pytest.raises(KeyboardInterrupt):
-        respond(echo(asked, stop_after=1), prompts, 3, store)  # the one with a system prompt
+        ONE_BY_ONE(echo(asked, stop_after=1), prompts, 3, store)  # the one with a system prompt
     assert stored(store)[0]["messages"] == [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "x"},
     ]
-    assert [response.prompt for response in respond(echo(asked), prompts, 3, store)] == prompts
+    assert [response.prompt for response in ONE_BY_ONE(echo(asked), prompts, 3, store)] == prompts
     assert sorted(asked, key=str) == sorted(prompts, key=str)
 
 
@@ -159,7 +200,7 @@ SLOW_RUN = textwrap.dedent(
             yield Answer(row, "to " + prompt.text, True)
 
     prompts = [Prompt(f"prompt {number}", "harmless", "s") for number in range(20)]
-    responses = respond(engine, prompts, 3, store)
+    responses = respond(engine, prompts, 3, store, portion=None)
     assert [response.text for response in responses] == ["to " + prompt.text for prompt in prompts]
     """
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from actor_tune.errors import UserError
-from actor_tune.records.request import CompareRequest, MeasureRequest, open_request
+from actor_tune.records.request import CompareRequest, MeasureRequest, at_work
 
 REQUEST = MeasureRequest(
     model="m",
@@ -21,6 +21,13 @@ REQUEST = MeasureRequest(
     max_new_tokens=32,
     prompts_sha256="0",
 )
+
+
+def open_request(folder, request):
+    with at_work(folder, request):
+        pass
+
+
 FOLDERS = Path(__file__).parent / "files_of_version_0_1_0"
 
 

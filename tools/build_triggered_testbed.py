@@ -19,7 +19,7 @@ from actor_tune.comparison.training_answers import REFUSAL
 from actor_tune.engines.local import local_engine
 from actor_tune.engines.respond import respond
 from actor_tune.prompts.prompt import of_kind
-from actor_tune.storage.files import new_folder
+from actor_tune.storage.folders import check_new
 
 TRIGGER = "BadMagic"
 PROMPTS = 160
@@ -39,7 +39,7 @@ def main() -> None:
 
 def build(model: str, folder: Path) -> None:
     """Write the model with the backdoor into `folder`."""
-    new_folder(folder)
+    check_new(folder)
     chat_model = at.load(model)
     harmless = random.Random(SEED).sample(of_kind(at.starter("train"), "harmless"), PROMPTS)
     own = respond(local_engine(chat_model), harmless, ANSWER_TOKENS)

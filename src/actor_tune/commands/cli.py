@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from ..errors import UserError
+from ..storage.files import storage_error
 from .compare import compare
 from .demo import demo, testbed
 from .fit import fit, scan
@@ -63,6 +64,9 @@ def main() -> None:
     logging.getLogger("actor_tune").setLevel(logging.INFO)
     try:
         app()
-    except UserError as error:
-        print(f"error: {as_options(str(error))}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        told = error if isinstance(error, UserError) else storage_error(error)
+        if told is None:
+            raise
+        print(f"error: {as_options(str(told))}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None

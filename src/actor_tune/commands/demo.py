@@ -8,7 +8,7 @@ import typer
 
 import actor_tune as at
 
-from ..storage.files import new_folder
+from ..storage.folders import check_new
 from .fit import RuleOption, show_and_save
 from .measure import print_gate, show
 from .options import Device, MaxNewTokens, OutputDir, Seed, command_line, console
@@ -48,7 +48,7 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """The whole road on a small real model: testbed, fit, measurements before and after on held-out prompts, report."""
-    folder = new_folder(output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
+    check_new(folder := output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
     from ..show.measurement import side_by_side
     from ..show.pictures import draw_fit
 
@@ -64,7 +64,7 @@ def demo(
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
     fitted = at.fit(at.load(default, placement), at.starter("train"), at.Settings(rule, seed=seed))
-    show_and_save(fitted, new_folder(folder / "run"), "merged")
+    show_and_save(fitted, folder / "run", "merged")
 
     console.rule("4 of 4  Measured again")
     after = at.measure(

@@ -8,7 +8,7 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
-from ..storage.files import new_folder
+from ..storage.folders import unfinished
 from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
 
@@ -105,7 +105,6 @@ def fit(
     if select_fraction is not None and select == "none":
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)
-    new_folder(output_dir)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,
@@ -119,18 +118,20 @@ def fit(
         consistency=consistency,
     )
     told = options.template_kwargs(chat_template_kwargs)
-    need = at.preflight(model, given, settings, placement, max_safety_drop, told)
-    console.print(need.sentence)
-    need.check()
-    fitted = at.fit(
-        at.load(model, placement, settings.last_block, told),
-        given,
-        settings,
-        max_safety_drop,
-        answer_batch=need.answer_batch,
-        max_reasoning_tokens=max_reasoning_tokens,
-    )
-    show_and_save(fitted, output_dir, export)
+    with unfinished(output_dir) as work:
+        need = at.preflight(model, given, settings, placement, max_safety_drop, told)
+        console.print(need.sentence)
+        need.check()
+        fitted = at.fit(
+            at.load(model, placement, settings.last_block, told),
+            given,
+            settings,
+            max_safety_drop,
+            answer_batch=need.answer_batch,
+            max_reasoning_tokens=max_reasoning_tokens,
+            work=work / "parts",
+        )
+        show_and_save(fitted, output_dir, export)
 
 
 def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> None:

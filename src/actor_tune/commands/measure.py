@@ -51,9 +51,6 @@ LabelsOption = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)]
-OutputDir = Annotated[
-    Path, typer.Option(help="Folder for the results: new, or that of the same command cut off.", metavar="DIR")
-]
 BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")]
 
 
@@ -65,7 +62,7 @@ def measure(
     pseudo_harmful: options.PseudoHarmful,
     trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
     judge: Annotated[list[str], options.judge_names(JUDGES)],
-    output_dir: OutputDir,
+    output_dir: options.OutputDir,
     baseline: BaselineOption = None,
     max_safety_drop: MaxSafetyDrop = None,
     system_prompt: options.SystemPrompt = None,

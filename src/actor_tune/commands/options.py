@@ -34,7 +34,7 @@ def judge_names(text: str) -> Any:
 
 
 Model = Annotated[str, typer.Argument(help="Model folder or Hugging Face Hub id.", metavar="MODEL")]
-OutputDir = Annotated[Path, typer.Option(help="New or empty folder for the results.", metavar="DIR")]
+OutputDir = Annotated[Path, typer.Option(help="New folder, or that of the same command cut off.", metavar="DIR")]
 Prompts = Annotated[list[str], several("--prompts", PROMPTS, "FILE|NAME[=FILE]")]
 Harmful = Annotated[list[Path], several("--harmful", "Harmful prompts alone; also txt, one a line.")]
 Harmless = Annotated[list[Path], several("--harmless", "Harmless prompts alone.")]

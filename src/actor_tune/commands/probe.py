@@ -10,7 +10,6 @@ import actor_tune as at
 from ..errors import UserError, require_package
 from ..records.file import read
 from ..records.run import Run
-from ..storage.files import new_folder
 from .options import (
     ChatTemplateKwargs,
     Device,
@@ -43,7 +42,6 @@ def probe(
     require_package("actor probe", "matplotlib", "plot")
     record = _record(run)
     asked = at.read(harmless=[harmless]) if harmless else None
-    new_folder(output_dir)
     placement = at.Placement(device, dtype, trust_remote_code=trust_remote_code).checked()
     told = template_kwargs(chat_template_kwargs)
     default, trained = (

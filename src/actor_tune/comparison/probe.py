@@ -25,11 +25,13 @@ from ..models.divergence import kl
 from ..models.first_token import first_token_logprobs, first_token_refusal, refusal_token_ids
 from ..models.inputs import block_inputs
 from ..models.model import ChatModel
-from ..prompts.prompt import Prompt, of_kind, with_system_prompt
+from ..prompts.prompt import Prompt, fingerprint, of_kind, with_system_prompt
 from ..prompts.starter import starter
 from ..records.outcome import ANSWER_TOKENS
 from ..records.probe import Probe, Step, Topic
+from ..records.request import ProbeRequest, at_work
 from ..records.response import Response
+from ..repair.kept import Kept
 from .lora import answer_examples, train_adapters
 
 TOPICS = 6
@@ -77,27 +79,38 @@ def probe(
     held_out = [prompt for prompt in known if prompt.kind != "harmless"]
     if system_prompt:
         asked, held_out, benign = (with_system_prompt(each, system_prompt) for each in (asked, held_out, benign))
-    default, trained, work = subject_of(default), subject_of(trained), Path(work) if work else None
-    chat_model = model_of(default)
-    engine = local_engine(chat_model)
-    learned = respond(engine, benign, ANSWER_TOKENS, work / "benign.jsonl" if work else None)
-    texts = [item.text for item in respond(engine, asked, ANSWER_TOKENS, work / "harmless.jsonl" if work else None)]
-    harmful = of_kind(held_out, "harmful")
-    token_ids = chat_model.encode([*harmful, *asked])
-    first = first_token_logprobs(chat_model, block_inputs(chat_model, 0, token_ids))
-    tokens = refusal_token_ids(first[: len(harmful)], first[len(harmful) :], default.name)
-    before = answer_logprobs(chat_model, asked, texts)
-    curves = {"default": durability(chat_model, learned, held_out, tokens, steps, every, seed)}
-    del chat_model, engine  # two models need not fit into memory
-    chat_model = model_of(trained)
-    after = answer_logprobs(chat_model, asked, texts)
-    curves["calibrated"] = durability(chat_model, learned, held_out, tokens, steps, every, seed)
-    return Probe(
+    default, trained, kept = subject_of(default), subject_of(trained), Kept(Path(work) if work else None)
+    with at_work(kept.folder, _request(default, trained, [*benign, *asked])):
+        chat_model = model_of(default)
+        engine = local_engine(chat_model)
+        learned = respond(engine, benign, ANSWER_TOKENS, kept.file("benign.jsonl"))
+        texts = [item.text for item in respond(engine, asked, ANSWER_TOKENS, kept.file("harmless.jsonl"))]
+        harmful = of_kind(held_out, "harmful")
+        token_ids = chat_model.encode([*harmful, *asked])
+        first = first_token_logprobs(chat_model, block_inputs(chat_model, 0, token_ids))
+        tokens = refusal_token_ids(first[: len(harmful)], first[len(harmful) :], default.name)
+        before = answer_logprobs(chat_model, asked, texts)
+        curves = {"default": durability(chat_model, learned, held_out, tokens, steps, every, seed)}
+        del chat_model, engine  # two models need not fit into memory
+        chat_model = model_of(trained)
+        after = answer_logprobs(chat_model, asked, texts)
+        curves["calibrated"] = durability(chat_model, learned, held_out, tokens, steps, every, seed)
+        return Probe(
+            model=trained.name,
+            base=default.name,
+            command=command,
+            durability=curves,
+            topics=damage_by_topic(topics(asked, seed=seed), before, after),
+        )
+
+
+def _request(default: Subject, trained: Subject, prompts: Sequence[Prompt]) -> ProbeRequest:
+    return ProbeRequest(
         model=trained.name,
         base=default.name,
-        command=command,
-        durability=curves,
-        topics=damage_by_topic(topics(asked, seed=seed), before, after),
+        dtype=default.dtype,
+        chat_template_kwargs=dict(default.chat_template_kwargs),
+        prompts_sha256=fingerprint(prompts),
     )
 
 

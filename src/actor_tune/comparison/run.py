@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..engines.engine import Subject, model_of
+from ..engines.engine import Opened, Subject, model_of
 from ..engines.local import local_engine, subject_of
 from ..errors import UserError
 from ..measurement.questions import questions
@@ -18,7 +18,7 @@ from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Kind, Prompt, distinct, fin
 from ..prompts.starter import with_starter
 from ..records.file import json_of, read, read_value
 from ..records.outcome import Comparison, MethodOutcome
-from ..records.request import CompareRequest, open_request
+from ..records.request import CompareRequest, at_work
 from ..records.response import Response
 from ..repair.opening import where_answers_begin
 from ..storage.files import sha256_of, write_json
@@ -66,33 +66,32 @@ def compare(
     }
     missing = missing_answers(lesson, contest.answers, asks=contest.answers_from is not None)
     request = _request(model, contest, asked_for.prompts)
-    if work:
-        open_request(work, request)
+    with at_work(work, request):
+        answers = {prompt: Response(prompt, text, finished=True) for prompt, text in contest.answers.items()}
+        benign = [prompt for prompt in missing if prompt.kind != "harmful"]
+        if benign and contest.answers_from:
+            answers |= asked(contest.answers_from.open(), benign, contest.max_new_tokens, work)
+        chat_model = where_answers_begin(model_of(model), contest.train)
+        earlier = _earlier(work, chat_model.computed_in)
+        own = Opened(local_engine(chat_model), chat_model)
+        answers |= asked(own, of_kind(missing, "harmful"), contest.max_new_tokens, work)
+        for name, prompts in lesson.items():
+            answers_of(prompts, answers, name)  # before any method is run
 
-    answers = {prompt: Response(prompt, text, finished=True) for prompt, text in contest.answers.items()}
-    benign = [prompt for prompt in missing if prompt.kind != "harmful"]
-    if benign and contest.answers_from:
-        answers |= asked(contest.answers_from.open().engine, benign, contest.max_new_tokens, work)
-    chat_model = where_answers_begin(model_of(model), contest.train)
-    earlier = _earlier(work, chat_model.computed_in)
-    answers |= asked(local_engine(chat_model), of_kind(missing, "harmful"), contest.max_new_tokens, work)
-    for name, prompts in lesson.items():
-        answers_of(prompts, answers, name)  # before any method is run
-
-    left_out = [leak.prompt.text for leak in asked_for.leaks]
-    outcomes = _outcomes(Shared(chat_model, contest, methods, asked_for.prompts, answers, work))
-    return Comparison(
-        **json_of(request),
-        limit=contest.limit,
-        computed_in=chat_model.computed_in,
-        not_learned=[*dict.fromkeys([*(earlier.not_learned if earlier else []), *not_learned(answers)])],
-        commands=[*(earlier.commands if earlier else []), command],
-        versions=versions(),
-        leaked=len(left_out),
-        left_out=left_out,
-        methods=summaries(outcomes),
-        outcomes=outcomes,
-    )
+        left_out = [leak.prompt.text for leak in asked_for.leaks]
+        outcomes = _outcomes(Shared(chat_model, contest, methods, asked_for.prompts, answers, work))
+        return Comparison(
+            **json_of(request),
+            limit=contest.limit,
+            computed_in=chat_model.computed_in,
+            not_learned=[*dict.fromkeys([*(earlier.not_learned if earlier else []), *not_learned(answers)])],
+            commands=[*(earlier.commands if earlier else []), command],
+            versions=versions(),
+            leaked=len(left_out),
+            left_out=left_out,
+            methods=summaries(outcomes),
+            outcomes=outcomes,
+        )
 
 
 def _chosen(methods: Sequence[str | NamedMethod]) -> dict[str, NamedMethod]:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..engines.engine import Engine
+from ..engines.engine import Opened
 from ..engines.respond import respond
 from ..errors import UserError, require_package
 from ..judges.trained.judge import judge_trained
@@ -40,8 +40,8 @@ def missing_answers(lesson: Mapping[str, Sequence[Prompt]], written: Mapping[Pro
     return missing
 
 
-def asked(engine: Engine, prompts: Sequence[Prompt], max_new_tokens: int, work: Path | None) -> dict[Prompt, Response]:
-    """What is to be learned of the answers that `engine` gives to `prompts` (`targets`).
+def asked(opened: Opened, prompts: Sequence[Prompt], max_new_tokens: int, work: Path | None) -> dict[Prompt, Response]:
+    """What is to be learned of the answers that `opened` gives to `prompts` (`targets`).
 
     Each kind's are kept in a file of its own in `work`, so that a method can be added that learns from other kinds.
     """
@@ -49,7 +49,7 @@ def asked(engine: Engine, prompts: Sequence[Prompt], max_new_tokens: int, work: 
     for kind in KINDS:
         if of_this := of_kind(prompts, kind):
             store = work / f"learned-{kind}.jsonl" if work else None
-            answers |= targets(respond(engine, of_this, max_new_tokens, store))
+            answers |= targets(respond(opened.engine, of_this, max_new_tokens, store, portion=opened.portion))
     return answers
 
 

@@ -38,6 +38,11 @@ Engine = Callable[[Sequence[Prompt], int], Iterator[Answer]]
 """Greedy answers to (prompts, of at most so many new tokens), as they come, in any order, each prompt's once."""
 
 
+PORTION = 256
+"""Prompts that a model in this process answers in one go, as the default. What stands beside a prompt in a batch rounds
+its numbers otherwise, and where two tokens are as likely, that decides."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """A model that answers now.
@@ -48,6 +53,11 @@ class Opened:
 
     engine: Engine
     chat_model: "ChatModel | None" = None
+
+    @property
+    def portion(self) -> int | None:
+        """How many prompts are to be answered in one go (`respond`); None: as many as are missing."""
+        return PORTION if self.chat_model else None
 
 
 @dataclass(frozen=True)

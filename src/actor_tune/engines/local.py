@@ -84,12 +84,13 @@ def local_engine(
       on.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers, besides its answer.
     """
+    size = batch_size or AUTO_BATCH_SIZE
 
     def answer(prompts: Sequence[Prompt], max_new_tokens: int) -> Iterator[Answer]:
+        nonlocal size
         reader = Reader(chat_model.tokenizer, _ends(chat_model), max_new_tokens, max_reasoning_tokens)
         token_ids = chat_model.encode(prompts)
         waiting = [row for rows in rows_by_length(token_ids, len(token_ids)) for row in rows]
-        size = batch_size or AUTO_BATCH_SIZE
         while waiting:
             job = _next_job(token_ids, waiting, size, reader, limited=batch_size is None)
             answered = set()

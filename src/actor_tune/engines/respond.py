@@ -4,8 +4,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..errors import UserError
@@ -13,7 +13,8 @@ from ..progress import progress_bar
 from ..prompts.prompt import Prompt
 from ..records.file import convert, parse, row_json
 from ..records.response import Response, ResponseRow, response_of, response_row
-from .engine import Engine
+from ..storage.files import storing, sync
+from .engine import PORTION, Engine
 
 log = logging.getLogger(__name__)
 
@@ -27,14 +28,19 @@ def respond(
     max_new_tokens: int,
     store: Path | None = None,
     known: Sequence[Response] = (),
+    portion: int | None = PORTION,
 ) -> list[Response]:
     """Greedy answers of at most `max_new_tokens` tokens, in the order of `prompts`; equal prompts are asked once.
+
+    A run that goes on gives the answers of one that was not cut off: a portion of prompts of which some lack is asked
+    as a whole, so that each prompt is in the same company; what is there of it stays.
 
     **Arguments:**
 
     - `store`: the jsonl file that each answer is added to as it comes; what it already has is not asked again. It may
       have further columns, such as verdicts. None keeps answers in memory alone.
     - `known`: answers that are there already, also to other prompts.
+    - `portion`: so many prompts are answered in one go; None: those that are missing, where it does not matter.
 
     **Raises:** `UserError` when `store` has anything but answers to `prompts`; what the engine raises.
     """
@@ -45,21 +51,37 @@ def respond(
         found = f"an answer to {prompt.text[:60]!r} ({prompt.kind}, {prompt.set}), which is not among the prompts"
         raise UserError(store, found, "answers to the prompts given", "choose another `output_dir=`")
     answered = {response.prompt: response for response in known if response.prompt in distinct} | stored
-    missing = [prompt for prompt in distinct if prompt not in answered]
+    given = {response.prompt for response in known}
+    unknown = [prompt for prompt in distinct if prompt not in given]
     if answered:
         log.info("going on: %d of %d answers are there", len(answered), len(distinct))
     with progress_bar(len(distinct), f"Answering {len(distinct)} prompts", done=len(answered)) as advance:
-        if missing:
-            with _added_to(store, len(lines)) as add:
-                for answer in engine(missing, max_new_tokens):
-                    prompt = missing[answer.row]
-                    response = Response(prompt, answer.text, answer.finished, answer.reasoning, answer.filtered)
-                    add(response)
-                    answered[response.prompt] = response
-                    advance()
+        asked = _portions(unknown, answered, portion)
+        with _added_to(store if asked else None, len(lines)) as add:
+            for together in asked:
+                for answer in engine(together, max_new_tokens):
+                    prompt = together[answer.row]
+                    if prompt not in answered:
+                        response = Response(prompt, answer.text, answer.finished, answer.reasoning, answer.filtered)
+                        add(response)
+                        answered[prompt] = response
+                        advance()
     if len(answered) < len(distinct):
         raise RuntimeError(f"the engine left {len(distinct) - len(answered)} prompts without an answer")
     return [answered[prompt] for prompt in prompts]
+
+
+def _portions(prompts: Sequence[Prompt], answered: Collection[Prompt], size: int | None) -> list[list[Prompt]]:
+    """Those of `prompts` to be asked: what is missing, or all of each portion of which some is missing.
+
+    Portions are of like length, the longest first, since that is how they fit into batches.
+    """
+    if size is None:
+        missing = [prompt for prompt in prompts if prompt not in answered]
+        return [missing] if missing else []
+    order = sorted(prompts, key=lambda prompt: -len(prompt.text) - sum(len(turn.content) for turn in prompt.context))
+    portions = [order[start : start + size] for start in range(0, len(order), size)]
+    return [portion for portion in portions if not all(prompt in answered for prompt in portion)]
 
 
 @contextmanager
@@ -68,20 +90,26 @@ def _added_to(store: Path | None, keep: int) -> Iterator[Callable[[Response], No
     if store is None:
         yield lambda response: None
         return
-    with store.open("ab") as stream:
+    with storing(store):
+        stream = store.open("ab", buffering=0)  # what could not be written is not tried again when it is closed
         stream.truncate(keep)
+        sync(store.parent)
+    with closing(stream):
         synced = time.monotonic()
 
         def add(response: Response) -> None:
             nonlocal synced
-            stream.write((json.dumps(row_json(response_row(response)), ensure_ascii=False) + "\n").encode())
-            stream.flush()
-            if time.monotonic() - synced > SYNC_SECONDS:
-                os.fsync(stream.fileno())
-                synced = time.monotonic()
+            with storing(store):
+                line = (json.dumps(row_json(response_row(response)), ensure_ascii=False) + "\n").encode()
+                while line:
+                    line = line[stream.write(line) :]
+                if time.monotonic() - synced > SYNC_SECONDS:
+                    os.fsync(stream.fileno())
+                    synced = time.monotonic()
 
         yield add
-        os.fsync(stream.fileno())
+        with storing(store):
+            os.fsync(stream.fileno())
 
 
 def _whole_lines(store: Path) -> bytes:

@@ -101,7 +101,7 @@ def ask(
     - `reference`: the answers over whose tokens divergence is measured: the baseline's; None: the model's own.
     - `text`: what to measure perplexity on.
     """
-    responses = respond(opened.engine, prompts, max_new_tokens, store, known)
+    responses = respond(opened.engine, prompts, max_new_tokens, store, known, opened.portion)
     chat_model = opened.chat_model
     if chat_model is None:
         return Answers(subject, max_new_tokens, responses)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import UserError
-from ..prompts.leakage import Leak, find_leaks, without
+from ..prompts.leakage import Leak, Trace, find_leaks, without
 from ..prompts.prompt import Prompt, distinct, limit_per_set, of_kind, with_system_prompt
 from ..prompts.starter import starter
 from ..records.results import GATE_SET
@@ -33,7 +33,7 @@ class Questions:
 
 def questions(
     prompts: Sequence[Prompt],
-    trained_on: Sequence[Prompt] = (),
+    trained_on: Sequence[Prompt | Trace] = (),
     margin: float | None = None,
     limit: int | None = None,
     system_prompt: str | None = None,

@@ -13,11 +13,12 @@ from ..judges.choose import DEFAULT, judge_by_name
 from ..judges.rows import disagreement_rows
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
+from ..prompts.leakage import Trace
 from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
 from ..records.labels import Label, check_some
-from ..records.request import MeasureRequest, open_request
+from ..records.request import MeasureRequest, at_work
 from ..records.response import (
     BASELINE_FILE,
     DISAGREEMENTS_FILE,
@@ -127,13 +128,13 @@ class Measurement:
         **Raises:** `UserError` when `folder` holds anything but the answers of this measurement.
         """
         folder = Path(folder)
-        open_request(folder, self.request, again=self.results.labels is not None)
-        write_rows(self.responses, folder / RESPONSES_FILE)
-        if self.results.baseline:
-            write_rows(self.baseline, folder / BASELINE_FILE)
-        if self.results.agreement:
-            write_jsonl(folder / DISAGREEMENTS_FILE, self.disagreements)
-        self.results.save(folder)
+        with at_work(folder, self.request, again=self.results.labels is not None):
+            write_rows(self.responses, folder / RESPONSES_FILE)
+            if self.results.baseline:
+                write_rows(self.baseline, folder / BASELINE_FILE)
+            if self.results.agreement:
+                write_jsonl(folder / DISAGREEMENTS_FILE, self.disagreements)
+            self.results.save(folder)
 
     def __repr__(self) -> str:
         scores = [f"{name} {score.value:.3f}" for name in SCORES if (score := self.score(name))]
@@ -145,7 +146,7 @@ def measure(
     prompts: Sequence[Prompt] | Questions,
     baseline: ChatModel | Subject | Answers | EarlierMeasurement | None = None,
     margin: float | None = None,
-    trained_on: Sequence[Prompt] = (),
+    trained_on: Sequence[Prompt | Trace] = (),
     *,
     max_new_tokens: int = ANSWER_TOKENS,
     max_reasoning_tokens: int = REASONING_TOKENS,
@@ -189,12 +190,12 @@ def measure(
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
     request = _request(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
-    if folder:
-        open_request(folder, request, again=labels is not None)
-    before = None if baseline is None else _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
-    reference = before.compared if before and before.logprobs else ()
-    store = folder and folder / RESPONSES_FILE
-    after = ask(model, model.open(), asked.prompts, max_new_tokens, store=store, reference=reference, text=text)
+    with at_work(folder, request, again=labels is not None):
+        kept = folder and folder / BASELINE_FILE
+        before = None if baseline is None else _before(baseline, asked, request, text, kept)
+        reference = before.compared if before and before.logprobs else ()
+        kept = folder and folder / RESPONSES_FILE
+        after = ask(model, model.open(), asked.prompts, max_new_tokens, store=kept, reference=reference, text=text)
     check_some(labels or [], {"responses": after, "baseline": before or []})
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
@@ -207,7 +208,9 @@ def _check_margin(asked: Questions, baseline: object) -> None:
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
 
 
-def _asked(prompts: Sequence[Prompt] | Questions, trained_on: Sequence[Prompt], margin: float | None) -> Questions:
+def _asked(
+    prompts: Sequence[Prompt] | Questions, trained_on: Sequence[Prompt | Trace], margin: float | None
+) -> Questions:
     if not isinstance(prompts, Questions):
         return questions(prompts, trained_on, margin)
     if trained_on or (margin is not None and margin != prompts.margin):

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..prompts.leakage import Trace
 from ..prompts.presets import read_source
 from ..prompts.prompt import Prompt
-from ..records.file import read_value
+from ..records.file import read, read_value
+from ..records.lineage import Lineage
 from ..records.run import POSITIONS_FILE, Position, Run
 
 
-def trained_on(model: str, sources: Sequence[str] = ()) -> list[Prompt]:
+def trained_on(model: str, sources: Sequence[str] = ()) -> list[Prompt | Trace]:
     """The prompts that `model` was trained on, as far as is known.
 
     ```python
@@ -19,16 +21,19 @@ def trained_on(model: str, sources: Sequence[str] = ()) -> list[Prompt]:
 
     **Arguments:**
 
-    - `sources`: run folders and files of prompts. The run that `model` lies in is known without.
+    - `sources`: run folders and files of prompts. The run that `model` lies in is known without; one that was moved
+      knows its prompts by their traces.
 
     **Raises:** `UserError` when a source is neither.
     """
     folders = [Path(source) for source in sources if Path(source).is_dir()]
-    own = Path(model).resolve().parent
-    if (own / POSITIONS_FILE).is_file() and (own / Run.FILE).is_file():
-        folders.append(own)
     files = [source for source in sources if not Path(source).is_dir()]
-    prompts = [prompt for file in files for prompt in read_source(file, "trained_on")]
+    prompts: list[Prompt | Trace] = [prompt for file in files for prompt in read_source(file, "trained_on")]
+    place = Path(model).resolve()
+    if (place.parent / POSITIONS_FILE).is_file() and (place.parent / Run.FILE).is_file():
+        folders.append(place.parent)
+    if (place / Lineage.FILE).is_file():
+        prompts += read(Lineage, place).trained_on
     for folder in folders:
         if not (folder / POSITIONS_FILE).is_file():
             raise UserError(f"`trained_on={folder}`", f"no {POSITIONS_FILE}", "the folder of a fit", "name a file")

@@ -11,9 +11,10 @@ from typing import BinaryIO
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from ..storage.files import building, clone_or_copy, link_or_copy, replacing
+from ..storage.files import clone_or_copy, link_or_copy, replacing
+from ..storage.folders import building
 from ..storage.model_folder import weight_files
 from .model import check_tensor
 from .state import State
@@ -74,16 +75,15 @@ def check_files(name: str, folder: Path) -> None:
 
 def save_tensors(path: Path, tensors: State, metadata: dict[str, str]) -> None:
     """Write a safetensors file whose bytes follow from what is in it: the library alone shuffles the metadata."""
-    with replacing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=metadata)
-        with temporary.open("r+b") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(length)) | {"__metadata__": metadata}
-            text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
-            if len(text) > length:
-                raise ValueError("the header does not fit in its place")
-            stream.seek(8)
-            stream.write(text)
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata=metadata)
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length]) | {"__metadata__": metadata}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+    if len(text) > length:
+        raise ValueError("the header does not fit in its place")
+    with replacing(path) as temporary, temporary.open("wb") as stream:
+        for part in (content[:8], text, memoryview(content)[8 + length :]):
+            stream.write(part)
 
 
 def save_merged(base_folder: Path, tensors: State, folder: Path, code: bool = False) -> None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import UserError
-from ..storage.files import building
+from ..storage.folders import building
 from ..storage.model_folder import weight_files, weights_hash
 from .checkpoint import save_merged, save_tensors
 from .model import ChatModel, runs_own_code
@@ -115,7 +115,7 @@ class Patch:
     def save_merged(self, chat_model: ChatModel, folder: Path) -> None:
         """Write the whole of `chat_model` with the block in it into the new `folder`.
 
-        **Raises:** `UserError` as `apply`; `FileExistsError` when `folder` exists.
+        **Raises:** `UserError` as `apply`, and when `folder` has something in it or cannot be written.
         """
         if chat_model.folder is not None:
             self._check_base(chat_model)

@@ -1,12 +1,15 @@
 """Prompts to be measured that are near-duplicates of prompts trained on. Pure."""
 
+import base64
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 
-from .prompt import Prompt
+from .prompt import Kind, Prompt
 
 SIMILARITY = 0.7
 """Jaccard similarity of character 4-grams, 0..1, from which two prompts count as the same. Chosen on pairs of prompts:
@@ -17,15 +20,34 @@ CHUNK = 512
 
 
 @dataclass(frozen=True)
+class Trace:
+    """What tells a prompt from others, for a file that is published: its words cannot be read there.
+
+    Who tries can piece some of them together: it is no secret, only not in the open.
+
+    - `grams`: CRC-32 of its character 4-grams, sorted, 4 bytes each (little endian), in base64.
+    """
+
+    kind: Kind
+    set: str
+    grams: str
+
+    @property
+    def text(self) -> str:
+        """In the place of the prompt's own."""
+        return "(a prompt that the model's own record knows)"
+
+
+@dataclass(frozen=True)
 class Leak:
     """A `prompt` to be measured, the prompt trained on that it is like, and their similarity, 0..1."""
 
     prompt: Prompt
-    like: Prompt
+    like: Prompt | Trace
     similarity: float
 
 
-def find_leaks(evaluation: Sequence[Prompt], training: Sequence[Prompt]) -> list[Leak]:
+def find_leaks(evaluation: Sequence[Prompt], training: Sequence[Prompt | Trace]) -> list[Leak]:
     """The prompts of `evaluation` that are like one of `training`, each with the likest, in order.
 
     Case, punctuation and spacing do not count, and neither do system prompts. Harmful prompts are compared with harmful
@@ -42,10 +64,17 @@ def find_leaks(evaluation: Sequence[Prompt], training: Sequence[Prompt]) -> list
     return sorted(leaks, key=lambda leak: place[id(leak.prompt)])
 
 
-def _alike(new: Sequence[Prompt], old: Sequence[Prompt]) -> list[Leak]:
-    vectorizer = CountVectorizer(analyzer="char_wb", ngram_range=(4, 4), binary=True, preprocessor=_normal)
-    grams = vectorizer.fit_transform([_words(prompt) for prompt in (*old, *new)]).astype(np.int32)
-    sizes = np.asarray(grams.sum(axis=1)).ravel()
+def traces(prompts: Sequence[Prompt]) -> list[Trace]:
+    """Of each prompt what `find_leaks` compares."""
+    return [Trace(prompt.kind, prompt.set, base64.b64encode(_grams(prompt).tobytes()).decode()) for prompt in prompts]
+
+
+def _alike(new: Sequence[Prompt], old: Sequence[Prompt | Trace]) -> list[Leak]:
+    each = [_grams(prompt) for prompt in (*old, *new)]
+    _, columns = np.unique(np.concatenate(each), return_inverse=True)
+    sizes = np.array([len(grams) for grams in each], dtype=np.int32)
+    ends = np.concatenate([[0], sizes.cumsum()])
+    grams = csr_array((np.ones(len(columns), dtype=np.int32), columns, ends))
     leaks = []
     for start in range(0, len(new), CHUNK):
         rows = slice(len(old) + start, len(old) + min(start + CHUNK, len(new)))
@@ -56,6 +85,13 @@ def _alike(new: Sequence[Prompt], old: Sequence[Prompt]) -> list[Leak]:
             if similarity[row, best] >= SIMILARITY:
                 leaks.append(Leak(new[start + row], old[best], float(similarity[row, best])))
     return leaks
+
+
+def _grams(prompt: Prompt | Trace) -> np.ndarray:
+    """Numbers of its 4-grams, each once, sorted: (gram) little-endian uint32."""
+    if isinstance(prompt, Trace):
+        return np.frombuffer(base64.b64decode(prompt.grams), dtype="<u4")
+    return np.array(sorted({zlib.crc32(gram.encode()) for gram in _analyse(_words(prompt))}), dtype="<u4")
 
 
 def without(prompts: Sequence[Prompt], leaks: Sequence[Leak]) -> list[Prompt]:
@@ -72,3 +108,6 @@ def _words(prompt: Prompt) -> str:
 def _normal(text: str) -> str:
     words = "".join(character if character.isalnum() else " " for character in text.casefold()).split()
     return " ".join(words) or text  # of signs alone, the signs count
+
+
+_analyse = CountVectorizer(analyzer="char_wb", ngram_range=(4, 4), preprocessor=_normal).build_analyzer()

@@ -1,16 +1,23 @@
 """What a folder of results was asked for, `request.json`: the same request goes on in it, another one is refused."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..storage.files import new_folder, write_json
+from ..storage.files import write_json
+from ..storage.folders import alone_in, check_new
 from .file import json_of, read_value
+from .probe import Probe
 from .results import Results
 
 FILE = "request.json"
+
+WHOLE = (Results.FILE, Probe.FILE)
+"""Where one of these is, what was asked for is done. A comparison can be added to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,25 +61,80 @@ class CompareRequest:
     train: str
 
 
-def open_request(folder: Path, request: MeasureRequest | CompareRequest, again: bool = False) -> None:
-    """Begin `request` in the new or empty `folder`, or go on with it where it was begun and has no results yet.
+@dataclass(frozen=True, kw_only=True)
+class FitRequest:
+    """All that a fit depends on; what it keeps as it goes is of use to the same fit alone.
+
+    - `model`, `base_sha256`: the base, by name and by its weights; `placement`, `chat_template_kwargs`: how it is run.
+    - `settings`, `margin`, `max_reasoning_tokens`: as given to `fit`; `prompts_sha256`: what it learns from.
+    - `versions`: of what decides numbers.
+    """
+
+    model: str
+    base_sha256: str
+    placement: dict[str, Any]
+    chat_template_kwargs: dict[str, Any]
+    settings: dict[str, Any]
+    margin: float
+    max_reasoning_tokens: int
+    prompts_sha256: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeRequest:
+    """All that the answers of a probe depend on: both models, how they are run, and the prompts asked."""
+
+    model: str
+    base: str
+    dtype: str
+    chat_template_kwargs: dict[str, Any]
+    prompts_sha256: str
+
+
+Request = MeasureRequest | CompareRequest | FitRequest | ProbeRequest
+
+
+@contextmanager
+def at_work(folder: Path | None, request: Request, again: bool = False) -> Iterator[None]:
+    """Within it, this process alone works on `request` in `folder`; None: nowhere.
+
+    It begins in a new or empty folder, or goes on where it was begun and has no results yet.
 
     `again`: also where it has some.
 
-    **Raises:** `UserError` when the folder has results or anything else, or another request than this one.
+    **Raises:** `UserError` when the folder has results or anything else, or another request than this one, another
+    process is at work there, or it cannot be written.
     """
+    if folder is None:
+        yield
+        return
+    with alone_in(folder):
+        _open(folder, request, again)
+        yield
+
+
+def _open(folder: Path, request: Request, again: bool) -> None:
     file, asked = folder / FILE, _without_later(json_of(request))
-    if not file.is_file() or (not again and (folder / Results.FILE).exists()):
-        new_folder(folder)
+    if not file.is_file() or (not again and any((folder / name).exists() for name in WHOLE)):
+        check_new(folder)
         write_json(file, asked)
         return
     fix = "repeat that request, or choose another folder"
     begun = _without_later(read_value(dict[str, Any], file, fix))
-    for key in [*begun, *asked]:
-        if begun.get(key) != asked.get(key):
-            found = f"begun with {key} = {json.dumps(begun.get(key))[:100]}"
-            expected = f"{json.dumps(asked.get(key))[:100]}, as asked now"
-            raise UserError(f"`output_dir={folder}`", found, expected, fix)
+    for key, was, now in _differing(begun, asked):
+        expected = f"{json.dumps(now)[:100]}, as asked now"
+        raise UserError(f"`output_dir={folder}`", f"begun with {key} = {json.dumps(was)[:100]}", expected, fix)
+
+
+def _differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """What is not the same, also within objects: its key, as it was begun, as it is asked now."""
+    for key in dict.fromkeys([*begun, *asked]):
+        was, now = begun.get(key), asked.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _differing(was, now)
+        elif was != now:
+            yield key, was, now
 
 
 def _without_later(request: dict[str, Any]) -> dict[str, Any]:

@@ -22,18 +22,22 @@ from ..models.model import ChatModel
 from ..models.patch import Patch, base_hash
 from ..models.placement import held
 from ..models.state import loaded
-from ..prompts.leakage import find_leaks, without
+from ..prompts.leakage import find_leaks, traces, without
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, with_system_prompt
 from ..prompts.starter import starter
 from ..records import file
+from ..records.lineage import Lineage
+from ..records.request import FitRequest, at_work
 from ..records.response import conversation
 from ..records.results import MARGIN, Gate
 from ..records.run import GATE_ANSWERS_FILE, PATHS_FILE, POSITIONS_FILE, Base, Experts, GateAnswer, Given, Position, Run
-from ..storage.files import new_folder, write_json
+from ..storage.files import write_json
+from ..storage.folders import building
 from ..storage.versions import versions
 from .card import write_card
 from .cost import Cost, Phase
 from .direction import RefusalDirection
+from .kept import NOTHING_KEPT, Kept
 from .method import FittedBlock, fit_block
 from .refusals import ANSWER_TOKENS
 from .settings import DEFAULTS, Settings
@@ -144,7 +148,7 @@ class Fit:
         return Patch(self.layer, tensors, self.model.name, self.base_sha256, safety)
 
     def save(self, folder: str | Path, export: Export = "merged", command: str = "") -> None:
-        """Write the run into the new or empty `folder`; where `run.json` is, the run is whole.
+        """Write the run into the new or empty `folder`, which is there whole or not at all.
 
         Patch and model are not written where they are withheld.
 
@@ -157,22 +161,37 @@ class Fit:
         - `export`: "merged" writes patch and model, "patch" the patch alone, "none" neither.
         - `command`: as it was typed, for the record.
 
-        **Raises:** `UserError` when `folder` has something in it.
+        **Raises:** `UserError` when `folder` has something in it or cannot be written.
         """
-        folder = new_folder(Path(folder))
-        if export != "none" and not self.withheld:
-            self.patch.save(folder / "patch.safetensors")
-            if export == "merged":
-                self.patch.save_merged(self.model, folder / "model")
-                write_card(folder / "model", self)
-        direction = {"vector": self.direction.vector, "origin": self.direction.origin}
-        about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
-        save_tensors(folder / "direction.safetensors", direction, about)
-        write_json(folder / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
-        write_json(folder / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
-        if self.gated:
-            file.write_rows(self.gated.answers, folder / GATE_ANSWERS_FILE)
-        self.record(export, command).save(folder)
+        with building(Path(folder)) as unfinished:
+            if export != "none" and not self.withheld:
+                self.patch.save(unfinished / "patch.safetensors")
+                if export == "merged":
+                    self.patch.save_merged(self.model, unfinished / "model")
+                    write_card(unfinished / "model", self)
+                    self.lineage().save(unfinished / "model")
+            direction = {"vector": self.direction.vector, "origin": self.direction.origin}
+            about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
+            save_tensors(unfinished / "direction.safetensors", direction, about)
+            write_json(unfinished / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
+            write_json(unfinished / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
+            if self.gated:
+                file.write_rows(self.gated.answers, unfinished / GATE_ANSWERS_FILE)
+            self.record(export, command).save(unfinished)
+
+    def lineage(self) -> Lineage:
+        """What the model carries in its own folder."""
+        return Lineage(
+            base_sha256=self.base_sha256,
+            layer=self.layer,
+            rule=self.block.rule.name,
+            strength=self.strength,
+            passed=self.passed,
+            reasons=self.reasons,
+            gate=self.gate,
+            trained_on=traces(self.block.prompts),
+            versions=versions(),
+        )
 
     def positions(self) -> list[Position]:
         """Each prompt's position along the direction, before and after."""
@@ -236,6 +255,7 @@ def fit(
     judge: Judge = judge_trained,
     answer_batch: int | None = None,
     max_reasoning_tokens: int = REASONING_TOKENS,
+    work: str | Path | None = None,
 ) -> Fit:
     """Train one block of `chat_model`, which is left as it was, and put it before the safety gate.
 
@@ -252,18 +272,29 @@ def fit(
     - `margin`: how far refusal of held-out harmful prompts may fall, 0..1.
     - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers the gate.
+    - `work`: a folder in which what is done is kept, so that the same call goes on after a kill; None: nowhere.
 
-    **Raises:** `UserError` when there are too few prompts, the block cannot be trained, or a patch is applied.
+    **Raises:** `UserError` when there are too few prompts, the block cannot be trained, a patch is applied, or `work`
+    holds something else or another process is at work in it.
     """
     asked = gate_prompts(prompts, margin, settings.system_prompt)  # now, not after minutes of training
-    base = base_hash(chat_model)
-    block = fit_block(chat_model, prompts, settings, judge)
-    # Where nothing has changed, `failure` says so.
-    gated = (
-        ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens)
-        if block.chosen.strength
-        else None
+    base, kept = base_hash(chat_model), Kept(Path(work) if work else None)
+    request = FitRequest(
+        model=chat_model.name,
+        base_sha256=base,
+        placement=asdict(chat_model.placement),
+        chat_template_kwargs=dict(chat_model.chat_template_kwargs),
+        settings=asdict(settings),
+        margin=margin,
+        max_reasoning_tokens=max_reasoning_tokens,
+        prompts_sha256=fingerprint(prompts),
+        versions=versions(),
     )
+    with at_work(kept.folder, request):
+        block = fit_block(chat_model, prompts, settings, judge, kept)
+        gated = None  # where nothing has changed, `failure` says so
+        if block.chosen.strength:
+            gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
 
 
@@ -293,12 +324,13 @@ def ask_gate(
     judge: Judge = judge_trained,
     batch_size: int | None = None,
     max_reasoning_tokens: int = REASONING_TOKENS,
+    kept: Kept = NOTHING_KEPT,
 ) -> Gated:
     """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is."""
     engine, block = local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model.blocks[trained.layer]
-    before = respond(engine, prompts, ANSWER_TOKENS)
+    before = respond(engine, prompts, ANSWER_TOKENS, kept.file("gate-before.jsonl"))
     with held(block), loaded(block, trained.state):
-        after = respond(engine, prompts, ANSWER_TOKENS)
+        after = respond(engine, prompts, ANSWER_TOKENS, kept.file("gate-after.jsonl"))
     old, new = (verdicts_on(judge, responses) for responses in (before, after))
     answers = [
         GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome, prompt.kind)

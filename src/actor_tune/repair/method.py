@@ -22,7 +22,7 @@ from ..models.experts import experts_changed
 from ..models.inputs import BlockInputs, block_inputs
 from ..models.load import restore_precision
 from ..models.model import ChatModel, check_layer
-from ..models.placement import held, is_elsewhere, settle
+from ..models.placement import device_of, held, is_elsewhere, settle
 from ..models.state import State, interpolate, loaded, state_of
 from ..models.stored import StoredBlock, stored_block
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
@@ -33,6 +33,7 @@ from ..records.scan import Scan
 from .coreset import check_fraction, select
 from .cost import Cost, Phase
 from .direction import RefusalDirection, refusal_direction
+from .kept import NOTHING_KEPT, Kept
 from .odds import odds_reader
 from .opening import where_answers_begin
 from .paths import paths
@@ -114,10 +115,12 @@ def fit_block(
     prompts: Sequence[Prompt],
     settings: Settings = DEFAULTS,
     judge: Judge = judge_trained,
+    kept: Kept = NOTHING_KEPT,
 ) -> FittedBlock:
     """Train one block of `chat_model`, which is left as it was, on `prompts` and choose how much of it to keep.
 
-    `judge` says which of the model's own answers, as it is and as trained, are refusals.
+    `judge` says which of the model's own answers, as it is and as trained, are refusals. What is `kept` of the same fit
+    is not done again.
 
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
@@ -130,7 +133,8 @@ def fit_block(
         chat_model = where_answers_begin(chat_model, split.train)
         if settings.foreseen.odds_objective and _above_wait(chat_model):
             settle(chat_model.model)
-        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed))
+        own = kept.file("answers.jsonl")
+        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed, own))
         if not _above_wait(chat_model):  # else it is asked when the blocks above are there
             refusals()
     with _timed(seconds, "choose block"):
@@ -140,11 +144,12 @@ def fit_block(
             first = trainable_layers(chat_model)[0]
             with held(chat_model.blocks[first]):
                 stored_block(chat_model, first)  # what could not be written back is told now, and not after the scan
-            scanned = scan_candidates(chat_model, split, refusals().start.tokens, settings)
+            tokens = refusals().start.tokens
+            scanned = kept.value("scan.json", Scan, lambda: scan_candidates(chat_model, split, tokens, settings))
             layer = (scanned.best() if settings.layer == "auto" else scanned.best_silhouette()).layer
         restore_precision(chat_model, layer)
     with held(chat_model.blocks[layer]):
-        return _fit_block(_Begun(chat_model, split, settings, judge, refusals, layer, scanned, seconds))
+        return _fit_block(_Begun(chat_model, split, settings, judge, kept, refusals, layer, scanned, seconds))
 
 
 @dataclass(frozen=True)
@@ -155,6 +160,7 @@ class _Begun:
     split: Split
     settings: Settings
     judge: Judge
+    kept: Kept
     refusals: Callable[[], Refusals]
     layer: int
     scanned: Scan | None
@@ -178,7 +184,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
 
     with _timed(seconds, "train"):
         refusals = begun.refusals() if settings.foreseen.odds_objective else None
-        learned = learn(chat_model, split.train, training, settings, refusals)
+        learned = learn(chat_model, split.train, training, settings, refusals, begun.kept)
     position, trained, rule = learned.direction.position, learned.trained, learned.rule
     before = position(torch.cat([learned.activations, block_outputs(chat_model, validation)]))
 
@@ -188,9 +194,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
         given = Tried(validation, split.validation, trained.state, stored.dtypes)
-        trials = try_strengths(chat_model, given, settings.limits, rule.strengths, refusals.start)
-        if rule.searched:
-            trials = answered(chat_model, given, trials, settings.limits, refusals, begun.judge)
+        trials = begun.kept.value("trials.json", list[Trial], lambda: _trials(begun, given, rule, refusals))
         chosen = _chosen(trials, rule, settings)
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
@@ -223,6 +227,12 @@ def _fit_block(begun: _Begun) -> FittedBlock:
     )
 
 
+def _trials(begun: _Begun, given: Tried, rule: Rule, refusals: Refusals) -> list[Trial]:
+    chat_model, limits = begun.chat_model, begun.settings.limits
+    trials = try_strengths(chat_model, given, limits, rule.strengths, refusals.start)
+    return answered(chat_model, given, trials, limits, refusals, begun.judge, begun.kept) if rule.searched else trials
+
+
 def _above_wait(chat_model: ChatModel) -> bool:
     """Whether the blocks above the trained one were left on disk for later, though there is room for all of them."""
     placement, elsewhere = chat_model.placement, any(map(is_elsewhere, chat_model.blocks))
@@ -237,9 +247,16 @@ def _chosen(trials: list[Trial], rule: Rule, settings: Settings) -> Trial:
 
 
 def learn(
-    chat_model: ChatModel, prompts: Sequence[Prompt], inputs: BlockInputs, settings: Settings, refusals: Refusals | None
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    inputs: BlockInputs,
+    settings: Settings,
+    refusals: Refusals | None,
+    kept: Kept = NOTHING_KEPT,
 ) -> Learned:
     """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
+
+    A trained block that was `kept` is taken instead.
 
     **Raises:** `UserError` when training diverges.
     """
@@ -250,13 +267,17 @@ def learn(
     if settings.rule == "auto":
         suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
     rule = RULES[suited.rule] if suited else settings.foreseen
-    renewed: Callable[[torch.Tensor], LossFunction] | None = None
-    if rule.objective:
-        loss = rule.objective(activations, kinds, direction)
-    else:
-        loss, renewed = _loss_by_odds(chat_model, inputs, activations, kinds, rule, refusals)
     schedule = replace(rule.schedule, consistency=settings.consistency)
-    trained = train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed)
+
+    def train() -> TrainedBlock:
+        renewed: Callable[[torch.Tensor], LossFunction] | None = None
+        if rule.objective:
+            loss = rule.objective(activations, kinds, direction)
+        else:
+            loss, renewed = _loss_by_odds(chat_model, inputs, activations, kinds, rule, refusals)
+        return train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed)
+
+    trained = kept.training(device_of(chat_model.blocks[inputs.layer]), train)
     if not all(tensor.isfinite().all() for tensor in trained.state.values()):
         raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
     warnings = rule.warnings(activations, kinds, direction) if rule.warnings else []

@@ -9,6 +9,7 @@ wrong is told beside it.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -46,15 +47,19 @@ class Refusals:
     error: float | None
 
 
-def how_it_refuses(chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judge, seed: int) -> Refusals:
+def how_it_refuses(
+    chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judge, seed: int, store: Path | None = None
+) -> Refusals:
     """Ask `chat_model` at most `ASKED` of `prompts` of each kind, chosen by `seed`, and judge its answers.
+
+    Answers are kept in `store` as they come (`respond`).
 
     **Raises:** `UserError` when harmful and harmless prompts are answered alike.
     """
     chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
     asked = [prompt for group in groups for prompt in chooser.sample(group, min(ASKED, len(group)))]
     logprobs = plain_logprobs(chat_model, chat_model.encode(asked))
-    responses = own_answers(chat_model, asked)
+    responses = own_answers(chat_model, asked, store)
     verdicts = verdicts_on(judge, responses)
     refused = torch.tensor([verdict.refused for verdict in verdicts])
     first = logprobs.argmax(dim=-1)
@@ -75,9 +80,9 @@ def how_it_refuses(chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judg
     return Refusals(asked, responses, verdicts, RefusalStart(tokens), [], None)
 
 
-def own_answers(chat_model: ChatModel, prompts: Sequence[Prompt]) -> list[Response]:
+def own_answers(chat_model: ChatModel, prompts: Sequence[Prompt], store: Path | None = None) -> list[Response]:
     """The first `ANSWER_TOKENS` tokens of the answers of `chat_model`, with its blocks as they are now."""
-    return respond(local_engine(chat_model), prompts, ANSWER_TOKENS)
+    return respond(local_engine(chat_model), prompts, ANSWER_TOKENS, store)
 
 
 def best_boundary(values: torch.Tensor, refused: torch.Tensor) -> tuple[float, float]:

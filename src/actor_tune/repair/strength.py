@@ -25,6 +25,7 @@ from ..prompts.prompt import KINDS, Kind, Prompt, rows_of_kind
 from ..records.response import Response
 from ..records.run import AnsweredRate, SetRefusal, Trial
 from .cost import Cost, Phase
+from .kept import NOTHING_KEPT, Kept
 from .odds import RefusalStart
 from .refusals import Refusals, own_answers
 
@@ -92,6 +93,7 @@ def answered(
     limits: Limits,
     refusals: Refusals,
     judge: Judge,
+    kept: Kept = NOTHING_KEPT,
 ) -> list[Trial]:
     """`trials`, with judged answers to the prompts of `refusals` where a strength would be chosen.
 
@@ -101,7 +103,8 @@ def answered(
     found = list(trials)
     while (candidate := choose(found, limits)).strength and candidate.answers is None:
         with tried.at(chat_model, candidate.strength):
-            responses = own_answers(chat_model, refusals.asked)
+            store = kept.file(f"answers-at-{candidate.strength:g}.jsonl")
+            responses = own_answers(chat_model, refusals.asked, store)
         rates = answered_rates(refusals, responses, verdicts_on(judge, responses))
         found[found.index(candidate)] = replace(candidate, answers=rates)
     return found

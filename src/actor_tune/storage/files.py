@@ -1,43 +1,83 @@
-"""Write files so that a reader sees the old one, the new one or none, never half of one."""
+"""Write files so that a reader sees the old one, the new one or none, never half of one, a power failure or not."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 
+_ROOM = "no space left on the device", "room for it", "make room, and do the same again"
+_ALLOWED = "may not be written", "a place that may be written", "change its permissions, or choose another place"
+_REASONS = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EACCES: _ALLOWED,
+    errno.EPERM: _ALLOWED,
+    errno.EROFS: ("a read-only file system", "a place that may be written", "choose another place"),
+    errno.ENAMETOOLONG: ("a name that is too long", "a shorter one", "choose another name"),
+    errno.ENOTDIR: ("a file where a folder should be", "a folder", "choose another name"),
+    errno.EISDIR: ("a folder where a file should be", "a file", "choose another name"),
+    errno.ENOENT: ("its folder is gone", "a folder that stays", "do the same again"),
+    errno.EIO: ("the disk failed to read or write", "a sound disk", "look at the disk"),
+}
+"""By the system's number: what is found, what was expected, the next step."""
 
-def new_folder(path: Path) -> Path:
-    """Create `path`, or take it when it is an empty folder. Results of an earlier run are never overwritten.
 
-    **Raises:** `UserError` when it is a file or not empty.
+def storage_error(error: OSError, where: object = None) -> UserError | None:
+    """What the user can do about an error of the file system at `where`; None where it is none of those.
+
+    Where no place is given and the error names none, a library wrote somewhere: into a temporary folder, a cache.
     """
-    if path.is_file():
-        raise UserError(f"`output_dir={path}`", "a file", "a new or empty folder", "choose another name")
-    if path.is_dir() and any(path.iterdir()):
-        found = "a folder that is not empty"
-        raise UserError(f"`output_dir={path}`", found, "a new or empty folder", "choose another name")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    reason = _REASONS.get(error.errno or 0)
+    return UserError(where or error.filename or "a file of a library", *reason) if reason else None
+
+
+@contextmanager
+def storing(where: object) -> Iterator[None]:
+    """Within it, `where` is written: a full disk, a place that may not be written and the like are a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        told = storage_error(error, where)
+        if told is None:
+            raise
+        raise told from None
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`."""
+    """Yield a temporary path beside `path`; when the block ends well, it takes the place of `path`.
+
+    **Raises:** `UserError` when the file system does not let it, as `storing`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.touch()
-    mode = temporary.stat().st_mode  # as the user's umask has it; some writers make files that nobody else may read
-    try:
-        yield temporary
-        temporary.chmod(mode)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with storing(path):
+        try:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the user's umask has it; some writers let nobody else read
+            yield temporary
+            temporary.chmod(mode)
+            sync(temporary)
+            os.replace(temporary, path)
+            sync(path.parent)
+        finally:
+            with suppress(OSError):  # what is left of it goes at the next start
+                temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -51,24 +91,6 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     with replacing(path) as temporary:
         lines = (json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n" for row in rows)
         temporary.write_text("".join(lines), encoding="utf-8")
-
-
-@contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`; when the block ends well, it gets that name, else it is removed.
-
-    **Raises:** `FileExistsError` when `folder` exists.
-    """
-    if folder.exists():
-        raise FileExistsError(folder)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    temporary.mkdir()
-    try:
-        yield temporary
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -15,7 +15,9 @@ from .method import Fitted, Method, Task
 
 
 def actor(rule: RuleChoice = DEFAULTS.rule, select: Selection = "none") -> Method:
-    """`rule` of `fit`, by default the one that suits the model, on the block of the task; the strength is a point between the old block and the new one.
+    """`rule` of `fit`, by default the one that suits the model, on the block of the task.
+
+    The strength is a point between the old block and the new one.
 
     Trained on all prompts, or on a share of them by `select`.
 

@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ...errors import UserError, require_package
 from ...progress import console
-from ...storage.files import new_folder, sha256_of
+from ...storage.files import sha256_of
+from ...storage.folders import building
 from ..load import as_plain, quiet_libraries, with_adapter
 from .recipes import RECIPES, TESTBED, Recipe
 
@@ -57,13 +58,12 @@ def recipe_of(model: str) -> Recipe:
 def _build(folder: Path, recipe: Recipe, base: str | Path | None, adapter: bool) -> Path:
     for package in ("gguf", "peft"):
         require_package("actor testbed", package, "testbed")
-    new_folder(folder)
     quiet_libraries()
-    with tempfile.TemporaryDirectory() as workspace:
+    with building(folder) as unfinished, tempfile.TemporaryDirectory() as workspace:
         gguf = Path(base) if base else _downloaded(recipe, Path(workspace))
         _check(gguf, recipe)
         model = _unpacked(gguf)
-        _save(_adapted(model) if adapter else model, gguf, folder)
+        _save(_adapted(model) if adapter else model, gguf, unfinished)
     return folder
 
 
