@@ -1,10 +1,10 @@
-# make install | demo | test | check | results | comparison | bench | labels-page | judge-page | api-page | tour
+# make install | demo | test | check | results | comparison | bench | attack | labels-page | judge-page | api-page | tour
 PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
 
-.PHONY: install demo test check fix results comparison bench gate-page labels-page judge-page api-page tour
+.PHONY: install demo test check fix attack results comparison bench gate-page labels-page judge-page api-page tour
 
 install: .venv/installed
 
@@ -74,3 +74,7 @@ bench: install $(TESTBED)
 judge-page: install
 	$(BIN)/python -m tools.train_judge --sources $(SOURCES) --output src/actor_tune/judges/trained/trained.json
 	$(BIN)/python -m tools.make_judge_page --sources $(SOURCES) --output docs/judge.md
+
+# Kills, crowding, full disks and malformed inputs; one line of JSON, with what fell. Half an hour; Linux.
+attack: install
+	$(BIN)/python -m benchmarks.attack --work runs/attack

@@ -9,7 +9,7 @@ from rich.table import Table
 from ..comparison.methods.known import DEFAULT, STEERING
 from ..comparison.outcomes import SCORES
 from ..records.outcome import MethodSummary
-from .pictures import new_figure
+from .pictures import new_figure, save_figure
 from .text import stacked
 
 COLOURS = ("#c1121f", "#2a6f97", "#e09f3e", "#588157", "#6d597a", "#bc6c25", "#0a9396", "#7f5539", "#9d4edd", "#577590")
@@ -77,4 +77,4 @@ def draw_frontier(path: Path, summaries: Sequence[MethodSummary]) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     curves.legend(fontsize=9, frameon=False, loc="best")
     figure.suptitle("Compliance against safety (dashed, squares: steering while the model runs)", fontsize=11)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)

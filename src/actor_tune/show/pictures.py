@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import require_package
 from ..prompts.prompt import KINDS, Prompt
 from ..records.run import PromptPath
+from ..storage.files import replacing
 from .text import CHANCES, COLOURS, within_chances
 
 if TYPE_CHECKING:  # it brings torch with it
@@ -51,7 +52,7 @@ def draw_positions(
         panel.spines[["top", "right"]].set_visible(False)
     panels[-1].set_xlabel("position along the refusal direction: 0 harmless mean, 1 harmful mean of the unedited model")
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
@@ -78,7 +79,7 @@ def draw_paths(path: Path, paths: Sequence[PromptPath], layer: int) -> None:
     for panel in panels[-1]:
         panel.set_xlabel("block")
     figure.suptitle(f"One prompt of each kind on its way through the blocks; block {layer} was trained", fontsize=11)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 def _draw_course(panel: Any, shown: PromptPath, before: Sequence[float], after: Sequence[float], layer: int) -> None:
@@ -86,6 +87,12 @@ def _draw_course(panel: Any, shown: PromptPath, before: Sequence[float], after: 
     panel.plot(after, color=COLOURS[shown.kind], linewidth=1.8, label="after")
     panel.axvline(layer, color="0.6", linewidth=0.8, linestyle=":", zorder=0)
     panel.spines[["top", "right"]].set_visible(False)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write `figure` to `path` as a PNG."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
 
 
 def new_figure(path: Path, width: float, height: float) -> Any:

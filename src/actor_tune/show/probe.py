@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..records.probe import Probe, Step
-from .pictures import new_figure
+from .pictures import new_figure, save_figure
 from .text import COLOURS, score_text
 
 
@@ -49,4 +49,4 @@ def draw_durability(path: Path, curves: Mapping[str, Sequence[Step]]) -> None:
         panel.set_xlabel("steps of benign fine-tuning")
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)

@@ -4,11 +4,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from ..errors import UserError
 
@@ -29,11 +32,14 @@ _REASONS = {
 """By the system's number: what is found, what was expected, the next step."""
 
 
-def storage_error(error: OSError, where: object = None) -> UserError | None:
+def storage_error(error: OSError | SafetensorError, where: object = None) -> UserError | None:
     """What the user can do about an error of the file system at `where`; None where it is none of those.
 
     Where no place is given and the error names none, a library wrote somewhere: into a temporary folder, a cache.
     """
+    if isinstance(error, SafetensorError):  # it has the number in its text
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        error = OSError(int(number[1]) if number else 0, str(error))
     reason = _REASONS.get(error.errno or 0)
     return UserError(where or error.filename or "a file of a library", *reason) if reason else None
 
@@ -43,7 +49,7 @@ def storing(where: object) -> Iterator[None]:
     """Within it, `where` is written: a full disk, a place that may not be written and the like are a `UserError`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         told = storage_error(error, where)
         if told is None:
             raise
