@@ -13,12 +13,14 @@ from ..progress import progress_bar
 from ..prompts.prompt import Prompt
 from ..records.file import convert, parse, row_json
 from ..records.response import Response, ResponseRow, response_of, response_row
-from .engine import Engine
+from .engine import Answer, Engine
 
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
 """How often answers are forced to the disk. Until then they outlive this process, but not a power failure."""
+
+GOES_ON = "and the same command goes on from there"
 
 
 def respond(
@@ -36,7 +38,8 @@ def respond(
       have further columns, such as verdicts. None keeps answers in memory alone.
     - `known`: answers that are there already, also to other prompts.
 
-    **Raises:** `UserError` when `store` has anything but answers to `prompts`; what the engine raises.
+    **Raises:** `UserError` when `store` has anything but answers to `prompts`; what the engine raises,
+    with the number of answers that are kept.
     """
     distinct = dict.fromkeys(prompts)
     lines = _whole_lines(store) if store else b""
@@ -51,15 +54,24 @@ def respond(
     with progress_bar(len(distinct), f"Answering {len(distinct)} prompts", done=len(answered)) as advance:
         if missing:
             with _added_to(store, len(lines)) as add:
-                for answer in engine(missing, max_new_tokens):
-                    prompt = missing[answer.row]
-                    response = Response(prompt, answer.text, answer.finished, answer.reasoning, answer.filtered)
-                    add(response)
-                    answered[response.prompt] = response
-                    advance()
+                try:
+                    for answer in engine(missing, max_new_tokens):
+                        response = _response(missing[answer.row], answer)
+                        add(response)
+                        answered[response.prompt] = response
+                        advance()
+                except UserError as error:
+                    if store is None:
+                        raise
+                    raise error.and_then(f"{len(answered)} of {len(distinct)} answers are kept, {GOES_ON}") from None
     if len(answered) < len(distinct):
         raise RuntimeError(f"the engine left {len(distinct) - len(answered)} prompts without an answer")
     return [answered[prompt] for prompt in prompts]
+
+
+def _response(prompt: Prompt, answer: Answer) -> Response:
+    fields = (answer.text, answer.finished, answer.reasoning, answer.filtered, answer.asked_otherwise)
+    return Response(prompt, *fields)
 
 
 @contextmanager
