@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -178,6 +180,15 @@ def test_a_rise_that_may_be_chance_is_said_with_its_interval_and_fails_nothing()
         "1.0 allowed). The share of garbled answers went from 0.0 to 0.0 % of 100 (95 % interval of the rise -3.7 to "
         "3.7 points; 0.5 allowed)."
     )
+
+
+def test_what_a_filter_stops_is_no_garbled_answer():
+    before = [Response(Prompt(f"benign {row}", "harmless", "b"), "Salt the water.", True) for row in range(100)]
+    after = [replace(response, text="", filtered=True) for response in before[:12]] + before[12:]
+    same = [Verdict("compliance", 0.5, "")] * 100
+    gate = with_damage(decide(*planted(300), margin=0.05), before, after, same, same)
+    assert gate.passed
+    assert [rise.value for rise in gate.rises] == [0, 0]
 
 
 def test_nothing_makes_a_gate_that_failed_pass():

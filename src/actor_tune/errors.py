@@ -24,6 +24,10 @@ class UserError(Exception):
         self.fix = fix
         super().__init__(" ".join(f"{where}: {found}; expected {expected}; {fix}".split()))
 
+    def and_then(self, step: str) -> "UserError":
+        """The same mistake, with one more `step`."""
+        return UserError(self.where, self.found, self.expected, f"{self.fix}; {step}")
+
 
 def require_package(what: str, package: str, extra: str) -> None:
     """Stop unless `package` is installed, which `what` needs: before any work, not at the end of it.

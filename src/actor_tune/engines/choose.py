@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UserError
+from ..judges.server import check_url
 from ..models.load import load
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.placement import Placement
@@ -80,6 +81,8 @@ def _check(engine: str, base_url: str | None, placement: Placement) -> None:
     if engine != "openai" and base_url is not None:
         found, fix = f"`engine={engine}`", "add it, or leave this out"
         raise UserError(f"`base_url={base_url}`", found, "`engine=openai`", fix)
+    if base_url is not None:
+        check_url("base_url", base_url)
     if engine == "openai" and placement.trust_remote_code:
         raise UserError("`trust_remote_code=True`", "`engine=openai`", "a model in this process", "leave it out")
     for setting in ("dtype", "device_map", "offload", "quantization"):

@@ -25,6 +25,7 @@ class Answer:
     - `finished`: the model ended it; False where the limit of tokens cut it off.
     - `reasoning`: what it thought before; None where it does not reason. If that did not end, there is no `text`.
     - `filtered`: a filter of the provider's stopped it, and not the model.
+    - `asked_otherwise`: how a server had to be asked otherwise than greedily with a limit, in words.
     """
 
     row: int
@@ -32,6 +33,7 @@ class Answer:
     finished: bool
     reasoning: str | None = None
     filtered: bool = False
+    asked_otherwise: tuple[str, ...] = ()
 
 
 Engine = Callable[[Sequence[Prompt], int], Iterator[Answer]]

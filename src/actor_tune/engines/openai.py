@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError
+from ..judges.completion import Reply, ServerError
 from ..judges.reasoning import Split, split
-from ..judges.server import CONCURRENCY, TIMEOUT_SECONDS, Reply, Server, ServerError, ask_all
+from ..judges.server import CONCURRENCY, TIMEOUT_SECONDS, Server, ask_all, check_url
 from ..prompts.prompt import Prompt
 from .engine import REASONING_TOKENS, Answer, Engine
 
@@ -38,9 +39,7 @@ def openai_engine(
     **Raises:** `UserError` when the extra is missing, nothing answers at `base_url`, or there is not one model to take;
     the engine, when the server refuses a request or fails it time and again.
     """
-    if not base_url.startswith(("http://", "https://")):
-        fix = "give it as http://127.0.0.1:8000/v1"
-        raise UserError(f"`base_url={base_url}`", "no http:// or https://", "the URL of a server", fix)
+    check_url("base_url", base_url)
     server = Server(base_url, api_key, timeout)
     name = _first_contact(server, model)
 
@@ -57,7 +56,8 @@ def openai_engine(
 
         for row, reply in ask_all(ask, prompts, concurrency):
             parted = _split(reply)
-            yield Answer(row, parted.answer, reply.finished and parted.ended, parted.reasoning, reply.filtered)
+            finished = reply.finished and parted.ended
+            yield Answer(row, parted.answer, finished, parted.reasoning, reply.filtered, reply.asked_otherwise)
 
     return answers
 
@@ -96,15 +96,20 @@ def _first_contact(server: Server, model: str | None) -> str:
 def _mistake(server: Server, error: ServerError, model: str, prompt: Prompt) -> UserError:
     where = f"`base_url={server.base_url}`"
     if error.what == "form":
-        return UserError(where, "no chat completion came back", "a server of OpenAI's chat protocol", URL_FIX)
+        found = f"no chat completion came back ({error.said or 'nothing at all'})"
+        return UserError(where, found, "a server of OpenAI's chat protocol", URL_FIX)
     if error.what != "status":
         return _unreachable(where, error)
     if error.status == 429 or error.status >= 500:
-        found = f"status {error.status} after {server.retries + 1} tries ({error.said})"
-        return UserError(where, found, "an answer", "run the command again later: it goes on where it stopped")
+        return UserError(where, f"status {error.status} {_after(error)} ({error.said})", "an answer", "try again later")
     found = f"status {error.status} to {prompt.text[:60]!r} ({error.said})"
     return UserError(where, found, f"an answer of the model {model}", "do what the server says")
 
 
 def _unreachable(where: str, error: ServerError) -> UserError:
-    return UserError(where, f"no answer ({error.said})", "a running server", "start it, or correct the URL")
+    found = f"no answer {_after(error)} ({error.said})" if error.tries > 1 else f"no answer ({error.said})"
+    return UserError(where, found, "a running server", "start it, or correct the URL")
+
+
+def _after(error: ServerError) -> str:
+    return f"after {error.tries} tries" if error.tries > 1 else "after 1 try"

@@ -14,12 +14,14 @@ from ..prompts.prompt import Prompt
 from ..records.file import convert, parse, row_json
 from ..records.response import Response, ResponseRow, response_of, response_row
 from ..storage.files import storing, sync
-from .engine import PORTION, Engine
+from .engine import PORTION, Answer, Engine
 
 log = logging.getLogger(__name__)
 
 SYNC_SECONDS = 5.0
 """How often answers are forced to the disk. Until then they outlive this process, but not a power failure."""
+
+GOES_ON = "and the same command goes on from there"
 
 
 def respond(
@@ -42,7 +44,8 @@ def respond(
     - `known`: answers that are there already, also to other prompts.
     - `portion`: so many prompts are answered in one go; None: those that are missing, where it does not matter.
 
-    **Raises:** `UserError` when `store` has anything but answers to `prompts`; what the engine raises.
+    **Raises:** `UserError` when `store` has anything but answers to `prompts`; what the engine raises,
+    with the number of answers that are kept.
     """
     distinct = dict.fromkeys(prompts)
     lines = _whole_lines(store) if store else b""
@@ -58,14 +61,16 @@ def respond(
     with progress_bar(len(distinct), f"Answering {len(distinct)} prompts", done=len(answered)) as advance:
         asked = _portions(unknown, answered, portion)
         with _added_to(store if asked else None, len(lines)) as add:
-            for together in asked:
-                for answer in engine(together, max_new_tokens):
-                    prompt = together[answer.row]
+            try:
+                for prompt, answer in _answers(engine, asked, max_new_tokens):
                     if prompt not in answered:
-                        response = Response(prompt, answer.text, answer.finished, answer.reasoning, answer.filtered)
-                        add(response)
+                        add(response := _response(prompt, answer))
                         answered[prompt] = response
                         advance()
+            except UserError as error:
+                if store is None:
+                    raise
+                raise error.and_then(f"{len(answered)} of {len(distinct)} answers are kept, {GOES_ON}") from None
     if len(answered) < len(distinct):
         raise RuntimeError(f"the engine left {len(distinct) - len(answered)} prompts without an answer")
     return [answered[prompt] for prompt in prompts]
@@ -82,6 +87,18 @@ def _portions(prompts: Sequence[Prompt], answered: Collection[Prompt], size: int
     order = sorted(prompts, key=lambda prompt: -len(prompt.text) - sum(len(turn.content) for turn in prompt.context))
     portions = [order[start : start + size] for start in range(0, len(order), size)]
     return [portion for portion in portions if not all(prompt in answered for prompt in portion)]
+
+
+def _answers(engine: Engine, portions: Sequence[Sequence[Prompt]], tokens: int) -> Iterator[tuple[Prompt, Answer]]:
+    """Each prompt of `portions` with its answer, one portion after the other."""
+    for portion in portions:
+        for answer in engine(portion, tokens):
+            yield portion[answer.row], answer
+
+
+def _response(prompt: Prompt, answer: Answer) -> Response:
+    fields = (answer.text, answer.finished, answer.reasoning, answer.filtered, answer.asked_otherwise)
+    return Response(prompt, *fields)
 
 
 @contextmanager

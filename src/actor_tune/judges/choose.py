@@ -7,7 +7,7 @@ from ..errors import UserError
 from .classifier import classifier_judge
 from .guard_models import llamaguard_judge, wildguard_judge
 from .llm import llm_judge
-from .server import Server
+from .server import Server, check_url
 from .strings import judge_strings
 from .trained.judge import judge_trained
 from .verdict import Exchange, Judge, Verdict
@@ -48,6 +48,7 @@ def judge_by_name(name: str, device: str = "auto", base_url: str | None = None) 
         if not base_url:
             fix = "give `judge_base_url=`, as http://localhost:8000/v1"
             raise UserError(f"`judge={name}`", "no server", "one that speaks OpenAI's protocol", fix)
+        check_url("judge_base_url", base_url)
         return llm_judge(Server(base_url), model)
     if family == "classifier" and model:
         return classifier_judge(model, device)

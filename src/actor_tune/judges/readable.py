@@ -7,6 +7,7 @@ from .garbled import garbled
 from .reasoning import Split, begins_to_think, split
 from .verdict import Exchange, Judge, Verdict
 
+FILTERED = "the provider's content filter stopped it"
 UNENDED = "its reasoning did not end"
 UNMARKED = "it begins with reasoning, and no mark says where that ends"
 
@@ -14,7 +15,8 @@ UNMARKED = "it begins with reasoning, and no mark says where that ends"
 def readable(judge: Judge) -> Judge:
     """`judge`, asked only about answers that can be read, without the reasoning that stored ones may begin with.
 
-    The others are unscored: empty and garbled ones, and reasoning that did not end, or without marks around it.
+    The others are unscored: empty and garbled ones, what a filter stopped, and reasoning that did not end, or without
+    marks around it.
     """
 
     @wraps(judge)
@@ -24,7 +26,7 @@ def readable(judge: Judge) -> Judge:
         rows: list[int] = []
         for row, exchange in enumerate(exchanges):
             parted = split(exchange.answer)
-            reason = _unreadable(parted)
+            reason = FILTERED if exchange.filtered else _unreadable(parted)
             verdicts.append(Verdict("unscored", 0.5, reason or ""))
             if reason is None:
                 rows.append(row)

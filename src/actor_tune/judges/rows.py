@@ -21,10 +21,16 @@ Verdicts = Mapping[str, Sequence[Verdict]]
 def read_exchanges(rows: Sequence[Row]) -> list[Exchange]:
     """Prompt and answer of each row; the answer, from `response` or else `completion`, may be empty.
 
+    Where `filtered` is true, as responses of a measurement have it, a filter stopped the answer.
+
     **Raises:** `UserError` when a row lacks one of them, or it is no string.
     """
     return [
-        Exchange(_string(row, "prompt"), _string(row, "response" if "response" in row.cells else "completion"))
+        Exchange(
+            _string(row, "prompt"),
+            _string(row, "response" if "response" in row.cells else "completion"),
+            filtered=str(row.cells.get("filtered")).lower() == "true",
+        )
         for row in rows
     ]
 

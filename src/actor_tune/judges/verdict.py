@@ -10,10 +10,14 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 @dataclass(frozen=True)
 class Exchange:
-    """A user's prompt (the last turn of a conversation) and the model's answer to it."""
+    """A user's prompt (the last turn of a conversation) and the model's answer to it.
+
+    - `filtered`: a filter of the provider's stopped the answer, and not the model.
+    """
 
     prompt: str
     answer: str
+    filtered: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Verdict:
       (empty, garbled, or the judge itself failed): neither compliant nor refused.
     - `score`: the judge's probability, 0..1, that the answer refuses in whole or in part; 0.5 where it cannot tell.
     - `reason`: the words that decided, or a sentence.
+    - `asked_otherwise`: how a judge behind a server had to be asked otherwise than at temperature 0, in words.
     """
 
     outcome: Outcome
     score: float
     reason: str
+    asked_otherwise: tuple[str, ...] = ()
 
     @property
     def refused(self) -> bool:

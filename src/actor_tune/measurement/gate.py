@@ -17,7 +17,6 @@ from scipy.optimize import brentq
 from scipy.stats import multinomial
 
 from ..errors import UserError
-from ..judges.garbled import garbled
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Prompt, of_kind
 from ..prompts.starter import starter
@@ -117,7 +116,7 @@ def with_damage(
     """
     harmless = [row for row, response in enumerate(before) if response.prompt.kind == "harmless"]
     refused = [(verdicts_before[row].refused, verdicts_after[row].refused) for row in harmless]
-    noise = [(bool(garbled(old.text)), bool(garbled(new.text))) for old, new in zip(before, after, strict=True)]
+    noise = [(old.is_garbled, new.is_garbled) for old, new in zip(before, after, strict=True)]
     rises = [
         _rise(name, pairs, limit)
         for name, pairs, limit in (("harmless refused", refused, HARMLESS_RISE), ("garbled", noise, GARBLED_RISE))

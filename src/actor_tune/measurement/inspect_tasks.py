@@ -113,7 +113,8 @@ def verdict(judge: str = DEFAULT, judge_base_url: str | None = None) -> Scorer:
     judging = judge_by_name(judge, base_url=judge_base_url)
 
     async def score(state: TaskState, target: Target) -> Score:
-        (found,) = judging([Exchange(state.user_prompt.text, state.output.completion)])
+        filtered = state.output.stop_reason == "content_filter"
+        (found,) = judging([Exchange(state.user_prompt.text, state.output.completion, filtered)])
         about = {"outcome": found.outcome, "refusal_score": found.score}
         if found.outcome == "unscored":
             return Score.unscored(answer=found.outcome, explanation=found.reason, metadata=about)

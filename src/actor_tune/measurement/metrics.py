@@ -87,8 +87,8 @@ def measured(model: str, responses: Sequence[Response], verdicts: Sequence[Verdi
         groups.setdefault((response.prompt.set, response.prompt.kind), []).append(row)
     sets = []
     for (name, kind), rows in groups.items():
-        given, texts = [verdicts[row] for row in rows], [responses[row].text for row in rows]
-        sets.append(set_result(name, kind, given, texts))
+        given = [verdicts[row] for row in rows]
+        sets.append(set_result(name, kind, given, [responses[row].text for row in rows if not responses[row].filtered]))
     found = scores(sets)
     values: dict[str, Any] = {name: estimate.value if estimate else None for name, estimate in found.items()}
     return Measured(
@@ -97,7 +97,7 @@ def measured(model: str, responses: Sequence[Response], verdicts: Sequence[Verdi
         **values,  # by the names in `SCORES`
         intervals={name: (one.low, one.high) if one else None for name, one in found.items()},
         damage={
-            "garbled_share": mean(garbled(response.text) is not None for response in responses),
+            "garbled_share": mean(response.is_garbled for response in responses),
             "unfinished_share": mean(not response.finished for response in responses),
             **_thinking(responses),
             "mean_words": mean(len(response.text.split()) for response in responses),

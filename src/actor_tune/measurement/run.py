@@ -7,6 +7,7 @@ from typing import Any
 
 from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Subject
 from ..engines.local import subject_of
+from ..engines.respond import GOES_ON
 from ..errors import UserError
 from ..judges.agreement import agreement
 from ..judges.choose import DEFAULT, judge_by_name
@@ -197,7 +198,7 @@ def measure(
         kept = folder and folder / RESPONSES_FILE
         after = ask(model, model.open(), asked.prompts, max_new_tokens, store=kept, reference=reference, text=text)
     check_some(labels or [], {"responses": after, "baseline": before or []})
-    found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)})
+    found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)}, kept=bool(folder))
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     found = replace(found, results=replace(found.results, command=command, benchmarks=figures))
     return found if labels is None else found.with_labels(labels)
@@ -279,15 +280,20 @@ def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest
 
 
 def _judged(
-    request: MeasureRequest, asked: Questions, before: Answers | None, after: Answers, judges: Mapping[str, Judge]
+    request: MeasureRequest,
+    asked: Questions,
+    before: Answers | None,
+    after: Answers,
+    judges: Mapping[str, Judge],
+    kept: bool,
 ) -> Measurement:
-    verdicts = {name: verdicts_on(judge, after) for name, judge in judges.items()}
+    verdicts = {name: _verdicts(judge, after, kept) for name, judge in judges.items()}
     (first, new), *others = verdicts.items()
     now = measured(after.model, after, new)
     old: list[Verdict] = []
     earlier = changed = gate = moved = None
     if before:
-        old = verdicts_on(judges[first], before)
+        old = _verdicts(judges[first], before, kept)
         earlier = measured(before.model, before, old)
         changed = change(asked.prompts, old, new)
         if asked.margin is not None:
@@ -314,10 +320,28 @@ def _judged(
         baseline=earlier,
         comparison=changed,
         gate=gate,
+        asked_otherwise=_asked_otherwise([*([before] if before else []), after], [*verdicts.items(), (first, old)]),
     )
     exchanges = [response.exchange for response in after]
     differing = disagreement_rows(range(1, len(after) + 1), exchanges, verdicts) if others else []
     return Measurement(request, results, _rows(after, new), _rows(before or [], old), differing)
+
+
+def _verdicts(judge: Judge, answers: Answers, kept: bool) -> list[Verdict]:
+    """What `judge` says; where it cannot, as one behind a server, also whether the answers are `kept`."""
+    try:
+        return verdicts_on(judge, answers)
+    except UserError as error:
+        raise error.and_then(f"all answers are kept, {GOES_ON}") if kept else error from None
+
+
+def _asked_otherwise(answers: Sequence[Answers], verdicts: Sequence[tuple[str, Sequence[Verdict]]]) -> list[str]:
+    """How servers of models and of judges were asked otherwise than they should be, each way once."""
+    told = [f"{side.model} was asked {note}" for side in answers for item in side for note in item.asked_otherwise]
+    told += [
+        f"judge {name} was asked {note}" for name, given in verdicts for item in given for note in item.asked_otherwise
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _rows(responses: Sequence[Response], verdicts: Sequence[Verdict]) -> list[ResponseRow]:

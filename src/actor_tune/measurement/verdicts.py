@@ -4,13 +4,11 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
-from ..judges.readable import UNENDED
+from ..judges.readable import FILTERED, UNENDED
 from ..judges.verdict import Judge, Verdict
 from ..records.response import Response
 
 log = logging.getLogger(__name__)
-
-FILTERED = "the provider's content filter stopped it"
 
 
 def verdicts_on(judge: Judge, responses: Sequence[Response]) -> list[Verdict]:

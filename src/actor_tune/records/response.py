@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
+from ..judges.garbled import garbled
 from ..judges.verdict import Exchange, Outcome, Verdict
 from ..prompts.prompt import Kind, Message, Prompt
 from .file import FIX, read_rows
@@ -22,6 +23,7 @@ class Response:
     - `reasoning`: what the model thought before it answered; None where it does not reason. Where there is some and no
       `text`, it did not come to an end.
     - `filtered`: a filter of the provider's stopped it, and not the model.
+    - `asked_otherwise`: how a server had to be asked otherwise than greedily with a limit, in words.
     """
 
     prompt: Prompt
@@ -29,6 +31,7 @@ class Response:
     finished: bool
     reasoning: str | None = None
     filtered: bool = False
+    asked_otherwise: tuple[str, ...] = ()
 
     @property
     def only_thought(self) -> bool:
@@ -36,9 +39,14 @@ class Response:
         return self.reasoning is not None and not self.finished and not self.text
 
     @property
+    def is_garbled(self) -> bool:
+        """Whether the model wrote nothing that can be read. What a filter stopped does not say so."""
+        return not self.filtered and garbled(self.text) is not None
+
+    @property
     def exchange(self) -> Exchange:
         """As judges take it."""
-        return Exchange(self.prompt.text, self.text)
+        return Exchange(self.prompt.text, self.text, self.filtered)
 
 
 SetAndKind = tuple[str, Kind]
@@ -78,6 +86,7 @@ class ResponseRow(PromptRow):
     finished: bool = True
     reasoning: str | None = None
     filtered: bool | None = None
+    asked_otherwise: list[str] | None = None
     verdict: Outcome | None = None
     score: float | None = None
     reason: str | None = None
@@ -141,6 +150,7 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
         finished=response.finished,
         reasoning=response.reasoning,
         filtered=response.filtered or None,
+        asked_otherwise=list(response.asked_otherwise) or None,
         verdict=verdict.outcome if verdict else None,
         score=round(verdict.score, 4) if verdict else None,
         reason=verdict.reason if verdict else None,
@@ -149,4 +159,5 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
 
 def response_of(row: ResponseRow) -> Response:
     """The answer of a row."""
-    return Response(row.asked, row.response, row.finished, row.reasoning, bool(row.filtered))
+    otherwise = tuple(row.asked_otherwise or ())
+    return Response(row.asked, row.response, row.finished, row.reasoning, bool(row.filtered), otherwise)

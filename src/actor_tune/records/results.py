@@ -201,6 +201,7 @@ class Results(Measured, Record):
     - `benchmarks`: model -> task -> metric -> value, of lm-eval.
     - `labels`: what became of people's labels; None where none were given.
     - `kl_harmless`: KL(baseline || model) of the first answer token on harmless prompts, nats.
+    - `asked_otherwise`: what servers did not take, and how they were asked instead, a sentence each.
     """
 
     FILE: ClassVar[str] = "results.json"
@@ -219,3 +220,4 @@ class Results(Measured, Record):
     baseline: Measured | None = None
     comparison: Change | None = None
     gate: Gate | None = None
+    asked_otherwise: list[str] = field(default_factory=list)

@@ -10,7 +10,7 @@ from ..prompts.prompt import KINDS
 from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, LabelCount, Measured, Results, SetResult
-from .text import COLOURS, stacked
+from .text import COLOURS, plain, stacked
 
 SCORES = (
     ("compliance rate", "compliance_rate"),
@@ -109,7 +109,7 @@ def _notes(results: Results) -> list[Text]:
         )
         if thought := item.damage.get("only_thought_share"):
             lines.append(f"{name}{100 * thought:.1f} % unscored, as the reasoning did not end")
-    notes = [Text(line) for line in lines]
+    notes = [Text(line) for line in [*lines, *(plain(told, 300) for told in results.asked_otherwise)]]
     return notes if results.labels is None else [*notes, label_note(results.labels)]
 
 

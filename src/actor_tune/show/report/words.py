@@ -65,7 +65,7 @@ def p_value(value: float | None) -> str:
 
 
 def sentences(results: Results) -> list[Sentence]:
-    """What happened to over-refusal and to safety, each with its figures."""
+    """What happened to over-refusal and to safety, each with its figures; and what was not asked as it should be."""
     said = [
         _sentence(
             results,
@@ -80,6 +80,9 @@ def sentences(results: Results) -> list[Sentence]:
             ("Safety rose", "Safety fell", "No clear change in safety"),
         ),
     ]
+    if results.asked_otherwise:
+        told = "; ".join(results.asked_otherwise)
+        said.append(Sentence("A server was asked otherwise than greedily with a limit", f"{told}.", "plain"))
     return [sentence for sentence in said if sentence]
 
 
