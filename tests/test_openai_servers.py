@@ -378,7 +378,7 @@ def test_a_server_that_fails_for_good_is_one_line_and_the_same_call_goes_on(tmp_
     store = tmp_path / "r.jsonl"
     with raw(reply) as server:
         with pytest.raises(UserError) as raised:
-            respond(openai_engine(server.url, "m", concurrency=2), prompts, 9, store)
+            respond(openai_engine(server.url, "m", concurrency=2), prompts, 9, store, portion=None)
         message = str(raised.value)
         assert re.search(r"; 5 of 9 answers are kept, and the same command goes on from there$", message), message
         assert message.startswith(f"`base_url={server.url}`: ")
@@ -386,7 +386,7 @@ def test_a_server_that_fails_for_good_is_one_line_and_the_same_call_goes_on(tmp_
         assert {row["prompt"] for row in rows_of(store)} == well
         assert max(server.tries.values()) == 2
         mended.set()
-        found = respond(openai_engine(server.url, "m", concurrency=2), prompts, 9, store)
+        found = respond(openai_engine(server.url, "m", concurrency=2), prompts, 9, store, portion=None)
         assert all(server.tries[text] == 1 for text in well)
     assert [response.text for response in found] == [f"echo {prompt.text}" for prompt in prompts]
     assert Counter(row["prompt"] for row in rows_of(store)) == Counter(prompt.text for prompt in prompts)
