@@ -122,9 +122,9 @@ def test_a_conversation_is_read_from_every_format_and_handed_on_whole(tmp_path):
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ("Hi", "`messages` is not JSON"),
+        ("Hi", "`messages`: not JSON"),
         ([], "no column `prompt`"),
-        ({"role": "user"}, "`messages` is \"{'role': 'user'}\"; expected a list of turns"),
+        ({"role": "user"}, "`messages` is {'role': 'user'}; expected a list of turns"),
         ([{"role": "human", "content": "Hi"}], "a turn"),
         ([{"role": "user", "content": 3}], "a turn"),
         ([{"role": "assistant", "content": "Hi"}], "the last turn is not a user's query"),

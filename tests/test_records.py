@@ -11,7 +11,6 @@ import pytest
 from actor_tune.errors import UserError
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import (
-    LEVELS,
     json_of,
     parse,
     read,
@@ -27,6 +26,7 @@ from actor_tune.records.response import ResponseRow, response_of, response_row
 from actor_tune.records.results import Results
 from actor_tune.records.run import GateAnswer, Position, Run
 from actor_tune.records.scan import Scan
+from actor_tune.storage.text import LEVELS
 
 FILES = Path(__file__).parent / "files_of_version_0_1_0"
 

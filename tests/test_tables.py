@@ -33,10 +33,11 @@ def test_cells_of_a_megabyte_are_read(tmp_path):
 
 def test_blank_lines_of_a_text_are_skipped_and_a_text_of_them_alone_is_empty(tmp_path):
     (tmp_path / "a.txt").write_text(" x \n\n y\n")
-    assert read_lines(tmp_path / "a.txt") == ["x", "y"]
+    rows = read_lines(tmp_path / "a.txt", "entry")
+    assert [(row.number, row.text("entry")) for row in rows] == [(1, "x"), (3, "y")]
     (tmp_path / "b.txt").write_text("\n \n")
     with pytest.raises(UserError, match="the file is empty"):
-        read_lines(tmp_path / "b.txt")
+        read_lines(tmp_path / "b.txt", "entry")
 
 
 def test_bytes_that_are_not_utf8_and_folders_are_named(tmp_path):

@@ -22,11 +22,24 @@ class UserError(Exception):
         self.found = found
         self.expected = expected
         self.fix = fix
-        super().__init__(" ".join(f"{where}: {found}; expected {expected}; {fix}".split()))
+        super().__init__(f"{shown(where)}: {shown(found)}; expected {shown(expected)}; {shown(fix)}")
 
     def and_then(self, step: str) -> "UserError":
         """The same mistake, with one more `step`."""
         return UserError(self.where, self.found, self.expected, f"{self.fix}; {step}")
+
+
+LONGEST = 300
+"""Characters of each part of a message; what is longer loses its middle, for a row's number is at the end."""
+
+
+def shown(part: object) -> str:
+    """`part` of a message on one line, cut where it is long, with what cannot be seen or printed as escapes."""
+    text = str(part)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST - 100]} ... {text[-95:]}"
+    text = " ".join(text.split())
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def require_package(what: str, package: str, extra: str) -> None:

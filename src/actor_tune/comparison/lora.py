@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import require_package
 from ..models.activations import compact_head
 from ..models.chat import TokenIds, encode, pad
+from ..models.control_tokens import text_ids
 from ..models.inputs import opening_is_exact
 from ..models.kv_cache import Keys, KeyValue, attends_to_all, opening_length
 from ..models.model import ChatModel
@@ -58,7 +59,7 @@ def answer_examples(
     questions = encode(tokenizer, [answer.prompt for answer in answers], chat_template_kwargs)
     for prompt_ids, answer in zip(questions, answers, strict=True):
         end = [tokenizer.eos_token_id] if answer.finished else []
-        answer_ids = [*tokenizer(answer.text, add_special_tokens=False)["input_ids"], *end]
+        answer_ids = [*text_ids(tokenizer, answer.text), *end]
         if answer_ids:
             examples.append({"input_ids": prompt_ids + answer_ids, "answer_ids": answer_ids})
     return examples

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import UserError, require_package
+from ..models.chat import encode
 from ..prompts.prompt import Prompt
 from .engine import REASONING_TOKENS, Answer, Engine
 from .reading import Reader
@@ -48,11 +49,11 @@ def vllm_engine(
         tokenizer = llm.get_tokenizer()
         reader = Reader(tokenizer, set(), max_new_tokens, max_reasoning_tokens)
         settings = SamplingParams(temperature=0, max_tokens=reader.most)
-        told = dict(chat_template_kwargs or {})
-        for start in range(0, len(prompts), CHUNK):
-            conversations = [prompt.messages() for prompt in prompts[start : start + CHUNK]]
+        # Tokens, because in text vLLM would take for control tokens whatever a prompt says of them.
+        asked = [{"prompt_token_ids": ids} for ids in encode(tokenizer, prompts, chat_template_kwargs)]
+        for start in range(0, len(asked), CHUNK):
             try:
-                outputs = llm.chat(conversations, settings, use_tqdm=False, chat_template_kwargs=told)
+                outputs = llm.generate(asked[start : start + CHUNK], settings, use_tqdm=False)
             except (ValueError, VLLMClientError) as error:
                 fix = "leave out the prompts that it does not take"
                 raise UserError(model, f"vLLM says: {_first_line(error)}", "prompts that it takes", fix) from None

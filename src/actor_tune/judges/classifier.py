@@ -53,6 +53,7 @@ def classifier_judge(name: str, device: str = "auto") -> Judge:
                 padding=True,
                 truncation=True,
                 max_length=limit,
+                split_special_tokens=True,  # what prompt and answer say of them is text
                 return_tensors="pt",
             )
             with torch.inference_mode():

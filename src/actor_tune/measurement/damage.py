@@ -8,6 +8,7 @@ import torch
 from ..errors import UserError
 from ..models.activations import run_model
 from ..models.chat import TokenIds, pad
+from ..models.control_tokens import text_ids
 from ..models.divergence import kl
 from ..models.model import ChatModel
 from ..models.trials import groups_of
@@ -70,9 +71,7 @@ def answer_logprobs(
         raise UserError("`baseline=`", "no harmless prompts", "some to compare on", "add `harmless=FILE`")
     questions = chat_model.encode(prompts)
     # The last of the tokens is only predicted, so it is not part of what the model reads.
-    read = [
-        list(chat_model.tokenizer(answer, add_special_tokens=False)["input_ids"])[: KL_TOKENS - 1] for answer in answers
-    ]
+    read = [text_ids(chat_model.tokenizer, answer)[: KL_TOKENS - 1] for answer in answers]
     sequences: list[TokenIds] = [question + answer for question, answer in zip(questions, read, strict=True)]
     values: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     for rows in track(groups_of(chat_model, sequences, batch_size), "Comparing next tokens"):
@@ -103,6 +102,7 @@ def perplexity(chat_model: ChatModel, text: str) -> float:
 
     **Raises:** `UserError` when the text has fewer than two tokens.
     """
+    # Special tokens in it are such: files of texts part their documents with them.
     tokens = chat_model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"][:PERPLEXITY_TOKENS]
     limit = getattr(chat_model.model.config.get_text_config(), "max_position_embeddings", WINDOW)
     size = min(WINDOW, limit)

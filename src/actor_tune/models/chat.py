@@ -6,7 +6,6 @@ prompt: the position that the paper reads activations at (section 3.1).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..prompts.prompt import Prompt
-
-TokenIds = list[int]
+from .control_tokens import Conversation, TokenIds, control_tokens, conversations_with, encode_as_text
 
 
 @dataclass(frozen=True)
@@ -56,17 +54,29 @@ def encode(
 
     - `chat_template_kwargs`: what the template is told besides, such as `{"enable_thinking": False}`.
 
-    **Raises:** `UserError` when the tokenizer has no chat template, or that refuses a conversation.
+    What a prompt says is text to the model, control tokens that it quotes too.
+
+    **Raises:** `UserError` when the tokenizer has no chat template, that refuses a conversation, or a control token in
+    one cannot be written as text.
     """
     check_template(tokenizer, tokenizer.name_or_path)
-    template = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    told = dict(chat_template_kwargs or {})
+
+    def plain(conversation: Conversation) -> TokenIds:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True, **told)
+        # The template writes the special tokens itself: adding them again would give a second beginning of sequence.
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    conversations = [prompt.messages() for prompt in prompts]
     try:
-        texts = [template(prompt.messages(), **(chat_template_kwargs or {})) for prompt in prompts]
+        token_ids = [plain(conversation) for conversation in conversations]
+        control = control_tokens(tokenizer)
+        for row in conversations_with(tokenizer, control, conversations):
+            token_ids[row] = encode_as_text(tokenizer, control, conversations[row], told, plain)
     except TemplateError as error:  # Some templates refuse system prompts, or roles that do not alternate.
         fix = "give conversations that this model's template takes"
         raise UserError(tokenizer.name_or_path, f"the chat template says: {error}", "no complaint", fix) from None
-    # The template writes the special tokens itself: adding them again would give a second beginning of sequence.
-    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    return token_ids
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

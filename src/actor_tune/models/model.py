@@ -43,7 +43,7 @@ class ChatModel:
     def encode(self, prompts: Sequence[Prompt]) -> list[TokenIds]:
         """Token ids of each prompt in the chat template, generation prompt included.
 
-        **Raises:** `UserError` when the template refuses a conversation.
+        **Raises:** `UserError` when the template refuses a conversation, or a control token in one cannot be text.
         """
         return [[*ids, *self.opening] for ids in encode(self.tokenizer, prompts, self.chat_template_kwargs)]
 

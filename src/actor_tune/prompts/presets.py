@@ -5,6 +5,7 @@ was downloaded by hand, in its publisher's own layout.
 """
 
 import importlib.resources
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def read_source(value: str, setting: str = "prompts") -> list[Prompt]:
             raise UserError(f"`{setting}={value}`", "no file after =", f"{name}=FILE", fix)
         return load_preset(name, Path(file) if file else None)
     path = Path(value)
-    if not path.suffix or (equals and not path.exists()):
+    if not path.suffix or (equals and not os.path.exists(path)):
         expected = f"a file or a preset ({', '.join(PRESETS)})"
         raise UserError(f"`{setting}={value}`", "neither a file nor a preset", expected, "correct the name")
     return load_prompts(path)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ..errors import UserError
+from ..storage.text import check_text, same_to_a_reader
 
 Kind = Literal["harmful", "harmless", "pseudo_harmful"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -45,7 +46,11 @@ class Prompt:
 
 
 def with_system_prompt(prompts: Iterable[Prompt], text: str) -> list[Prompt]:
-    """`prompts` with `text` as the system prompt of each that has none of its own."""
+    """`prompts` with `text` as the system prompt of each that has none of its own.
+
+    **Raises:** `UserError` when `text` has NUL in it, or half of a surrogate pair.
+    """
+    check_text(text, "`system_prompt=`", "the text")
     system = Message("system", text)
     return [
         prompt
@@ -89,19 +94,21 @@ def fingerprint(prompts: Iterable[Prompt]) -> str:
 def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts` without repetitions, so that none is both trained and validated on.
 
-    **Raises:** `UserError` when a text is given under two kinds.
+    **Raises:** `UserError` when a text is given under two kinds, whatever its case, spacing, Unicode form and unseen
+    characters.
     """
-    kinds: dict[tuple[str, tuple[Message, ...]], Kind] = {}
-    kept = []
+    firsts: dict[tuple[str, ...], Prompt] = {}
+    kept: dict[tuple[str, tuple[Message, ...]], Prompt] = {}
     for prompt in prompts:
-        key = (prompt.text, prompt.context)
-        if key not in kinds:
-            kinds[key] = prompt.kind
-            kept.append(prompt)
-        elif kinds[key] != prompt.kind:
-            found = f"{prompt.text[:60]!r} is {kinds[key]} and {prompt.kind}"
+        turns = [Message("user", prompt.text), *prompt.context]
+        read = tuple(same_to_a_reader(part) for turn in turns for part in (turn.role, turn.content))
+        first = firsts.setdefault(read, prompt)
+        if first.kind != prompt.kind:
+            like = "" if first.text == prompt.text else f", which reads like {first.text[:60]!r},"
+            found = f"{prompt.text[:60]!r}{like} is {first.kind} and {prompt.kind}"
             raise UserError("prompts", found, "one kind for each prompt", "remove it from one of the files")
-    return kept
+        kept.setdefault((prompt.text, prompt.context), prompt)
+    return list(kept.values())
 
 
 def limit_per_set(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:

@@ -1,11 +1,12 @@
 """Read files of prompts. Every mistake names file and row."""
 
-import json
 import logging
+import re
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, shown
 from ..storage.tables import Row, read_lines, read_table
+from ..storage.text import check_text, has_text, json_of_text, text_of
 from .prompt import KINDS, ROLES, Kind, Message, Prompt
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ def load_responses(path: Path) -> dict[Prompt, str]:
 def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:
     """Read a file whose prompts are all of one `kind`: txt (one prompt a line), or a table as for `load_prompts`.
 
-    **Raises:** `UserError` as `load_prompts`; also when a column `kind` says something else.
+    **Raises:** `UserError` as `load_prompts`; also when a column `kind` says something else, or a txt file is a table.
     """
     if path.suffix == ".txt":
-        return [Prompt(line, kind, path.stem) for line in read_lines(path)]
-    rows = _rows(path)
+        rows = read_lines(path, "prompt")
+        _check_no_table(rows[0])
+    else:
+        rows = _rows(path)
     for row in rows:
         said = row.cells.get("kind", kind)
         if said != kind:
@@ -60,18 +63,32 @@ def load_prompts_of_kind(path: Path, kind: Kind) -> list[Prompt]:
 def _rows(path: Path) -> list[Row]:
     rows = read_table(path)
     if other := dict.fromkeys(column for row in rows for column in row.cells if column not in COLUMNS):
-        log.info("%s: columns passed over: %s", path, ", ".join(other))
+        log.info("%s: columns passed over: %s", path, shown(", ".join(other)))
     return rows
 
 
 def _prompt(row: Row, kind: str) -> Prompt:
     if kind not in KINDS:
         raise UserError(row.where, f"kind {kind!r}", f"one of {', '.join(KINDS)}", "correct the column `kind`")
-    name = row.text("set") if row.cells.get("set") else row.path.stem
-    if row.cells.get("messages"):
-        *context, query = _conversation(row)
-        return Prompt(query.content, kind, name, tuple(context))
-    return Prompt(row.text("prompt"), kind, name)
+    name = row.text("set") if row.cells.get("set") else text_of(row.path.stem, row.where, "name of the file")
+    if not row.cells.get("messages"):
+        return Prompt(row.text("prompt"), kind, name)
+    *context, query = _conversation(row)
+    if row.cells.get("prompt") and row.text("prompt") != query.content.strip():
+        found = f"`prompt` is {row.text('prompt')[:60]!r} and `messages` end with {query.content[:60]!r}"
+        raise UserError(row.where, found, "the same query in both", "remove one of the columns")
+    return Prompt(query.content, kind, name, tuple(context))
+
+
+def _check_no_table(first: Row) -> None:
+    """Stop where the `first` line of a txt file is a csv's header or an object of a jsonl file, and no prompt."""
+    line = first.cells["prompt"]
+    names = [name.strip(" \"'").lower() for name in re.split("[,;\t]", line)]
+    header = {"prompt", "messages"} & set(names) and all(re.fullmatch(r"\w*", name) for name in names)
+    suffix = ".csv" if header else ".jsonl" if re.match(r'\s*\{\s*"(prompt|messages|kind|set)"\s*:', line) else None
+    if suffix:
+        fix = f"rename it to {Path(first.path.name).with_suffix(suffix)}"
+        raise UserError(first.where, f"{line!r}, as a {suffix[1:]} file begins", "a prompt", fix)
 
 
 def _conversation(row: Row) -> list[Message]:
@@ -79,18 +96,16 @@ def _conversation(row: Row) -> list[Message]:
     value = row.cells["messages"]
     fix = 'write [{"role": "user", "content": "..."}]'
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise UserError(row.where, f"`messages` is not JSON ({error.msg})", "a list of turns", fix) from None
+        value = json_of_text(value, f"{row.where}, `messages`", "a list of turns", fix)
     if not isinstance(value, list) or not value:
-        raise UserError(row.where, f"`messages` is {str(value)[:60]!r}", "a list of turns", fix)
+        raise UserError(row.where, f"`messages` is {value!r}", "a list of turns", fix)
     turns = []
     for turn in value:
         if not (isinstance(turn, dict) and isinstance(turn.get("content"), str) and turn.get("role") in ROLES):
             expected = f"role ({', '.join(ROLES)}) and content"
-            raise UserError(row.where, f"a turn {str(turn)[:60]!r}", expected, fix)
+            raise UserError(row.where, f"a turn {turn!r}", expected, fix)
+        check_text(turn["content"], row.where, "`messages`")
         turns.append(Message(turn["role"], turn["content"]))
-    if turns[-1].role != "user" or not turns[-1].content.strip():
+    if turns[-1].role != "user" or not has_text(turns[-1].content):
         raise UserError(row.where, "the last turn is not a user's query", "one to answer", "end with the user's turn")
     return turns

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from typing import Literal, cast
 
+from ..storage.text import same_to_a_reader
 from .prompt import Kind, Prompt
 
 StarterPart = Literal["train", "held_out", "forms"]
@@ -36,5 +37,5 @@ def _shipped(part: StarterPart) -> tuple[Prompt, ...]:
 
 def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and the starter prompts of the training part that are not among them."""
-    given = {prompt.text for prompt in prompts}
-    return [*prompts, *(prompt for prompt in starter("train") if prompt.text not in given)]
+    given = {same_to_a_reader(prompt.text) for prompt in prompts}
+    return [*prompts, *(prompt for prompt in starter("train") if same_to_a_reader(prompt.text) not in given)]

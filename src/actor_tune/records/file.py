@@ -16,11 +16,9 @@ import msgspec
 from ..errors import UserError
 from ..storage.files import write_json, write_jsonl
 from ..storage.tables import read_text
+from ..storage.text import json_of_text
 
 FIX = "make it again, or leave it out"
-
-LEVELS = 100
-"""Objects and lists within each other; ours have six."""
 
 
 class Record:
@@ -85,19 +83,12 @@ def json_of(value: Any) -> Any:
 def parse(text: str, where: str, fix: str = FIX) -> Any:
     """The value of a JSON `text`; `where` it stands, and what may `fix` it, are for messages.
 
-    **Raises:** `UserError` when it is not JSON, nested too deeply, or holds a number that is not finite.
+    **Raises:** `UserError` when it is not JSON, an object in it has a key twice, it is nested too deeply, or holds a
+    number that is not finite.
     """
-    try:
-        value = json.loads(text)
-        _check(value, where, fix)
-        return value
-    except json.JSONDecodeError as error:
-        found = f"not JSON ({error.msg})"
-    except RecursionError:
-        found = "nested too deeply"
-    except ValueError:  # Python reads no number of more than some thousand digits
-        found = "a number of too many digits"
-    raise UserError(where, found, "a whole file", fix)
+    value = json_of_text(text, where, "a whole file", fix)
+    _check(value, where, fix)
+    return value
 
 
 def convert(value: Any, kind: type[Value], where: str, fix: str = FIX) -> Value:
@@ -169,9 +160,7 @@ def _place(where: str, steps: Sequence[Step]) -> str:
 
 
 def _check(value: Any, where: str, fix: str, steps: tuple[Step, ...] = ()) -> None:
-    """Stop at a number that is not finite, or at too many levels, which what is done with a value may not stand."""
-    if len(steps) == LEVELS:
-        raise RecursionError
+    """Stop at a number that is not finite."""
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, part in parts:
         if isinstance(part, float):

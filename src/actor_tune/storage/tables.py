@@ -2,12 +2,16 @@
 
 import csv
 import io
-import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from .text import json_of_text, repeated, text_of
 
 FORMATS = (".csv", ".jsonl", ".parquet", ".txt")
 
@@ -28,18 +32,13 @@ class Row:
     def text(self, column: str) -> str:
         """The cell of `column`, stripped.
 
-        **Raises:** `UserError` when there is no such column, or no text in it.
+        **Raises:** `UserError` when there is no such column, no text in it, or what no text has: `text_of`.
         """
         if column not in self.cells:
             columns = ", ".join(self.cells) or "none"
             fix = "rename or add the column"
             raise UserError(self.where, f"no column `{column}` (columns: {columns})", f"`{column}`", fix)
-        value = self.cells[column]
-        if not isinstance(value, str):
-            raise UserError(self.where, f"`{column}` is {value!r}", "a string", "write the column as strings")
-        if not value.strip():
-            raise UserError(self.where, f"an empty {column}", "text", "fill it in or remove the row")
-        return value.strip()
+        return text_of(self.cells[column], self.where, column)
 
 
 def read_table(path: Path) -> list[Row]:
@@ -61,15 +60,16 @@ def read_table(path: Path) -> list[Row]:
     return rows
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not blank, stripped.
+def read_lines(path: Path, column: str) -> list[Row]:
+    """The lines of a text file that are not blank, as rows of one `column`. Lines end as on any system.
 
     **Raises:** `UserError` when the file is missing, empty or not UTF-8.
     """
-    lines = [line.strip() for line in read_text(path).split("\n") if line.strip()]
-    if not lines:
+    lines = enumerate(re.split("\r\n|\r|\n", read_text(path)), start=1)
+    rows = [Row(path, number, {column: line}) for number, line in lines if line.strip()]
+    if not rows:
         raise UserError(path, "the file is empty", "one entry a line", "add some or leave the option out")
-    return lines
+    return rows
 
 
 def read_text(path: Path) -> str:
@@ -87,6 +87,9 @@ def read_text(path: Path) -> str:
         raise UserError(path, "a folder", "a file", "name a file in it") from None
     except UnicodeDecodeError as error:
         raise UserError(path, f"not UTF-8 at byte {error.start}", "UTF-8 text", "convert the file") from None
+    except (OSError, ValueError) as error:  # the latter for a NUL in the name
+        found = f"cannot be read ({getattr(error, 'strerror', None) or error})"
+        raise UserError(path, found, "a readable file", "check the path") from None
 
 
 LARGEST_CELL = 2**31 - 1
@@ -105,6 +108,7 @@ def _csv_rows(path: Path) -> list[Row]:
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
     rows = []
     try:
+        _check_columns(f"{path}, line 1", list(reader.fieldnames or []))
         for cells in reader:
             if None in cells or None in cells.values():
                 found = "more or fewer fields than the header has"
@@ -121,28 +125,51 @@ def _read_jsonl(path: Path) -> list[Row]:
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            cells = json.loads(line)
-        except json.JSONDecodeError as error:
-            fix = "write one JSON object a line"
-            raise UserError(f"{path}, line {number}", f"not JSON ({error.msg})", "an object", fix) from None
+        cells = json_of_text(line, f"{path}, line {number}", "an object", "write one JSON object a line")
         if not isinstance(cells, dict):
-            raise UserError(f"{path}, line {number}", line[:60], "an object", 'write {"prompt": "...", "kind": "..."}')
+            raise UserError(f"{path}, line {number}", line, "an object", 'write {"prompt": "...", "kind": "..."}')
         rows.append(Row(path, number, cells))
     return rows
 
 
+def _check_columns(where: str, names: list[str]) -> None:
+    """Stop where two columns have one name; several may have none, as behind the last comma of a line."""
+    if twice := repeated([name for name in names if name.strip()]):
+        raise UserError(where, f"two columns `{twice}`", "one of each name", "rename or remove one")
+
+
 def _read_parquet(path: Path) -> list[Row]:
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(path, "no such file", "a file to read", "check the path")
     try:
-        import pyarrow
         import pyarrow.parquet
     except ImportError:
         fix = "run: pip install 'actor-tune[parquet]'"
         raise UserError(path, "parquet cannot be read here", "the package pyarrow", fix) from None
-    try:
+    with _by_pyarrow(str(path)):
+        names = list(pyarrow.parquet.read_schema(path).names) if path.is_file() else []
+    _check_columns(str(path), names)
+    with _by_pyarrow(str(path)):
         table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(path, f"not parquet ({error})", "a parquet file", "write it again") from None
-    return [Row(path, number, cells) for number, cells in enumerate(table.to_pylist(), start=1)]
+    return [Row(path, number, cells) for number, cells in enumerate(_parquet_cells(path, table), start=1)]
+
+
+def _parquet_cells(path: Path, table: Any) -> list[dict[str, Any]]:
+    try:
+        return table.to_pylist()
+    except Exception:  # Row by row, the one that is damaged has a number.
+        cells = []
+        for row in range(table.num_rows):
+            with _by_pyarrow(f"{path}, row {row + 1}"):
+                cells += table.slice(row, 1).to_pylist()
+        return cells
+
+
+@contextmanager
+def _by_pyarrow(where: str) -> Iterator[None]:
+    """What pyarrow says of a file is a mistake in the file, of whatever class: damage shows anywhere in it."""
+    try:
+        yield
+    except Exception as error:
+        found = f"not parquet ({error or type(error).__name__})"
+        raise UserError(where, found, "a parquet file", "write it again") from None
