@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -299,10 +299,10 @@ def two_at_once(command: Command, whole: Path, place: Path) -> Record:
     return {"refused": refused, "first": ended, "unequal": differences(whole, folder)}
 
 
-def little_room(command: Command, whole: Path, place: Path) -> Record:
+def little_room(command: Command, whole: Path, place: Path, rooms: Sequence[int] = ROOM) -> Record:
     """On file systems that are too small, or read-only: one line, status 2; with room, the same command goes on."""
     told, wrong = 0, []
-    for kibibytes in ROOM:
+    for kibibytes in rooms:
         with small_disk(place, f"size={kibibytes}k") as mounted:
             if not mounted:
                 return {"not tried": "file systems may not be mounted here"}
