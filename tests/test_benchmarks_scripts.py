@@ -104,6 +104,7 @@ def test_bench_fit_times_a_fit_against_what_it_replaces(fit_record):
         "run blocks below",
         "train",
         "choose strength",
+        "look again",
     }
     assert sum(fit_record["fit"]["stages"].values()) <= seconds + 0.1
     assert fit_record["prompts"] | {"tokens": 0} == {"given": 36, "train": 30, "validation": 6, "tokens": 0}
@@ -149,6 +150,7 @@ def test_bench_memory_measures_each_phase_of_both_parts(memory_record):
     assert set(memory_record["stream"]["phases"]) == {
         *memory_record["below"]["phases"],
         "choose strength",
+        "look again",
         "patch",
         "answers",
     }

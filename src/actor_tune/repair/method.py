@@ -198,8 +198,10 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         chosen = _chosen(trials, rule, settings)
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
-    with loaded(block, state):
-        after = position(block_outputs(chat_model, inputs))
+    with _timed(seconds, "look again"):
+        with loaded(block, state):
+            after = position(block_outputs(chat_model, inputs))
+        shown = paths(chat_model, layer, state, refusals, dict(zip(everything, (after - before).tolist(), strict=True)))
     return FittedBlock(
         layer=layer,
         direction=learned.direction,
@@ -221,7 +223,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         after=after.tolist(),
         warnings=learned.warnings,
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
-        paths=paths(chat_model, layer, state, refusals, dict(zip(everything, (after - before).tolist(), strict=True))),
+        paths=shown,
         seconds=seconds,
         failure=failure(trials, chosen, settings.limits),
     )
