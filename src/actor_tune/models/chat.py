@@ -7,14 +7,15 @@ prompt: the position that the paper reads activations at (section 3.1).
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..prompts.prompt import Prompt
+from ..storage.loading import loading, reason_of
 
 TokenIds = list[int]
 
@@ -48,25 +49,47 @@ class Batch:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], chat_template_kwargs: Mapping[str, Any] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    rows: int | None = None,
 ) -> list[TokenIds]:
     """Token ids of each prompt in the chat template, generation prompt included.
 
     **Arguments:**
 
     - `chat_template_kwargs`: what the template is told besides, such as `{"enable_thinking": False}`.
+    - `rows`: tokens that the model has an embedding of, if known.
 
-    **Raises:** `UserError` when the tokenizer has no chat template, or that refuses a conversation.
+    **Raises:** `UserError` when the tokenizer has no chat template, that refuses a conversation or says nothing, or the
+    model does not know a token.
     """
     check_template(tokenizer, tokenizer.name_or_path)
+    where = template_of(tokenizer)
     template = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
-    try:
+    # Some templates refuse system prompts, or roles that do not alternate; broken ones raise anything.
+    fix = "give conversations that this model's template takes, or correct it"
+    with loading(where, "no complaint", fix, lambda error: (where, f"the chat template says: {reason_of(error)}")):
         texts = [template(prompt.messages(), **(chat_template_kwargs or {})) for prompt in prompts]
-    except TemplateError as error:  # Some templates refuse system prompts, or roles that do not alternate.
-        fix = "give conversations that this model's template takes"
-        raise UserError(tokenizer.name_or_path, f"the chat template says: {error}", "no complaint", fix) from None
     # The template writes the special tokens itself: adding them again would give a second beginning of sequence.
-    return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    said, again = "a tokenizer that takes the prompts", "download tokenizer.json and tokenizer_config.json again"
+    with loading(tokenizer.name_or_path, said, again):
+        found = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    for text, ids in zip(texts, found, strict=True):
+        if not text:
+            raise UserError(where, "the chat template says nothing", "the prompt in it", "correct it")
+        if not ids:
+            raise UserError(tokenizer.name_or_path, "the tokenizer makes nothing of a prompt", "tokens", again)
+        if rows is not None and max(ids) >= rows:
+            what = f"token {max(ids)} ({tokenizer.convert_ids_to_tokens(max(ids))!r}), and a model that knows {rows}"
+            raise UserError(tokenizer.name_or_path, what, "the tokenizer of this model", again)
+    return found
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> object:
+    """The file that has the chat template of `tokenizer`, or the name of what it was loaded from."""
+    files = [Path(tokenizer.name_or_path) / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    return next((file for file in files if file.is_file()), tokenizer.name_or_path)
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
