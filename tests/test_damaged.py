@@ -191,7 +191,7 @@ DESCRIPTION = {
     "end token": (entry(SETTINGS, eos_token=5), named(SETTINGS, "Special token eos_token has to be")),
     "side": (entry(SETTINGS, padding_side="x"), named(SETTINGS, "Padding side should be")),
     "length": (entry(SETTINGS, model_max_length="x"), r"/model: .*tokenizer_config\.json again"),
-    "special tokens": (put("special_tokens_map.json", "[]"), named("special_tokens_map.json", "JSON, but of type list")),
+    "special tokens": (put("special_tokens_map.json", "[]"), named("special_tokens_map.json", "JSON, but")),
     "added tokens": (put("added_tokens.json", "5"), named("added_tokens.json", "JSON, but of type int")),
     "template, function": (put(TEMPLATE, "{{ nope() }}"), named(TEMPLATE, "the chat template says: .*'nope' is undef")),
     "template, refusal": (put(TEMPLATE, "{{ raise_exception('no') }}"), named(TEMPLATE, "the chat template says: no")),

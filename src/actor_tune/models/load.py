@@ -215,7 +215,7 @@ def as_plain(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def quiet_libraries() -> None:
-    """Keep out of logs and pipes: the bars of transformers, as ours are, and its tables of tensors that do not match."""
+    """Keep out of logs and pipes: the bars of transformers, as ours are, and its tables of tensors."""
     if not progress_is_shown():
         transformers_logging.disable_progress_bar()
         # The bar that unpacks GGUF files knows no switch.
@@ -226,7 +226,7 @@ def quiet_libraries() -> None:
 
 
 def _is_no_table(record: logging.LogRecord) -> bool:
-    """False for the table that `check_keys` says in a line; that of failed conversions is needed, as no error has it."""
+    """False for the table that `check_keys` says in a line; that of failed conversions is in no error."""
     said = record.getMessage()
     return "LOAD REPORT" not in said or "CONVERSION" in said
 
