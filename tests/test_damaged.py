@@ -487,6 +487,17 @@ def test_an_adapter_with_a_config_beside_it_is_an_adapter(whole, tmp_path):
     assert not torch.equal(merged.model.state_dict()[name], plain.model.state_dict()[name])
 
 
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [("", "cannot mmap an empty file"), (LFS, "a pointer of Git LFS"), ("GGUF", "it cannot be loaded")],
+)
+def test_a_damaged_gguf_file_is_one_line(tmp_path, content, cause):
+    put("m.gguf", content)(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load(str(tmp_path / "m.gguf"), CPU)
+    assert_one_line(caught.value, named("m.gguf", cause))
+
+
 ABOUT = {"format": "actor-tune patch 1", "layer": "1", "base_model": "m", "base_sha256": "0", "safety": "It passed."}
 
 

@@ -24,7 +24,7 @@ from transformers.utils import logging as transformers_logging
 from ..errors import UserError, require_package
 from ..progress import progress_is_shown
 from ..storage.loading import loading
-from ..storage.model_files import AGAIN, GENERATION_CONFIG, check_folder
+from ..storage.model_files import AGAIN, GENERATION_CONFIG, check_folder, check_pointer
 from ..storage.model_folder import loaded_files
 from .checkpoint import check_files
 from .loaded_keys import check_keys
@@ -99,7 +99,9 @@ def described(
 
     **Raises:** `UserError` that names the file at fault.
     """
-    if not origin.gguf:
+    if origin.gguf:
+        check_pointer(origin.folder / origin.gguf)
+    else:
         check_folder(origin.base or name, origin.folder, weights)
         generation = origin.folder / GENERATION_CONFIG
         if generation.is_file():

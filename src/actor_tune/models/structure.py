@@ -46,7 +46,8 @@ def load_config(name: str, origin: Origin, trust_remote_code: bool = False) -> P
     if not origin.gguf:
         said = json_object(origin.folder / CONFIG)
         _check_entries(file, said)
-    with loading(file, "the config of a chat model", FIX, partial(_blame, file, said)):
+    fix = "download it again" if origin.gguf else FIX
+    with loading(file, "the config of a chat model", fix, partial(_blame, file, said)):
         config: PreTrainedConfig = AutoConfig.from_pretrained(
             origin.folder, gguf_file=origin.gguf, trust_remote_code=trust_remote_code
         )
