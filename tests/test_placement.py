@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from actor_tune.errors import UserError
 from actor_tune.models.chat import encode
 from actor_tune.models.checkpoint import save_merged
-from actor_tune.models.load import empty_model, load
+from actor_tune.models.load import load
 from actor_tune.models.placement import (
     Placement,
     device_map_with_disk,
@@ -20,6 +20,7 @@ from actor_tune.models.placement import (
     resolve_dtype,
     settle,
 )
+from actor_tune.models.structure import empty_model
 from actor_tune.repair.method import fit_block
 from actor_tune.repair.settings import Settings
 from actor_tune.repair.train import train_block

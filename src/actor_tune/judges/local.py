@@ -33,22 +33,23 @@ def load_judge_model(
 
     **Raises:** `UserError` when there is no such model, it cannot be loaded, it lacks weights, or the device is none.
     """
-    from safetensors import SafetensorError
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    from ..storage.loading import loading, reason_of
     from ..storage.model_folder import model_folder
 
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()
     folder: Path = model_folder(name)
-    try:
+
+    def blame(error: BaseException) -> tuple[object, str]:
+        return option, f"cannot be loaded ({reason_of(error)})"
+
+    fix = "check `judge=` and `device=`, or download the model again"
+    with loading(option, f"a model for {auto_class.__name__}", fix, blame):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model, info = auto_class.from_pretrained(folder, dtype="auto", device_map=device, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, AssertionError, SafetensorError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        fix = "check `judge=` and `device=`, or download the model again"
-        raise UserError(option, f"cannot be loaded ({reason})", f"a model for {auto_class.__name__}", fix) from None
     if info["missing_keys"]:
         # transformers fills missing weights with chance: the verdicts would be chance too.
         found = f"no weights for {', '.join(sorted(info['missing_keys'])[:3])}"

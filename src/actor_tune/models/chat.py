@@ -6,14 +6,15 @@ prompt: the position that the paper reads activations at (section 3.1).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..prompts.prompt import Prompt
+from ..storage.loading import loading, reason_of
 from .control_tokens import Conversation, TokenIds, control_tokens, conversations_with, encode_as_text
 
 
@@ -46,37 +47,59 @@ class Batch:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], chat_template_kwargs: Mapping[str, Any] | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
+    rows: int | None = None,
 ) -> list[TokenIds]:
     """Token ids of each prompt in the chat template, generation prompt included.
 
     **Arguments:**
 
     - `chat_template_kwargs`: what the template is told besides, such as `{"enable_thinking": False}`.
+    - `rows`: tokens that the model has an embedding of, if known.
 
     What a prompt says is text to the model, control tokens that it quotes too.
 
-    **Raises:** `UserError` when the tokenizer has no chat template, that refuses a conversation, or a control token in
-    one cannot be written as text.
+    **Raises:** `UserError` when the tokenizer has no chat template, that refuses a conversation or says nothing, the
+    model does not know a token, or a control token in a conversation cannot be written as text.
     """
     check_template(tokenizer, tokenizer.name_or_path)
-    told = dict(chat_template_kwargs or {})
+    where, told = template_of(tokenizer), dict(chat_template_kwargs or {})
 
-    def plain(conversation: Conversation) -> TokenIds:
-        text = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True, **told)
+    def written(conversation: Conversation) -> str:
+        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True, **told))
+
+    def ids_of(text: str) -> TokenIds:
         # The template writes the special tokens itself: adding them again would give a second beginning of sequence.
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     conversations = [prompt.messages() for prompt in prompts]
-    try:
-        token_ids = [plain(conversation) for conversation in conversations]
-        control = control_tokens(tokenizer)
-        for row in conversations_with(tokenizer, control, conversations):
-            token_ids[row] = encode_as_text(tokenizer, control, conversations[row], told, plain)
-    except TemplateError as error:  # Some templates refuse system prompts, or roles that do not alternate.
-        fix = "give conversations that this model's template takes"
-        raise UserError(tokenizer.name_or_path, f"the chat template says: {error}", "no complaint", fix) from None
-    return token_ids
+    # Some templates refuse system prompts, or roles that do not alternate; broken ones raise anything.
+    fix = "give conversations that this model's template takes, or correct it"
+    with loading(where, "no complaint", fix, lambda error: (where, f"the chat template says: {reason_of(error)}")):
+        texts = [written(conversation) for conversation in conversations]
+    if "" in texts:
+        raise UserError(where, "the chat template says nothing", "the prompt in it", "correct it")
+    said, again = "a tokenizer that takes the prompts", "download tokenizer.json and tokenizer_config.json again"
+    with loading(tokenizer.name_or_path, said, again):
+        found, control = [ids_of(text) for text in texts], control_tokens(tokenizer)
+        quoting = conversations_with(tokenizer, control, conversations)
+    for row in quoting:
+        found[row] = encode_as_text(tokenizer, control, conversations[row], told, lambda turns: ids_of(written(turns)))
+    for ids in found:
+        if not ids:
+            raise UserError(tokenizer.name_or_path, "the tokenizer makes nothing of a prompt", "tokens", again)
+        if rows is not None and max(ids) >= rows:
+            what = f"token {max(ids)} ({tokenizer.convert_ids_to_tokens(max(ids))!r}), and a model that knows {rows}"
+            raise UserError(tokenizer.name_or_path, what, "the tokenizer of this model", again)
+    return found
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> object:
+    """The file that has the chat template of `tokenizer`, or the name of what it was loaded from."""
+    files = [Path(tokenizer.name_or_path) / name for name in ("chat_template.jinja", "tokenizer_config.json")]
+    return next((file for file in files if file.is_file()), tokenizer.name_or_path)
 
 
 def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

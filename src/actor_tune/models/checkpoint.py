@@ -15,12 +15,10 @@ from safetensors.torch import save
 
 from ..storage.files import clone_or_copy, link_or_copy, replacing
 from ..storage.folders import building
-from ..storage.model_folder import weight_files
+from ..storage.loading import loading
+from ..storage.model_folder import INDEX_FILE, SINGLE_FILE, loaded_files
 from .model import check_tensor
 from .state import State
-
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 
 # Files with weights, in any format; those that transformers does not load would not have the change: left out.
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
@@ -50,24 +48,13 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     }
 
 
-def loaded_files(folder: Path) -> list[Path]:
-    """The weight files that transformers loads, sorted: `model.safetensors`, else those that the index names."""
-    files = weight_files(folder)
-    single = [file for file in files if file.name == SINGLE_FILE]
-    index = folder / INDEX_FILE
-    if single or not index.is_file():
-        return single or files
-    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return [file for file in files if file.name in named]
-
-
 def check_files(name: str, folder: Path) -> None:
     """Read all weights of the model `name` in `folder` once, one after the other.
 
     **Raises:** `UserError` when one is not finite.
     """
     for file in loaded_files(folder):
-        with safe_open(file, framework="pt") as reader:
+        with loading(file, "weights", "download it again"), safe_open(file, framework="pt") as reader:
             for tensor_name, stored in read_header(file).items():
                 if stored.dtype in FLOAT_DTYPES:
                     check_tensor(name, tensor_name, reader.get_tensor(tensor_name))

@@ -1,47 +1,39 @@
 """Load a chat model, whole or with some of its weights left on disk, and make sure that it is the one on disk."""
 
-import copy
 import logging
 import shutil
 import tempfile
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
-    AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     modeling_gguf_pytorch_utils,
 )
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-)
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError, require_package
 from ..progress import progress_is_shown
-from ..storage.model_folder import WEIGHT_FILES, weight_files
-from .batches import is_out_of_memory
-from .chat import check_template
+from ..storage.loading import loading
+from ..storage.model_files import AGAIN, GENERATION_CONFIG, check_folder, check_pointer
+from ..storage.model_folder import loaded_files
 from .checkpoint import check_files
 from .loaded_keys import check_keys
-from .model import DEFAULT_PLACEMENT, ChatModel, block_lists, ready
+from .model import DEFAULT_PLACEMENT, ChatModel, known_tokens, ready
 from .origin import Origin, origin_of
 from .placement import HALF, Placement, device_map_with_disk, device_of, resolve_dtype
 from .stored import block_from_files
+from .structure import check_count, config_file, empty_model, load_config, model_class, stored_dtype
+from .tokenizer import check_chat, load_tokenizer
 
 
 def load(
@@ -69,18 +61,20 @@ def load(
     placement = placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin = origin_of(name, code=trust_remote_code)
-    _check_files_there(name, origin)
-    tokenizer = load_tokenizer(name, origin, trust_remote_code)
-    config = load_config(name, origin, trust_remote_code)
+    config, tokenizer = described(name, origin, trust_remote_code)
+    empty, blocks = empty_model(config, trust_remote_code)
+    check_chat(tokenizer, name, known_tokens(empty), chat_template_kwargs)
+    packed = dequantised(config)
+    count = sum(parameter.numel() for parameter in empty.parameters())
+    check_count(config, count, weights_size(origin), origin.gguf is not None)
     stored = stored_dtype(config)
     dtype = resolve_dtype(placement.dtype, stored, placement.device)
     options: dict[str, Any] = {"dtype": dtype, "device_map": placement.device_map or placement.device}
     if placement.quantization == "bnb_4bit":
         options["quantization_config"] = _four_bits(dtype)
-    packed = dequantised(config)
     if packed:
         options["quantization_config"] = packed
-    places = _places(config, placement, last_block)
+    places = _places(empty, blocks, placement, last_block)
     if places is None or origin.in_memory_alone or packed:
         _check_in_memory(name, placement, origin.in_memory_alone or packed is not None)
         model = _from_files(name, origin, config, options, trust_remote_code)
@@ -94,13 +88,32 @@ def load(
     return ready(name, folder, model, tokenizer, placement, chat_template_kwargs)
 
 
-def _check_files_there(name: str, origin: Origin) -> None:
+def described(
+    name: str, origin: Origin, trust_remote_code: bool = False, weights: bool = True
+) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """Config and tokenizer of the model `name`, after a look at its files: a broken config is told first.
+
+    **Arguments:**
+
+    - `weights`: False where the weight files need not be there.
+
+    **Raises:** `UserError` that names the file at fault.
+    """
     if origin.gguf:
-        return
-    if not (origin.folder / "config.json").is_file():
-        raise UserError(name, "no config.json", "a transformers checkpoint", "check the path")
-    if not weight_files(origin.folder):
-        raise UserError(name, "no weights", f"{WEIGHT_FILES} beside config.json", "save the model with save_pretrained")
+        check_pointer(origin.folder / origin.gguf)
+    else:
+        check_folder(origin.base or name, origin.folder, weights)
+        generation = origin.folder / GENERATION_CONFIG
+        if generation.is_file():
+            with loading(generation, "how to generate", AGAIN):
+                GenerationConfig.from_pretrained(origin.folder)
+    return load_config(name, origin, trust_remote_code), load_tokenizer(name, origin, trust_remote_code)
+
+
+def weights_size(origin: Origin) -> int:
+    """Bytes of the weight files; 0 where they were not fetched."""
+    files = [origin.folder / origin.gguf] if origin.gguf else loaded_files(origin.folder)
+    return sum(file.stat().st_size for file in files)
 
 
 def _check_in_memory(name: str, placement: Placement, made: bool) -> None:
@@ -135,7 +148,9 @@ def with_adapter(name: str, adapter: Path, model: PreTrainedModel) -> PreTrained
     """
     from peft import PeftModel
 
-    with _readable(name, f"an adapter for {type(model).__name__}", "train it for this base"), warnings.catch_warnings():
+    with loading(name, f"an adapter for {type(model).__name__}", "train it for this base"), warnings.catch_warnings():
+        # What the file lacks is left at chance or at zero.
+        warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
         # PEFT asks transformers for a property that the latter has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
@@ -149,7 +164,7 @@ def dequantised(config: PreTrainedConfig) -> Any | None:
         return None
     from transformers.quantizers.auto import AutoQuantizationConfig
 
-    with _readable(str(config.name_or_path), "the packages that unpack it", "install them"):
+    with loading(config_file(config), "weights packed in a way that transformers knows", AGAIN):
         wanted = AutoQuantizationConfig.from_dict(packed) if isinstance(packed, dict) else packed
     if not hasattr(wanted, "dequantize"):
         return None
@@ -157,12 +172,13 @@ def dequantised(config: PreTrainedConfig) -> Any | None:
     return wanted
 
 
-def _places(config: PreTrainedConfig, placement: Placement, last_block: int | None) -> dict[str, str] | None:
+def _places(
+    empty: PreTrainedModel, blocks: nn.ModuleList, placement: Placement, last_block: int | None
+) -> dict[str, str] | None:
     """Module -> where it is to be, where some blocks are left on disk; else None."""
     in_one_place = placement.device_map is None and placement.quantization == "none"
     if placement.offload != "stream" and (last_block is None or not in_one_place):
         return None
-    empty, blocks = empty_model(config, placement.trust_remote_code)
     first = 0 if placement.offload == "stream" or last_block is None else last_block % len(blocks) + 1
     if first == len(blocks):
         return None
@@ -172,7 +188,9 @@ def _places(config: PreTrainedConfig, placement: Placement, last_block: int | No
 def _from_files(
     name: str, origin: Origin, config: PreTrainedConfig, options: dict[str, Any], trust_remote_code: bool
 ) -> PreTrainedModel:
-    with _readable(name, "a causal language model with all its weights", "download it again"):
+    files = [] if origin.gguf else loaded_files(origin.folder)
+    where = files[0] if len(files) == 1 and not hasattr(config, "quantization_config") else name
+    with loading(where, "a causal language model with all its weights", "download it again"):
         model, found = model_class(config).from_pretrained(
             origin.folder,
             config=None if origin.gguf else config,
@@ -198,42 +216,21 @@ def as_plain(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def model_class(config: PreTrainedConfig) -> Any:
-    """What loads a model of `config`: the whole of what was saved, where it has a language model inside; else that."""
-    kinds = {
-        AutoModelForCausalLM: MODEL_FOR_CAUSAL_LM_MAPPING,
-        AutoModelForImageTextToText: MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    }
-    able: dict[Any, Any] = {kind: classes[type(config)] for kind, classes in kinds.items() if type(config) in classes}
-    saved = config.architectures or []
-    return next((kind for kind, one in able.items() if one.__name__ in saved), next(iter(able), AutoModelForCausalLM))
-
-
-@contextmanager
-def _readable(name: str, expected: str, fix: str) -> Iterator[None]:
-    """Errors of transformers about what it reads as a `UserError`; others, as of memory, as they are."""
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(name, _first_line(error), "the packages that this model needs", "install them") from None
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and is_out_of_memory(error):
-            raise
-        reason = _first_line(error)
-        if "trust_remote_code" in str(error):
-            reason, expected = "it needs Python code of its own", "none, or code that you trust"
-            fix = "read that code, and if you trust it, use `trust_remote_code=True`"
-        raise UserError(name, f"it cannot be loaded ({reason})", expected, fix) from error
-
-
 def quiet_libraries() -> None:
-    """Keep the bars of transformers out of logs and pipes, as ours are."""
+    """Keep out of logs and pipes: the bars of transformers, as ours are, and its tables of tensors."""
     if not progress_is_shown():
         transformers_logging.disable_progress_bar()
         # The bar that unpacks GGUF files knows no switch.
         bar = vars(modeling_gguf_pytorch_utils)["tqdm"]
         setattr(modeling_gguf_pytorch_utils, "tqdm", partial(bar, disable=True))  # noqa: B010 - it is not exported
+    logging.getLogger("transformers.modeling_utils").addFilter(_is_no_table)
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights are on disk is asked for
+
+
+def _is_no_table(record: logging.LogRecord) -> bool:
+    """False for the table that `check_keys` says in a line; that of failed conversions is in no error."""
+    said = record.getMessage()
+    return "LOAD REPORT" not in said or "CONVERSION" in said
 
 
 def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
@@ -241,46 +238,6 @@ def cast(model: PreTrainedModel, dtype: torch.dtype) -> None:
     for tensor in [*model.parameters(), *model.buffers()]:
         if tensor.dtype in HALF.values():
             tensor.data = tensor.data.to(dtype)
-
-
-def load_config(name: str, origin: Origin, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The config of the model `name`.
-
-    **Raises:** `UserError` when there is none, or it is of no model that transformers knows.
-    """
-    with _readable(name, "the config of a chat model", "check the path, or download it again"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(
-            origin.folder, gguf_file=origin.gguf, trust_remote_code=trust_remote_code
-        )
-    return config
-
-
-def load_tokenizer(name: str, origin: Origin, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of the model `name`, with its chat template; an adapter's own where it has one.
-
-    **Raises:** `UserError` when there is none.
-    """
-    with _readable(name, "the tokenizer of a chat model", "save its tokenizer too"):
-        own = origin.adapter if origin.adapter and (origin.adapter / "tokenizer_config.json").is_file() else None
-        tokenizer = AutoTokenizer.from_pretrained(
-            own or origin.folder, gguf_file=origin.gguf, trust_remote_code=trust_remote_code
-        )
-    check_template(tokenizer, name)
-    return tokenizer
-
-
-def empty_model(config: PreTrainedConfig, trust_remote_code: bool = False) -> tuple[PreTrainedModel, nn.ModuleList]:
-    """The model of `config` without weights, and its blocks, as far as its structure tells."""
-    config = copy.deepcopy(config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    known = _readable(config.name_or_path or config.model_type, "the config of a chat model", "choose another model")
-    with known, torch.device("meta"):  # accelerate's init_empty_weights allocates each tensor before it drops it
-        # bfloat16, because some kernels for experts take nothing else; nothing that is read off it depends on that.
-        made = model_class(config).from_config(config, dtype=torch.bfloat16, trust_remote_code=trust_remote_code)
-    model: PreTrainedModel = made.eval()
-    text, lists = set(model.get_decoder().modules()), block_lists(model)
-    return model, next((blocks for blocks in lists.values() if blocks in text), next(iter(lists.values())))
 
 
 def restore_precision(chat_model: ChatModel, layer: int) -> None:
@@ -298,18 +255,8 @@ def restore_precision(chat_model: ChatModel, layer: int) -> None:
     chat_model.blocks[layer] = block.to(device, dtype).eval().requires_grad_(False)
 
 
-def stored_dtype(config: Any) -> torch.dtype:
-    """The dtype that a config names for the weights; float32 where it names none, as transformers takes it."""
-    dtype = getattr(config.get_text_config(), "dtype", None) or getattr(config, "dtype", None)
-    return dtype or torch.float32
-
-
 def _four_bits(dtype: torch.dtype) -> Any:
     require_package("`quantization=bnb_4bit`", "bitsandbytes", "bnb")
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

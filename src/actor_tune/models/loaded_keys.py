@@ -12,7 +12,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..errors import UserError
-from .checkpoint import loaded_files, read_header
+from ..storage.model_folder import loaded_files
+from .checkpoint import read_header
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,13 @@ def check_keys(name: str, folder: Path | None, model: PreTrainedModel, found: Ma
     if foreign := [key for key in surplus if _belongs(key, model) and not _predicts_further(key, model)]:
         raise UserError(name, f"{_some(foreign)} in the weight files and not in the model", "the same in both", FIX)
     known = re.compile("|".join(model._keys_to_ignore_on_load_unexpected or ["$^"]))
-    stored = [key for file in (loaded_files(folder) if folder else []) for key in read_header(file)]
+    files = loaded_files(folder) if folder else []
+    stored = {key: tensor.dtype for file in files for key, tensor in read_header(file).items()}
+    if not hasattr(model.config, "quantization_config"):
+        weights = {key for key, parameter in model.named_parameters() if parameter.is_floating_point()}
+        if whole := sorted(key for key in weights & stored.keys() if stored[key].startswith(("I", "U", "BOOL"))):
+            what = f"{_some(whole)} stored as {stored[whole[0]]}, and no quantization_config in config.json"
+            raise UserError(name, what, "floating-point weights", FIX)
     if left := sorted({*surplus, *(key for key in stored if known.search(key))}):
         log.info("left out, as they are no part of what is run: %s", _some(left))
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..prompts.prompt import Prompt
+from ..storage.loading import loading, reason_of
 from .chat import TokenIds, check_template, encode
 from .placement import Placement, device_of
 
@@ -43,9 +44,11 @@ class ChatModel:
     def encode(self, prompts: Sequence[Prompt]) -> list[TokenIds]:
         """Token ids of each prompt in the chat template, generation prompt included.
 
-        **Raises:** `UserError` when the template refuses a conversation, or a control token in one cannot be text.
+        **Raises:** `UserError` when the template refuses a conversation, the model does not know a token, or a control
+        token in a prompt cannot be text.
         """
-        return [[*ids, *self.opening] for ids in encode(self.tokenizer, prompts, self.chat_template_kwargs)]
+        found = encode(self.tokenizer, prompts, self.chat_template_kwargs, self.known_tokens)
+        return [[*ids, *self.opening] for ids in found]
 
     @property
     def device(self) -> torch.device:
@@ -59,9 +62,14 @@ class ChatModel:
 
     @property
     def pad_id(self) -> int:
-        """The token used for padding; masked everywhere, so any will do where the tokenizer names none."""
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        """The token used for padding; masked everywhere, so any that is known will do."""
+        named = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        return next((token for token in named if token is not None and token < self.known_tokens), 0)
+
+    @property
+    def known_tokens(self) -> int:
+        """How many tokens have an embedding."""
+        return known_tokens(self.model)
 
 
 def wrap(
@@ -112,6 +120,12 @@ def ready(
     return ChatModel(name, folder, model, tokenizer, blocks, returned, placement, chat_template_kwargs or {})
 
 
+def known_tokens(model: PreTrainedModel) -> int:
+    """How many tokens have an embedding in `model`, with or without its weights."""
+    weight: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
+    return weight.shape[0]
+
+
 def check_tensor(name: str, tensor_name: str, tensor: torch.Tensor) -> None:
     """Stop with a `UserError` where `tensor` of the model `name` is not finite."""
     if tensor.is_floating_point() and not tensor.isfinite().all():
@@ -143,7 +157,7 @@ def block_lists(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
     raise UserError(type(model).__name__, found, "a list of decoder blocks", "choose a model with plain blocks")
 
 
-class _Seen(Exception):  # noqa: N818 - not an error
+class _Seen(BaseException):  # no error, and not to be taken for one
     """Leaves a forward pass in which enough was seen."""
 
 
@@ -153,6 +167,10 @@ def _run_through(name: str, model: PreTrainedModel) -> tuple[nn.ModuleList, tupl
 
     Blocks of one class return alike, so that the pass ends when each class was seen: weights may be on disk.
     """
+
+    def blame(error: BaseException) -> tuple[object, str]:
+        return name, f"a text alone cannot be run ({reason_of(error)})"
+
     lists = block_lists(model)
     seen: dict[str, dict[type, int]] = {where: {} for where in lists}
 
@@ -167,12 +185,10 @@ def _run_through(name: str, model: PreTrainedModel) -> tuple[nn.ModuleList, tupl
                 hooks.enter_context(block.register_forward_hook(lambda b, _, output, at=where: look(at, b, output)))
         try:
             tokens = torch.zeros(1, 2, dtype=torch.int64, device=device_of(model.get_input_embeddings()))
-            model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
+            with loading(name, "a model that takes text", "choose a chat model of text, or download it again", blame):
+                model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False)
         except _Seen:
             pass
-        except ValueError as error:  # what transformers says of inputs that it lacks; anything else is a bug
-            found = f"a text alone cannot be run ({str(error).strip().splitlines()[0][:200]})"
-            raise UserError(name, found, "a model that takes text", "choose a chat model of text") from error
     for where, blocks in lists.items():
         if seen[where].keys() == set(map(type, blocks)):
             return blocks, tuple(seen[where][type(block)] for block in blocks)

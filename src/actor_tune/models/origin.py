@@ -1,13 +1,14 @@
 """What a user may name as a model: a folder or Hub id, an adapter for one, or a GGUF file; and what lies there."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError, require_package
-from ..storage.model_folder import model_folder
+from ..storage.model_files import CONFIG, check_pointer, check_tensors, json_object
+from ..storage.model_folder import model_folder, weight_files
 
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,36 @@ def origin_of(name: str, weights: bool = True, code: bool = False) -> Origin:
         require_package(name, "gguf", "testbed")
         return Origin(path.parent, gguf=path.name)
     folder = model_folder(name, weights, code)
-    if (folder / "config.json").is_file() or not (folder / ADAPTER_CONFIG).is_file():
+    whole = (folder / CONFIG).is_file() and any(file.name != ADAPTER_WEIGHTS for file in weight_files(folder))
+    if not (folder / ADAPTER_CONFIG).is_file():
         return Origin(folder)
+    if whole:
+        # transformers would put the adapter into the model, which it may be in already.
+        found, fix = "a whole model and an adapter", "move one of the two to a folder of its own"
+        raise UserError(name, found, "one of the two", fix)
     require_package(name, "peft", "testbed")
-    try:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError):
-        base = None
+    base = json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
     if not isinstance(base, str):
         fix = "write the base's folder or Hub id there"
         raise UserError(folder / ADAPTER_CONFIG, "no base_model_name_or_path", "the model it is for", fix)
-    return Origin(model_folder(base, weights, code), adapter=folder, base=base)
+    if (folder / ADAPTER_WEIGHTS).is_file():
+        check_pointer(folder / ADAPTER_WEIGHTS)
+        check_tensors(folder / ADAPTER_WEIGHTS)
+    elif weights:
+        fix = "download it again; pickled ones (.bin) are never loaded"
+        raise UserError(name, f"an adapter without {ADAPTER_WEIGHTS}", "its weights", fix)
+    return Origin(_base_folder(folder, base, weights, code), adapter=folder, base=base)
+
+
+def _base_folder(adapter: Path, base: str, weights: bool, code: bool) -> Path:
+    """Where the model is that `adapter` is for."""
+    try:
+        folder = model_folder(base, weights, code)
+    except UserError as error:
+        found = f"an adapter for {base!r:.200}, which cannot be found ({error.found})"
+        fix = "get that model, and write where it is there"
+        raise UserError(adapter / ADAPTER_CONFIG, found, error.expected, fix) from error
+    if not (folder / CONFIG).is_file() and (folder / ADAPTER_CONFIG).is_file():
+        fix = "write the model that it was trained in there"
+        raise UserError(adapter / ADAPTER_CONFIG, f"an adapter for {base}, an adapter itself", "a whole model", fix)
+    return folder

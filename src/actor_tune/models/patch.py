@@ -8,13 +8,15 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from ..errors import UserError
 from ..storage.folders import building
+from ..storage.loading import loading, reason_of
+from ..storage.model_files import check_pointer
 from ..storage.model_folder import weight_files, weights_hash
-from .checkpoint import save_merged, save_tensors
+from .checkpoint import FLOAT_DTYPES, save_merged, save_tensors
 from .model import ChatModel, runs_own_code
 from .placement import is_elsewhere
 from .state import State, weights_in_memory
@@ -57,18 +59,25 @@ class Patch:
     def load(cls, path: str | Path) -> "Patch":
         """Read what `save` wrote.
 
-        **Raises:** `UserError` when there is no such file, or it is no patch.
+        **Raises:** `UserError` when there is no such file, it is no patch, or a damaged one.
         """
-        try:
-            with safe_open(path, framework="pt") as reader:
-                about = reader.metadata() or {}
-                tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no mapping
+        fix = "name the patch.safetensors of a fit"
+
+        def blame(error: BaseException) -> tuple[object, str]:
+            return path, f"no patch that can be read ({reason_of(error)})"
+
+        check_pointer(Path(path))
+        with loading(path, FORMAT, fix, blame), safe_open(path, framework="pt") as reader:
+            about = reader.metadata() or {}
+            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no mapping
             if about.get("format") != FORMAT:
                 raise ValueError("another safetensors file")
-            return cls(int(about["layer"]), tensors, about["base_model"], about["base_sha256"], about["safety"])
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            found = f"no patch that can be read ({str(error).splitlines()[0]})"
-            raise UserError(path, found, FORMAT, "name the patch.safetensors of a fit") from None
+            layer, base, sha256, safety = (about[key] for key in ("layer", "base_model", "base_sha256", "safety"))
+            if not layer.isdecimal():
+                raise ValueError(f"layer is {layer!r}")
+            if other := [name for name, tensor in tensors.items() if tensor.dtype not in FLOAT_DTYPES.values()]:
+                raise ValueError(f"{other[0]} is {tensors[other[0]].dtype}")
+            return cls(int(layer), tensors, base, sha256, safety)
 
     def apply(self, chat_model: ChatModel) -> None:
         """Put the block into `chat_model`, in the dtype that it is computed in.

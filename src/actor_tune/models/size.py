@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from .load import empty_model, stored_dtype
+from .structure import empty_model, stored_dtype
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,11 @@ class ModelSize:
     vocabulary: int
     kv_values_per_token: int
     stored_bytes: int
+
+    @property
+    def parameters(self) -> int:
+        """All of them."""
+        return sum(self.blocks) + self.other_parameters
 
     def within(self, blocks: range) -> int:
         """Parameters of `blocks`."""

@@ -11,9 +11,9 @@ import torch
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from .batches import is_out_of_memory
-from .load import model_class
-from .machine import measured_rate
+from .machine import free_memory, measured_rate
 from .model import block_lists
+from .structure import model_class
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,9 @@ def _one_block(config: PreTrainedConfig, device: str, dtype: torch.dtype) -> Pre
     text.pad_token_id = text.bos_token_id = text.eos_token_id = 0
     with torch.device("meta"):
         empty = model_class(config).from_config(config, dtype=dtype)
+    needed, free = sum(parameter.nbytes for parameter in empty.parameters()), free_memory(device).device
+    if needed > free:  # asking for it would be an error, or the end of the process
+        raise ValueError(f"a block needs {needed:,} bytes, and {free:,} are free")
     model: PreTrainedModel = empty.to_empty(device=device).eval()
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.fill_(0.01 if tensor.is_floating_point() else 0)

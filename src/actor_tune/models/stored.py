@@ -15,7 +15,8 @@ from torch import nn
 from transformers.core_model_loading import revert_weight_conversion
 
 from ..errors import UserError
-from .checkpoint import FLOAT_DTYPES, StoredTensor, loaded_files, read_header
+from ..storage.model_folder import loaded_files
+from .checkpoint import FLOAT_DTYPES, StoredTensor, read_header
 from .model import ChatModel, block_name
 from .state import State
 

@@ -14,13 +14,15 @@ from ..errors import UserError
 from ..models.chat import encode
 from ..models.inputs import PREFIX_BATCH
 from ..models.kv_cache import common_opening
-from ..models.load import load_config, load_tokenizer, stored_dtype
+from ..models.load import described, weights_size
 from ..models.machine import Memory, free_memory
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.origin import origin_of
 from ..models.placement import Placement, resolve_dtype
 from ..models.size import model_size
 from ..models.speed import block_rates
+from ..models.structure import check_count, stored_dtype
+from ..models.tokenizer import check_chat
 from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
 from ..records.results import MARGIN
 from . import gated, method, scan, strength, train
@@ -131,13 +133,15 @@ def preflight(
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
-    tokenizer = load_tokenizer(name, origin, trust_remote_code)
-    config = load_config(name, origin, trust_remote_code)
+    config, tokenizer = described(name, origin, trust_remote_code, weights=False)
     size, dtype = model_size(config, trust_remote_code), resolve_dtype(placement.dtype, stored_dtype(config), device)
     count = len(size.blocks)
+    if stored := weights_size(origin):
+        check_count(config, size.parameters, stored, origin.gguf is not None)
+    check_chat(tokenizer, name, size.vocabulary, chat_template_kwargs)
 
     def texts(asked: Sequence[Prompt]) -> Texts:
-        token_ids = encode(tokenizer, asked, chat_template_kwargs)
+        token_ids = encode(tokenizer, asked, chat_template_kwargs, size.vocabulary)
         return texts_of(token_ids, common_opening(config, token_ids))
 
     given = texts(split.train + split.validation)

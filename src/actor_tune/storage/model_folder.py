@@ -1,6 +1,7 @@
 """The folder of a model: where it is, and its weight files."""
 
 import hashlib
+import json
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -10,6 +11,8 @@ from ..errors import UserError
 from .files import sha256_of
 
 WEIGHT_FILES = "*.safetensors"
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*")
 
 
@@ -23,15 +26,15 @@ def model_folder(name: str, weights: bool = True, code: bool = False) -> Path:
 
     **Raises:** `UserError` when it is neither.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    if Path(name).exists():
-        raise UserError(name, "a file", "a model folder or a Hub id", "name the folder it is in")
     try:
+        if Path(name).is_dir():
+            return Path(name)
+        if Path(name).exists():
+            raise UserError(name, "a file", "a model folder or a Hub id", "name the folder it is in")
         wanted = [*OTHER_FILES, *([WEIGHT_FILES] if weights else []), *(["*.py"] if code else [])]
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = str(error).splitlines()[0]
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         fix = "check the spelling and the network"
         raise UserError(
             name, f"no such folder, and the Hub says: {reason}", "a model folder or a Hub id", fix
@@ -41,6 +44,17 @@ def model_folder(name: str, weights: bool = True, code: bool = False) -> Path:
 def weight_files(folder: Path) -> list[Path]:
     """The checkpoint's weight files, sorted by name."""
     return sorted(folder.glob(WEIGHT_FILES))
+
+
+def loaded_files(folder: Path) -> list[Path]:
+    """The weight files that transformers loads, sorted: `model.safetensors`, else those that the index names."""
+    files = weight_files(folder)
+    single = [file for file in files if file.name == SINGLE_FILE]
+    index = folder / INDEX_FILE
+    if single or not index.is_file():
+        return single or files
+    named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [file for file in files if file.name in named]
 
 
 def weights_hash(folder: Path) -> str:
