@@ -235,6 +235,8 @@ def disturbed(
     look(command, whole, folder, found, f"{when}, run again")
     if not is_whole(command, folder):
         found.lost.append(f"{when}: not whole when it was run again")
+    if left := [entry.name for entry in place.iterdir() if entry.name.startswith(".") and not done]:
+        found.half_finished.append(f"{when}: {left} left over")
 
 
 RECORDS = {"fit": "run.json", "measure": "results.json", "compare": "compare.json"}
@@ -290,7 +292,8 @@ def two_at_once(command: Command, whole: Path, place: Path) -> Record:
     first = os.fork()
     if first == 0:
         _be(command, folder, None, Path(os.devnull))
-    while not [*place.rglob(".lock")]:
+    until = time.monotonic() + SLACK
+    while not [*place.rglob(".lock")] and time.monotonic() < until:
         time.sleep(0.002)
     status, _ = run(command, folder, errors=errors)
     said = errors.read_text().strip().splitlines()

@@ -202,7 +202,7 @@ def test_a_half_written_model_is_never_seen(tmp_path, monkeypatch, model_folder)
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
+    monkeypatch.setattr(checkpoint, "clone_or_copy", full)
     with pytest.raises(OSError, match="no space left"):
         save_merged(model_folder, tensors, tmp_path / "merged")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -2,12 +2,13 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from actor_tune.errors import UserError
 from actor_tune.storage.files import replacing, storage_error, storing, write_json
-from actor_tune.storage.folders import alone_in, building, check_new, unfinished
+from actor_tune.storage.folders import LOCK_FILE, alone_in, building, check_new, clear_left_overs, unfinished
 
 HOLD = """
 import sys, time
@@ -32,11 +33,16 @@ def test_a_second_process_is_refused_and_the_folder_is_free_when_the_first_was_k
     first.stdout.close()
 
 
-def test_what_a_process_that_died_was_writing_is_cleared_at_the_next_start(tmp_path):
-    for name in (".results.json.123", "results.json", ".hidden", "responses.jsonl.1"):
+def test_what_a_process_that_died_was_writing_is_cleared_and_nothing_else(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    number = int(dead.stdout)
+    kept = {f".results.json.{os.getpid()}", "results.json", ".hidden", ".zcompdump-5.8", f"responses.jsonl.{number}"}
+    for name in (f".results.json.{number}", *kept):
         (tmp_path / name).touch()
     with alone_in(tmp_path):
-        assert {entry.name for entry in tmp_path.iterdir()} == {".lock", ".hidden", "results.json", "responses.jsonl.1"}
+        assert (tmp_path / f".results.json.{number}").exists(), "the folder may be somebody else's"
+        clear_left_overs(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {LOCK_FILE, *kept}
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
@@ -92,12 +98,46 @@ def test_what_is_kept_for_a_folder_stays_until_that_is_there(tmp_path):
 
 def test_a_name_that_is_a_file_or_where_another_file_system_begins_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    for make in (alone_in, check_new, building):
+    for make in (alone_in, check_new, building, unfinished):
         with pytest.raises(UserError, match="a file"):
             with_or_call(make, tmp_path / "file")
     monkeypatch.setattr("pathlib.Path.is_mount", lambda path: path.name == "disk")
     with pytest.raises(UserError, match=r"another file system begins; .*/disk/run"):
         with_or_call(building, tmp_path / "disk")
+
+
+def test_the_folder_that_one_is_in_is_refused_and_a_link_is_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="the folder that you are in"):
+        with_or_call(building, Path("."))
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with building(Path("link")) as whole:
+        (whole / "a").touch()
+    assert (tmp_path / "run" / "a").exists()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for make in (alone_in, building):
+        with pytest.raises(UserError, match="loop"):
+            with_or_call(make, Path("loop"))
+
+
+def test_what_was_kept_stays_where_the_folder_is_somebody_elses(tmp_path):
+    with unfinished(tmp_path / "run") as work:
+        (work / "part").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "note").touch()
+    for make in (unfinished, building):
+        with pytest.raises(UserError, match="a folder that is not empty"):
+            with_or_call(make, tmp_path / "run")
+    assert sorted(entry.name for entry in tmp_path.rglob("*")) == [".lock", ".run.unfinished", "note", "part", "run"]
+
+
+def test_a_mistake_of_ours_or_in_what_is_read_is_not_laid_on_the_folder(tmp_path):
+    def reads_what_is_not_there():
+        with building(tmp_path / "run") as whole:
+            (whole / "a").write_text((tmp_path / "missing").read_text())
+
+    with pytest.raises(FileNotFoundError, match="missing"):
+        reads_what_is_not_there()
 
 
 def with_or_call(make, path):
@@ -113,7 +153,7 @@ def with_or_call(make, path):
         (errno.ENOSPC, "no space left on the device"),
         (errno.EDQUOT, "no space left on the device"),
         (errno.EROFS, "a read-only file system"),
-        (errno.EACCES, "may not be written"),
+        (errno.EACCES, "permission is denied"),
         (errno.ENAMETOOLONG, "a name that is too long"),
     ],
 )

@@ -1,10 +1,15 @@
+import base64
 from dataclasses import replace
 
 import pytest
 
+from actor_tune.errors import UserError
+from actor_tune.measurement.questions import questions
+from actor_tune.measurement.trained_on import trained_on
 from actor_tune.prompts.leakage import find_leaks, traces, without
 from actor_tune.prompts.prompt import Message, Prompt
 from actor_tune.prompts.starter import starter
+from actor_tune.records.lineage import Lineage
 from conftest import make_prompts
 
 
@@ -92,3 +97,24 @@ def test_a_trace_finds_what_the_prompt_itself_finds_without_its_words():
     ]
     words = {word for prompt in learned for word in prompt.text.split() if len(word) > 6}
     assert not any(word in repr(traces(learned)) for word in words)
+
+
+def test_what_a_models_folder_says_it_was_trained_on_takes_none_of_the_gates_own_prompts_away():
+    held_out = [prompt for prompt in starter("held_out") if prompt.kind == "harmful"]
+    mine = [prompt for prompt in starter("train") if prompt.kind != "pseudo_harmful"][::300]
+    asked = questions(mine, traces([*held_out, *mine[:3]]), margin=0.05)
+    assert [leak.prompt for leak in asked.leaks] == mine[:3]
+    assert len(asked.prompts) == len(mine) - 3 + len(held_out) > 300
+
+
+@pytest.mark.parametrize("grams", ["abc", "AAAA", "not base64!", base64.b64encode(bytes(range(8, 0, -1))).decode()])
+def test_a_damaged_trace_names_the_file(tmp_path, grams):
+    (trace,) = traces(make_prompts(1)[:1])
+    lineage = Lineage(
+        base_sha256="", layer=1, rule="", strength=1.0, passed=True, reasons=[], gate=None, trained_on=[trace]
+    )
+    lineage.save(tmp_path)
+    assert trained_on(str(tmp_path)) == [trace]
+    replace(lineage, trained_on=[replace(trace, grams=grams)]).save(tmp_path)
+    with pytest.raises(UserError, match=r"actor_tune\.json: damaged"):
+        trained_on(str(tmp_path))

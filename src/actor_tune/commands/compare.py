@@ -86,6 +86,6 @@ def compare(
     from ..show.comparison import compare_table, draw_frontier
 
     console.print(compare_table(compared.methods))
-    file, picture = compared.save(output_dir), output_dir / "frontier.png"
-    draw_frontier(picture, compared.methods)
-    console.print(f"Numbers in {file}, picture in {picture}")
+    picture = output_dir / "frontier.png"
+    draw_frontier(picture, compared.methods)  # before the record, which says that all is there
+    console.print(f"Numbers in {compared.save(output_dir)}, picture in {picture}")

@@ -52,10 +52,10 @@ def probe(
     probed = at.probe(default, trained, asked, system_prompt, steps, every, seed, output_dir, command_line())
     from ..show.probe import draw_durability, probe_tables
 
-    file, picture = probed.save(output_dir), output_dir / "durability.png"
+    picture = output_dir / "durability.png"
     console.print(probe_tables(probed))
     draw_durability(picture, probed.durability)
-    console.print(f"Numbers in {file}, picture in {picture}")
+    console.print(f"Numbers in {probed.save(output_dir)}, picture in {picture}")
 
 
 def _record(folder: Path) -> Run:

@@ -45,8 +45,6 @@ def garbled(answer: str) -> str | None:
     if run := _RUN.search(text):
         return f"the character {run.group()[0]!r} repeated"
     words = _WORD.findall(text.lower())
-    if "|" in text or _CODE.search(text):  # tables and code repeat themselves
-        return _stutter(words) or _noise(text, words)
     return _stutter(words) or _loop(text, words) or _circle(text) or _noise(text, words)
 
 
@@ -73,7 +71,7 @@ def _loop(text: str, words: list[str]) -> str | None:
     # Longer circles, and scripts without spaces: a text of some length that deflates to almost nothing.
     if len(text) > 300:
         data = text.encode("utf-8")
-        if len(zlib.compress(data, 1)) < 0.12 * len(data):
+        if len(zlib.compress(data, 1)) < 0.12 * len(data) and "|" not in text and not _CODE.search(text):
             return "the same text in a loop"
     return None
 
@@ -84,6 +82,8 @@ def _circle(text: str) -> str | None:
     So that a short answer, cut off, shows it: `period` words, and then as many again and half of them. Never fewer
     than eight words that are said again, and more of a short circle: "and so on and so on" ends many an answer.
     """
+    if "|" in text or _CODE.search(text):  # tables and code repeat themselves
+        return None
     units = _UNIT.findall(text.lower())
     for period in range(1, CIRCLE_WORDS + 1) if len(units) >= LOOP_WORDS else ():
         again = 0

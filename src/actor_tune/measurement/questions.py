@@ -73,7 +73,12 @@ def questions(
         wanted += [replace(prompt, set=GATE_SET) for prompt in built_in if prompt.text not in given]
     if system_prompt:
         wanted = with_system_prompt(wanted, system_prompt)
-    leaks = find_leaks(wanted, trained_on)
+    # The gate's own prompts were never trained on by a fit: a model's folder cannot talk them away.
+    leaks = [
+        leak
+        for leak in find_leaks(wanted, trained_on)
+        if not (isinstance(leak.like, Trace) and leak.prompt.set == GATE_SET)
+    ]
     kept = without(wanted, leaks)
     if leaks:
         log.warning("%d prompts are like some that were trained on: kept out, listed in the results", len(leaks))

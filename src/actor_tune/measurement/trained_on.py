@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..prompts.leakage import Trace
+from ..prompts.leakage import Trace, check_traces
 from ..prompts.presets import read_source
 from ..prompts.prompt import Prompt
 from ..records.file import read, read_value
@@ -32,10 +32,16 @@ def trained_on(model: str, sources: Sequence[str] = ()) -> list[Prompt | Trace]:
     place = Path(model).resolve()
     if (place.parent / POSITIONS_FILE).is_file() and (place.parent / Run.FILE).is_file():
         folders.append(place.parent)
-    if (place / Lineage.FILE).is_file():
-        prompts += read(Lineage, place).trained_on
     for folder in folders:
         if not (folder / POSITIONS_FILE).is_file():
             raise UserError(f"`trained_on={folder}`", f"no {POSITIONS_FILE}", "the folder of a fit", "name a file")
         prompts += [position.asked for position in read_value(list[Position], folder / POSITIONS_FILE)]
+    if (place / Lineage.FILE).is_file():
+        known = read(Lineage, place).trained_on
+        try:
+            check_traces(known)
+        except ValueError as error:
+            fix = "copy the folder anew, or take this file away"
+            raise UserError(place / Lineage.FILE, f"damaged ({error})", "what a fit wrote", fix) from None
+        prompts += known  # after those that have words
     return prompts

@@ -4,7 +4,6 @@ Weight files are read and written by their headers alone: no tensor but those of
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
-from ..storage.files import clone_or_copy, link_or_copy, replacing
+from ..records.lineage import Lineage
+from ..storage.files import clone_or_copy, link_or_copy, replacing, storing
 from ..storage.folders import building
 from ..storage.loading import loading
 from ..storage.model_folder import INDEX_FILE, SINGLE_FILE, loaded_files
@@ -88,21 +88,21 @@ def save_merged(base_folder: Path, tensors: State, folder: Path, code: bool = Fa
         raise KeyError(f"the checkpoint {base_folder} has no tensors named {', '.join(sorted(missing))}")
     # Left out: indexes of other formats, or of shards beside a single file.
     read = INDEX_FILE if base_folder / SINGLE_FILE not in headers else ""
-    with building(folder) as unfinished:
+    with building(folder) as new:
         for file, stored in headers.items():
             changed = [name for name in tensors if name in stored]
             if not changed:
-                link_or_copy(file, unfinished / file.name)
+                link_or_copy(file, new / file.name)
                 continue
-            clone_or_copy(file, unfinished / file.name)
-            with (unfinished / file.name).open("r+b") as stream:
+            clone_or_copy(file, new / file.name)
+            with storing(folder), (new / file.name).open("r+b") as stream:
                 for name in changed:
                     _overwrite(stream, name, stored[name], tensors[name])
         for file in sorted(base_folder.iterdir()):
             left_out = file.suffix in WEIGHT_SUFFIXES or (file.match("*.index.json") and file.name != read)
-            left_out |= file.suffix == ".py" and not code
+            left_out |= (file.suffix == ".py" and not code) or file.name == Lineage.FILE
             if file.is_file() and not left_out:
-                shutil.copyfile(file, unfinished / file.name)
+                clone_or_copy(file, new / file.name)
 
 
 def _overwrite(stream: BinaryIO, name: str, stored: StoredTensor, tensor: torch.Tensor) -> None:

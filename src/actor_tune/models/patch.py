@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from ..errors import UserError
+from ..storage.files import storing
 from ..storage.folders import building
 from ..storage.loading import loading, reason_of
 from ..storage.model_files import check_pointer
@@ -129,9 +130,9 @@ class Patch:
         if chat_model.folder is not None:
             self._check_base(chat_model)
             return save_merged(chat_model.folder, self.tensors, folder, code=runs_own_code(chat_model))
-        with self.applied(chat_model), building(folder) as unfinished:
-            chat_model.model.save_pretrained(unfinished)
-            chat_model.tokenizer.save_pretrained(unfinished)
+        with self.applied(chat_model), building(folder) as new, storing(folder):
+            chat_model.model.save_pretrained(new)
+            chat_model.tokenizer.save_pretrained(new)
 
     def _block(self, chat_model: ChatModel) -> nn.Module:
         """The block in `chat_model`."""

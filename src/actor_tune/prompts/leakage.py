@@ -69,6 +69,13 @@ def traces(prompts: Sequence[Prompt]) -> list[Trace]:
     return [Trace(prompt.kind, prompt.set, base64.b64encode(_grams(prompt).tobytes()).decode()) for prompt in prompts]
 
 
+def check_traces(known: Sequence[Trace]) -> None:
+    """Stop with a `ValueError` at one that was not made by `traces`."""
+    for trace in known:
+        if (np.diff(_grams(trace).astype(np.int64)) <= 0).any():
+            raise ValueError("numbers that are not sorted")
+
+
 def _alike(new: Sequence[Prompt], old: Sequence[Prompt | Trace]) -> list[Leak]:
     each = [_grams(prompt) for prompt in (*old, *new)]
     _, columns = np.unique(np.concatenate(each), return_inverse=True)
@@ -90,7 +97,7 @@ def _alike(new: Sequence[Prompt], old: Sequence[Prompt | Trace]) -> list[Leak]:
 def _grams(prompt: Prompt | Trace) -> np.ndarray:
     """Numbers of its 4-grams, each once, sorted: (gram) little-endian uint32."""
     if isinstance(prompt, Trace):
-        return np.frombuffer(base64.b64decode(prompt.grams), dtype="<u4")
+        return np.frombuffer(base64.b64decode(prompt.grams, validate=True), dtype="<u4")
     return np.array(sorted({zlib.crc32(gram.encode()) for gram in _analyse(_words(prompt))}), dtype="<u4")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..storage.files import write_json
-from ..storage.folders import alone_in, check_new
+from ..storage.folders import LOCK_FILE, alone_in, check_new, clear_left_overs
 from .file import json_of, read_value
 from .probe import Probe
 from .results import Results
@@ -66,7 +66,8 @@ class FitRequest:
     """All that a fit depends on; what it keeps as it goes is of use to the same fit alone.
 
     - `model`, `base_sha256`: the base, by name and by its weights; `placement`, `chat_template_kwargs`: how it is run.
-    - `settings`, `margin`, `max_reasoning_tokens`: as given to `fit`; `prompts_sha256`: what it learns from.
+    - `settings`, `margin`, `max_reasoning_tokens`: as given to `fit`, and the name of the `judge`.
+    - `prompts_sha256`: what it learns from.
     - `versions`: of what decides numbers.
     """
 
@@ -77,6 +78,7 @@ class FitRequest:
     settings: dict[str, Any]
     margin: float
     max_reasoning_tokens: int
+    judge: str
     prompts_sha256: str
     versions: dict[str, str]
 
@@ -111,13 +113,14 @@ def at_work(folder: Path | None, request: Request, again: bool = False) -> Itera
         return
     with alone_in(folder):
         _open(folder, request, again)
+        clear_left_overs(folder)
         yield
 
 
 def _open(folder: Path, request: Request, again: bool) -> None:
     file, asked = folder / FILE, _without_later(json_of(request))
     if not file.is_file() or (not again and any((folder / name).exists() for name in WHOLE)):
-        check_new(folder)
+        check_new(folder, but=LOCK_FILE)
         write_json(file, asked)
         return
     fix = "repeat that request, or choose another folder"

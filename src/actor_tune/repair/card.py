@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelCard, ModelCardData
 from yaml import YAMLError
 
+from ..storage.files import replacing
+
 if TYPE_CHECKING:
     from .gated import Fit
 
@@ -56,7 +58,8 @@ def write_card(folder: Path, fit: "Fit") -> None:
     )
     if (own := folder / "README.md").exists():
         own.rename(folder / "BASE_README.md")
-    own.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
+    with replacing(own) as temporary:
+        temporary.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
 
 
 def _mode(fit: "Fit") -> str:

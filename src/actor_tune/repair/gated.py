@@ -163,24 +163,27 @@ class Fit:
 
         **Raises:** `UserError` when `folder` has something in it or cannot be written.
         """
-        with building(Path(folder)) as unfinished:
+        with building(Path(folder)) as new:
             if export != "none" and not self.withheld:
-                self.patch.save(unfinished / "patch.safetensors")
+                self.patch.save(new / "patch.safetensors")
                 if export == "merged":
-                    self.patch.save_merged(self.model, unfinished / "model")
-                    write_card(unfinished / "model", self)
-                    self.lineage().save(unfinished / "model")
+                    self.patch.save_merged(self.model, new / "model")
+                    write_card(new / "model", self)
+                    self.lineage().save(new / "model")
             direction = {"vector": self.direction.vector, "origin": self.direction.origin}
             about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
-            save_tensors(unfinished / "direction.safetensors", direction, about)
-            write_json(unfinished / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
-            write_json(unfinished / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
+            save_tensors(new / "direction.safetensors", direction, about)
+            write_json(new / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
+            write_json(new / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
             if self.gated:
-                file.write_rows(self.gated.answers, unfinished / GATE_ANSWERS_FILE)
-            self.record(export, command).save(unfinished)
+                file.write_rows(self.gated.answers, new / GATE_ANSWERS_FILE)
+            self.record(export, command).save(new)
 
     def lineage(self) -> Lineage:
-        """What the model carries in its own folder."""
+        """What the model carries in its own folder; of a base that was trained before, its prompts too."""
+        base = self.model.folder
+        known = base is not None and (base / Lineage.FILE).is_file()
+        earlier = file.read(Lineage, base).trained_on if base and known else []
         return Lineage(
             base_sha256=self.base_sha256,
             layer=self.layer,
@@ -189,7 +192,7 @@ class Fit:
             passed=self.passed,
             reasons=self.reasons,
             gate=self.gate,
-            trained_on=traces(self.block.prompts),
+            trained_on=[*earlier, *traces(self.block.prompts)],
             versions=versions(),
         )
 
@@ -287,6 +290,7 @@ def fit(
         settings=asdict(settings),
         margin=margin,
         max_reasoning_tokens=max_reasoning_tokens,
+        judge=getattr(judge, "__qualname__", type(judge).__qualname__),
         prompts_sha256=fingerprint(prompts),
         versions=versions(),
     )

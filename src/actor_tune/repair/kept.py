@@ -58,7 +58,7 @@ class Kept:
                 with safe_open(file, framework="pt", device=str(device)) as reader:
                     epochs = json.loads(reader.metadata()["epochs"])
                     state = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118 - no mapping
-            except (SafetensorError, KeyError, ValueError) as error:
+            except (SafetensorError, KeyError, TypeError, ValueError) as error:
                 raise UserError(file, f"damaged ({error})", "a trained block", DAMAGED) from None
             return TrainedBlock(state, convert(epochs, list[Epoch], str(file), DAMAGED))
         made = make()

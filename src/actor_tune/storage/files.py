@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from ..errors import UserError
 
 _ROOM = "no space left on the device", "room for it", "make room, and do the same again"
-_ALLOWED = "may not be written", "a place that may be written", "change its permissions, or choose another place"
+_ALLOWED = "permission is denied", "a place that may be read and written", "change its permissions, or choose another"
 _REASONS = {
     errno.ENOSPC: _ROOM,
     errno.EDQUOT: _ROOM,
@@ -26,7 +26,8 @@ _REASONS = {
     errno.ENAMETOOLONG: ("a name that is too long", "a shorter one", "choose another name"),
     errno.ENOTDIR: ("a file where a folder should be", "a folder", "choose another name"),
     errno.EISDIR: ("a folder where a file should be", "a file", "choose another name"),
-    errno.ENOENT: ("its folder is gone", "a folder that stays", "do the same again"),
+    errno.EEXIST: ("something else of that name", "a new one", "choose another name"),
+    errno.ELOOP: ("a link that leads to itself", "a file or folder", "choose another name"),
     errno.EIO: ("the disk failed to read or write", "a sound disk", "look at the disk"),
 }
 """By the system's number: what is found, what was expected, the next step."""
@@ -51,6 +52,8 @@ def storing(where: object) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         told = storage_error(error, where)
+        if isinstance(error, FileNotFoundError) and isinstance(where, Path) and not where.parent.exists():
+            told = UserError(where, "its folder is gone", "a folder that stays", "do the same again")
         if told is None:
             raise
         raise told from None
@@ -121,7 +124,8 @@ def clone_or_copy(source: Path, target: Path) -> None:
     except (AttributeError, OSError):  # Linux alone has the call, and not on every file system.
         copied = False
     if not copied:
-        shutil.copyfile(source, target)
+        with storing(target):
+            shutil.copyfile(source, target)
 
 
 def sha256_of(file: Path) -> str:

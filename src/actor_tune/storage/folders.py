@@ -1,16 +1,18 @@
 """Folders of results: one process at a time works in one, and what is built as a whole is there whole or not at all.
 
 Beside a folder NAME that is not there yet, `.NAME.unfinished` keeps what has been done for it, and `.NAME.new` is what
-it is built as. Left-overs of a process that died are cleared, or gone on with, at the next start.
+it is built as. What a process that died has left is gone on with, or cleared, at the next start.
 """
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
@@ -19,19 +21,16 @@ from .files import storing, sync
 log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
-"""Stays when its process has ended: one that is taken away could be held twice."""
-
-_LEFT_OVER = re.compile(r"\..+\.\d+")
-"""Temporary files of `files.replacing`."""
+"""Stays in folders that people look into: one that is taken away could be held twice."""
 
 
-def check_new(folder: Path) -> None:
+def check_new(folder: Path, but: str = "") -> None:
     """Results of an earlier run are never overwritten.
 
-    **Raises:** `UserError` when `folder` is a file or not empty.
+    **Raises:** `UserError` when `folder` is a file, or has anything in it `but` the one of that name.
     """
     found = None
-    if folder.is_dir() and any(entry.name != LOCK_FILE for entry in folder.iterdir()):
+    if folder.is_dir() and any(entry.name != but for entry in folder.iterdir()):
         found = "a folder that is not empty"
     elif folder.exists() and not folder.is_dir():
         found = "a file"
@@ -43,8 +42,7 @@ def check_new(folder: Path) -> None:
 def alone_in(folder: Path) -> Iterator[None]:
     """Within it, no other process is in `folder`, which is made where it is missing.
 
-    Temporary files that a process which died has left there are cleared. However this process ends, the folder is free
-    again.
+    However this process ends, the folder is free again.
 
     **Raises:** `UserError` when another process is in it, it is a file, or it may not be written.
     """
@@ -53,7 +51,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         raise UserError(where, "a file", "a new or empty folder", "choose another name")
     lock = FileLock(folder / LOCK_FILE, blocking=False)
     with storing(where):
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True)
+            sync(folder.parent)
         try:
             lock.acquire()
         except Timeout:
@@ -61,68 +61,88 @@ def alone_in(folder: Path) -> Iterator[None]:
             raise UserError(where, "another process is at work in it", "a folder of its own", fix) from None
         except NotImplementedError:
             log.warning("%s: its file system has no locks: see to it that no other process works there", folder)
-        try:
-            for entry in folder.iterdir():
-                if _LEFT_OVER.fullmatch(entry.name) and entry.is_file():
-                    entry.unlink()
-        except BaseException:
-            lock.release()
-            raise
     try:
         yield
     finally:
         lock.release()
 
 
+def clear_left_overs(folder: Path) -> None:
+    """Take away what processes that died were writing (`files.replacing`) in `folder`, which is ours."""
+    for entry in folder.iterdir():
+        writer = re.fullmatch(r"\..+\.(\d+)", entry.name)
+        if writer and entry.is_file() and not psutil.pid_exists(int(writer[1])):
+            entry.unlink()
+
+
 @contextmanager
 def unfinished(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `folder` for what is kept until that is whole; at the end it goes, if that is there.
+    """Yield a hidden folder beside `folder` for what is kept until that is built (`building`), which takes it away.
 
     No other process is in it meanwhile. After a kill the same is yielded again, with what had been kept.
 
     **Raises:** `UserError` when `folder` is not new or empty, or another process is at work for it.
     """
-    folder = _place(folder)
-    work = folder.with_name(f".{folder.name}.unfinished")
+    place = _place(folder)
+    work = _beside(place, "unfinished")
     with alone_in(work):
         try:
-            check_new(folder)
+            check_new(place)
             yield work
         finally:
-            if folder.exists() and any(folder.iterdir()):
-                shutil.rmtree(work)
+            if work.is_dir() and {entry.name for entry in work.iterdir()} <= {LOCK_FILE}:
+                _remove(work)
 
 
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Yield a new folder; when the block ends well, it is named `folder`, whole and on the disk; else it is removed.
 
+    What was kept for it (`unfinished`) goes then.
+
     **Raises:** `UserError` when `folder` is not new or empty, another process builds it, or it cannot be written.
     """
-    folder = _place(folder)
-    work = folder.with_name(f".{folder.name}.new")
-    with alone_in(work), storing(f"`output_dir={folder}`"):
+    place = _place(folder)
+    work = _beside(place, "new")
+    with alone_in(work):
         try:
-            check_new(folder)
+            check_new(place)
             whole = work / "whole"
             if whole.exists():
                 shutil.rmtree(whole)
-            whole.mkdir()
+            with storing(f"`output_dir={folder}`"):
+                whole.mkdir()
             yield whole
-            for place in (*whole.rglob("*"), whole):
-                sync(place)
-            if folder.exists():
-                folder.rmdir()
-            whole.rename(folder)
-            sync(folder.parent)
+            with storing(f"`output_dir={folder}`"):
+                for part in (*whole.rglob("*"), whole):
+                    sync(part)
+                if place.exists():
+                    place.rmdir()
+                whole.rename(place)
+                sync(place.parent)
+            _remove(_beside(place, "unfinished"))
         finally:
-            shutil.rmtree(work)
+            _remove(work)
 
 
 def _place(folder: Path) -> Path:
-    """Where `folder` is to be; a name can be given to a whole folder only where one can be renamed to it."""
-    place = folder.resolve()
+    """Where `folder` is to be, with links followed; it must be one that can be renamed to."""
+    place = Path(os.path.realpath(folder))
+    found = None
     if place.is_mount():
-        found, fix = "a folder of which another file system begins", f"name a folder in it, as {folder / 'run'}"
+        found = "a folder of which another file system begins"
+    elif place == Path(os.path.realpath(os.curdir)):
+        found = "the folder that you are in"
+    if found:
+        fix = f"name a folder in it, as {folder / 'run'}"
         raise UserError(f"`output_dir={folder}`", found, "a new folder", fix)
     return place
+
+
+def _beside(place: Path, what: str) -> Path:
+    return place.with_name(f".{place.name}.{what}")
+
+
+def _remove(folder: Path) -> None:
+    # Another process that was refused meanwhile may have put its lock there: then the next start takes it away.
+    shutil.rmtree(folder, ignore_errors=True)

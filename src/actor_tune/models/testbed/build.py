@@ -59,11 +59,11 @@ def _build(folder: Path, recipe: Recipe, base: str | Path | None, adapter: bool)
     for package in ("gguf", "peft"):
         require_package("actor testbed", package, "testbed")
     quiet_libraries()
-    with building(folder) as unfinished, tempfile.TemporaryDirectory() as workspace:
+    with building(folder) as new, tempfile.TemporaryDirectory() as workspace:
         gguf = Path(base) if base else _downloaded(recipe, Path(workspace))
         _check(gguf, recipe)
         model = _unpacked(gguf)
-        _save(_adapted(model) if adapter else model, gguf, unfinished)
+        _save(_adapted(model) if adapter else model, gguf, new)
     return folder
 
 
