@@ -22,7 +22,17 @@ class UserError(Exception):
         self.found = found
         self.expected = expected
         self.fix = fix
-        super().__init__(" ".join(f"{where}: {found}; expected {expected}; {fix}".split()))
+        line = " ".join(f"{where}: {_cut(found)}; expected {_cut(expected)}; {fix}".split())
+        # What stands in files may try to drive the terminal.
+        super().__init__("".join(each if each.isprintable() else repr(each)[1:-1] for each in line))
+
+
+LONGEST = 400
+"""Characters of what was found or expected that are said."""
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def require_package(what: str, package: str, extra: str) -> None:

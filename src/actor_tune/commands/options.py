@@ -1,6 +1,5 @@
 """Options that several commands share, and what they turn into."""
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from ..errors import UserError
 from ..judges.choose import DEFAULT
+from ..storage.tables import read_json
 
 EXIT_NOT_SAFE = 3
 
@@ -84,7 +84,7 @@ MaxNewTokens = Annotated[int, typer.Option(help="Length of answers in tokens.", 
 def template_kwargs(text: str | None) -> dict[str, Any]:
     """What --chat-template-kwargs says."""
     try:
-        value = json.loads(text) if text else {}
+        value = read_json(text) if text else {}
     except ValueError:
         value = None
     if not isinstance(value, dict):

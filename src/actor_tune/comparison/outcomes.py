@@ -1,7 +1,6 @@
 """What comes of a comparison: one method with one seed, then over all seeds. Pure: no model, no torch.
 
-A curve is a list of points, one for each strength that was tried: `strength`, `compliance` and `safety` (0..1, by first
-tokens on the validation prompts) and `kl_harmless` (nats).
+A curve is a list of points, one for each strength that was tried, with the figures `POINT`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,9 @@ SCORES = ("compliance_rate", "safety_score", "tradeoff_score")
 
 SCORE_OF_KIND = {"pseudo_harmful": "compliance_rate", "harmful": "safety_score"}
 """The trade-off score is the mean of both."""
+
+POINT = ("strength", "compliance", "safety", "kl_harmless")
+"""Compliance and safety are 0..1, by first tokens on the validation prompts, KL is in nats."""
 
 Point = Mapping[str, float]
 

@@ -1,11 +1,10 @@
 """Read files of prompts. Every mistake names file and row."""
 
-import json
 import logging
 from pathlib import Path
 
 from ..errors import UserError
-from ..storage.tables import Row, read_lines, read_table
+from ..storage.tables import Row, read_json, read_lines, read_table
 from .prompt import KINDS, ROLES, Kind, Message, Prompt
 
 log = logging.getLogger(__name__)
@@ -80,9 +79,9 @@ def _conversation(row: Row) -> list[Message]:
     fix = 'write [{"role": "user", "content": "..."}]'
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise UserError(row.where, f"`messages` is not JSON ({error.msg})", "a list of turns", fix) from None
+            value = read_json(value)
+        except ValueError as error:
+            raise UserError(row.where, f"`messages` is {error}", "a list of turns", fix) from None
     if not isinstance(value, list) or not value:
         raise UserError(row.where, f"`messages` is {str(value)[:60]!r}", "a list of turns", fix)
     turns = []

@@ -15,12 +15,16 @@ import msgspec
 
 from ..errors import UserError
 from ..storage.files import write_json, write_jsonl
-from ..storage.tables import read_text
+from ..storage.tables import read_json, read_text
 
 FIX = "make it again, or leave it out"
 
 LEVELS = 100
 """Objects and lists within each other; ours have six."""
+
+
+LARGEST = 10**20
+"""A number: ours are far smaller, and what is done with one as large does not overflow."""
 
 
 class Record:
@@ -85,18 +89,16 @@ def json_of(value: Any) -> Any:
 def parse(text: str, where: str, fix: str = FIX) -> Any:
     """The value of a JSON `text`; `where` it stands, and what may `fix` it, are for messages.
 
-    **Raises:** `UserError` when it is not JSON, nested too deeply, or holds a number that is not finite.
+    **Raises:** `UserError` when it is not JSON, nested too deeply, or holds a number that is not finite or too large.
     """
     try:
-        value = json.loads(text)
+        value = read_json(text)
         _check(value, where, fix)
         return value
-    except json.JSONDecodeError as error:
-        found = f"not JSON ({error.msg})"
     except RecursionError:
         found = "nested too deeply"
-    except ValueError:  # Python reads no number of more than some thousand digits
-        found = "a number of too many digits"
+    except ValueError as error:
+        found = str(error)
     raise UserError(where, found, "a whole file", fix)
 
 
@@ -115,7 +117,7 @@ def convert(value: Any, kind: type[Value], where: str, fix: str = FIX) -> Value:
     missing = re.search("missing required field `(.+)`", what)
     if missing:
         raise UserError(f"{where}, {missing[1]}", "nothing", "a value", fix)
-    expected = re.search("Expected (.+), got", what)
+    expected = re.search("Expected (.+?)(, got|$)", what)
     words = "a choice that is known here" if "enum" in what else "a smaller number"
     raise UserError(where, shown(_at(value, steps)), _in_words(expected[1]) if expected else words, fix)
 
@@ -169,13 +171,14 @@ def _place(where: str, steps: Sequence[Step]) -> str:
 
 
 def _check(value: Any, where: str, fix: str, steps: tuple[Step, ...] = ()) -> None:
-    """Stop at a number that is not finite, or at too many levels, which what is done with a value may not stand."""
+    """Stop at what is done with a value may not stand: a number that is not finite or too large, or too many levels."""
     if len(steps) == LEVELS:
         raise RecursionError
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, part in parts:
-        if isinstance(part, float):
-            if not math.isfinite(part):
-                raise UserError(_place(where, [*steps, step]), shown(part), "a finite number", fix)
+        if isinstance(part, (int, float)):
+            if not abs(part) <= LARGEST:
+                expected = "a smaller number" if abs(part) < math.inf else "a finite number"
+                raise UserError(_place(where, [*steps, step]), shown(part), expected, fix)
         elif isinstance(part, (dict, list)):
             _check(part, where, fix, (*steps, step))

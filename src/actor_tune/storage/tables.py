@@ -72,6 +72,22 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def read_json(text: str) -> Any:
+    """The value of a JSON `text`.
+
+    **Raises:** `ValueError` that says in a few words why it has none.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        found = f"not JSON ({error.msg})"
+    except RecursionError:
+        found = "nested too deeply"
+    except ValueError:  # Python reads no number of more than some thousand digits
+        found = "a number of too many digits"
+    raise ValueError(found)
+
+
 def read_text(path: Path) -> str:
     """The text of a UTF-8 file.
 
@@ -122,10 +138,10 @@ def _read_jsonl(path: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            cells = json.loads(line)
-        except json.JSONDecodeError as error:
+            cells = read_json(line)
+        except ValueError as error:
             fix = "write one JSON object a line"
-            raise UserError(f"{path}, line {number}", f"not JSON ({error.msg})", "an object", fix) from None
+            raise UserError(f"{path}, line {number}", str(error), "an object", fix) from None
         if not isinstance(cells, dict):
             raise UserError(f"{path}, line {number}", line[:60], "an object", 'write {"prompt": "...", "kind": "..."}')
         rows.append(Row(path, number, cells))
