@@ -36,13 +36,13 @@ def origin_of(name: str, weights: bool = True, code: bool = False) -> Origin:
     **Raises:** `UserError` when there is no such thing, or the package that reads it is not installed.
     """
     path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
-        require_package(name, "gguf", "testbed")
+    require_reader(name, path)
+    if _is_gguf(path):
         return Origin(path.parent, gguf=path.name)
     folder = model_folder(name, weights, code)
-    if (folder / "config.json").is_file() or not (folder / ADAPTER_CONFIG).is_file():
+    if not _is_adapter(folder):
         return Origin(folder)
-    require_package(name, "peft", "testbed")
+    require_reader(name, folder)
     try:
         base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
     except (ValueError, KeyError, TypeError):
@@ -51,3 +51,22 @@ def origin_of(name: str, weights: bool = True, code: bool = False) -> Origin:
         fix = "write the base's folder or Hub id there"
         raise UserError(folder / ADAPTER_CONFIG, "no base_model_name_or_path", "the model it is for", fix)
     return Origin(model_folder(base, weights, code), adapter=folder, base=base)
+
+
+def require_reader(name: str, path: Path) -> None:
+    """Stop where a GGUF file or an adapter lies at `path`, and the package that reads it is not installed.
+
+    **Raises:** `UserError` naming `name`.
+    """
+    if _is_gguf(path):
+        require_package(name, "gguf", "testbed")
+    if _is_adapter(path):
+        require_package(name, "peft", "testbed")
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf" and path.is_file()
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()

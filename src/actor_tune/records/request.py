@@ -57,9 +57,10 @@ class CompareRequest:
 def open_request(folder: Path, request: MeasureRequest | CompareRequest, again: bool = False) -> None:
     """Begin `request` in the new or empty `folder`, or go on with it where it was begun and has no results yet.
 
-    `again`: also where it has some.
+    Another request, too, begins where one was begun and has no answer yet: what was wrong with it, such as a model that
+    cannot be loaded, is corrected in the same folder. `again`: go on also where there are results.
 
-    **Raises:** `UserError` when the folder has results or anything else, or another request than this one.
+    **Raises:** `UserError` when the folder has results or anything else, or answers of another request than this one.
     """
     file, asked = folder / FILE, _without_later(json_of(request))
     if not file.is_file() or (not again and (folder / Results.FILE).exists()):
@@ -68,11 +69,13 @@ def open_request(folder: Path, request: MeasureRequest | CompareRequest, again: 
         return
     fix = "repeat that request, or choose another folder"
     begun = _without_later(read_value(dict[str, Any], file, fix))
-    for key in [*begun, *asked]:
-        if begun.get(key) != asked.get(key):
-            found = f"begun with {key} = {json.dumps(begun.get(key))[:100]}"
-            expected = f"{json.dumps(asked.get(key))[:100]}, as asked now"
-            raise UserError(f"`output_dir={folder}`", found, expected, fix)
+    other = [key for key in [*begun, *asked] if begun.get(key) != asked.get(key)]
+    if other and [*folder.iterdir()] == [file] and "model" in begun:
+        write_json(file, asked)
+    elif other:
+        found = f"begun with {other[0]} = {json.dumps(begun.get(other[0]))[:100]}"
+        expected = f"{json.dumps(asked.get(other[0]))[:100]}, as asked now"
+        raise UserError(f"`output_dir={folder}`", found, expected, fix)
 
 
 def _without_later(request: dict[str, Any]) -> dict[str, Any]:
