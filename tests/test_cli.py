@@ -1,3 +1,4 @@
+import importlib.util
 import inspect
 import json
 import shutil
@@ -16,6 +17,7 @@ from actor_tune.commands.demo import demo
 from actor_tune.commands.fit import fit
 from actor_tune.judges import choose
 from actor_tune.judges.verdict import Verdict
+from actor_tune.prompts.prompt import KINDS
 from actor_tune.repair.scan import candidate_layers
 from actor_tune.repair.settings import Settings
 from conftest import make_prompts
@@ -94,6 +96,51 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     assert results["leaked"] == []
     assert results["command"].startswith("actor measure ")
     assert "compliance rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("openai", "openai", ("measure", "served", "--engine", "openai", "--base-url", "http://127.0.0.1:9/v1")),
+        ("vllm", "vllm", ("measure", "MODEL", "--engine", "vllm")),
+        ("bitsandbytes", "bnb", ("measure", "MODEL", "--quantization", "bnb_4bit")),
+        ("gguf", "testbed", ("measure", "MODEL", "--baseline", "x.gguf")),
+        ("peft", "testbed", ("measure", "MODEL", "--baseline", "adapter")),
+        ("lm_eval", "lm-eval", ("measure", "MODEL", "--lm-eval", "mmlu")),
+        ("openai", "openai", ("measure", "MODEL", "--judge", "openai=j", "--judge-base-url", "http://127.0.0.1:9/v1")),
+        (
+            "peft",
+            "testbed",
+            ("compare", "MODEL", "--train", "P", "--eval", "E", "--methods", "sft"),
+        ),
+        ("matplotlib", "plot", ("compare", "MODEL", "--train", "P", "--eval", "P")),
+        ("peft", "testbed", ("probe", "run")),
+        ("matplotlib", "plot", ("probe", "run")),
+        ("matplotlib", "plot", ("demo",)),
+    ],
+)
+def test_what_is_not_installed_is_told_before_a_file_is_written(
+    tmp_path, model_folder, prompts_file, monkeypatch, capsys, package, extra, command
+):
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else known(name, *rest)
+    )
+    monkeypatch.setitem(sys.modules, package, None)  # `import` fails
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.gguf").touch()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").touch()
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    run_json = {"schema": 1, "layer": 1, "model": {"name": "m", "sha256": "", "blocks": 2}}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(run_json))
+    rows = ({"prompt": letter * 9, "kind": kind} for letter, kind in zip("abc", KINDS, strict=True))
+    (tmp_path / "eval.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = {"MODEL": model_folder, "P": prompts_file, "E": tmp_path / "eval.jsonl"}
+    out = tmp_path / "out"
+    assert run(*(given.get(each, each) for each in command), "--output-dir", out) == 2
+    assert f"pip install 'actor-tune[{extra}]'" in capsys.readouterr().err
+    assert not out.exists() or not [*out.iterdir()]
 
 
 OTHER = {

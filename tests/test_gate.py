@@ -11,9 +11,9 @@ from actor_tune.measurement.gate import (
     decide,
     needed,
     pass_probability,
-    tango_interval,
     with_damage,
 )
+from actor_tune.measurement.metrics import tango_interval
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.prompts.starter import starter
 from actor_tune.records.response import Response
@@ -136,6 +136,21 @@ def test_the_interval_is_tangos(lost, gained, n):
     assert interval.value == (lost - gained) / n
     assert statistic(interval.low) == pytest.approx(1.96, abs=2e-3)
     assert statistic(interval.high) == pytest.approx(-1.96, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gained", "n", "low", "high"), [(1, 7, 21, -0.517, -0.026), (6, 16, 161, -0.1240, -0.0054)]
+)
+def test_the_interval_is_as_published(lost, gained, n, low, high):
+    """Fagerland, Lydersen and Laake (2014), Statistics in Medicine 33:2850, and their book of 2017, chapter 8."""
+    found = tango_interval(lost, gained, n)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-4 if n == 21 else 6e-5)
+
+
+def test_a_prompt_that_is_lost_in_one_run_of_two_counts_as_half_a_loss():
+    whole, half = tango_interval(1, 0, 16), tango_interval(0.5, 0, 16)
+    assert tango_interval(0, 0, 16).high < half.high < whole.high
+    assert half.value == whole.value / 2
 
 
 def test_without_any_change_the_interval_still_depends_on_the_number_of_prompts():

@@ -161,7 +161,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     found = fitted(base, system_prompt="Be kind.")
     found.save(tmp_path / "run", command="actor fit m")
     patch = Patch.load(tmp_path / "run" / "patch.safetensors")
-    assert (patch.layer, patch.base, patch.base_sha256) == (1, str(folder), found.base_sha256)
+    assert (patch.layer, patch.base, patch.base_sha256) == (1, folder.name, found.base_sha256)
     assert all(torch.equal(tensor, found.patch.tensors[name]) for name, tensor in patch.tensors.items())
     stored, merged = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "run" / "model"))
     assert all(torch.equal(merged[name], patch.tensors.get(name, tensor)) for name, tensor in stored.items())

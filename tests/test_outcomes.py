@@ -1,4 +1,5 @@
 from dataclasses import replace
+from math import hypot
 
 import pytest
 
@@ -17,6 +18,7 @@ from actor_tune.comparison.outcomes import (
     tradeoff,
 )
 from actor_tune.judges.verdict import Verdict
+from actor_tune.measurement.metrics import tango_interval
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.outcome import MethodOutcome
@@ -45,27 +47,39 @@ def seed_outcome(compliance, safety, refused):
 
 
 def test_a_lead_is_paired_by_prompt_and_adds_prompts_and_seeds_by_squares():
-    """One pseudo-harmful set of four, of which two are answered instead of refused: variance 1/3 over 4 prompts."""
+    """One pseudo-harmful set of four, of which two are answered instead of refused; none of four harmful ones flips."""
     ours = [seed_outcome(1.0, 1.0, {"pseudo_harmful/a": "0000", "harmful/b": "1111"}) for _ in range(2)]
     theirs = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "harmful/b": "1111"}) for _ in range(2)]
-    half = 1.96 * (1 / 3 / 4) ** 0.5
+    half, none = tango_interval(2, 0, 4), tango_interval(0, 0, 4)
+    below, above = half.value - half.low, half.high - half.value
     found = lead(ours, theirs, "compliance_rate")
-    assert (found.value, found.high) == (pytest.approx(0.5), pytest.approx(0.5 + half, abs=1e-3))
-    assert lead(ours, theirs, "safety_score") == Estimate(0, 0, 0)
+    assert (found.value, found.low, found.high) == pytest.approx((0.5, half.low, half.high))
+    found = lead(ours, theirs, "safety_score")
+    assert (found.value, found.low, found.high) == pytest.approx((0, none.low, none.high))
     score = lead(ours, theirs, "tradeoff_score")
-    assert (score.value, score.low) == (pytest.approx(0.25), pytest.approx(0.25 - half / 2, abs=1e-3))
+    assert (score.value, score.low) == pytest.approx((0.25, 0.25 - hypot(below, none.low) / 2))
     unequal = [replace(theirs[0], scores=ours[0].scores), theirs[1]]
     # Gaps of 0 and 0.5: Student's 12.706 * 0.3536 / sqrt(2) = 3.1766.
     spread = lead(ours, unequal, "compliance_rate")
-    assert spread.high - spread.value == pytest.approx((3.1766**2 + half**2) ** 0.5, abs=1e-2)
+    assert spread.high - spread.value == pytest.approx(hypot(3.1766, above), abs=1e-3)
+
+
+def test_more_refused_is_a_lead_in_safety_and_none_in_compliance():
+    ours = [seed_outcome(0.0, 1.0, {"pseudo_harmful/a": "1111", "harmful/b": "1111"})]
+    theirs = [seed_outcome(1.0, 0.0, {"pseudo_harmful/a": "0000", "harmful/b": "0000"})]
+    all_of_four = tango_interval(4, 0, 4)
+    safety, compliance = (lead(ours, theirs, score) for score in ("safety_score", "compliance_rate"))
+    assert (safety.low, safety.high) == pytest.approx((all_of_four.low, 1))
+    assert (compliance.low, compliance.high) == pytest.approx((-1, -all_of_four.low))
 
 
 def test_each_set_has_the_weight_in_a_lead_that_it_has_in_the_score():
-    """Two sets, one of which never changes: half the standard error of the other."""
+    """Two sets, one of which never changes, with the distances of their intervals by squares, half of it."""
     ours = [seed_outcome(0.75, 1.0, {"pseudo_harmful/a": "0000", "pseudo_harmful/c": "0000", "harmful/b": "11"})]
     theirs = [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": "0011", "pseudo_harmful/c": "0000", "harmful/b": "11"})]
     found = lead(ours, theirs, "compliance_rate")
-    assert found.high - found.value == pytest.approx(1.96 * (1 / 3 / 4) ** 0.5 / 2, abs=1e-3)
+    half, none = tango_interval(2, 0, 4), tango_interval(0, 0, 4)
+    assert found.high - found.value == pytest.approx(hypot(half.high - half.value, none.high) / 2)
 
 
 def test_prompts_on_which_two_methods_differ_both_ways_make_a_lead_less_sure():
@@ -73,8 +87,15 @@ def test_prompts_on_which_two_methods_differ_both_ways_make_a_lead_less_sure():
     same, other = (
         [seed_outcome(0.5, 1.0, {"pseudo_harmful/a": marks, "harmful/b": "11"})] for marks in ("0011", "1100")
     )
-    assert lead(ours, same, "compliance_rate") == Estimate(0, 0, 0)
-    assert lead(ours, other, "compliance_rate").high > 0.9
+    assert lead(ours, same, "compliance_rate").high == pytest.approx(3.8415 / (4 + 3.8415), abs=1e-4)
+    assert lead(ours, other, "compliance_rate").high > 0.6
+
+
+def test_a_prompt_that_differs_with_one_seed_of_two_counts_as_half():
+    ours = [seed_outcome(1.0, 1.0, {"pseudo_harmful/a": "0000", "harmful/b": "11"}) for _ in range(2)]
+    theirs = [replace(ours[0], refused=ours[0].refused | {"pseudo_harmful/a": marks}) for marks in ("0000", "0001")]
+    found, half = lead(ours, theirs, "compliance_rate"), tango_interval(0.5, 0, 4)
+    assert found.high - found.value == pytest.approx(half.high - half.value)
 
 
 def test_a_lead_is_not_told_where_it_is_not_known_which_prompts_were_refused():

@@ -5,7 +5,7 @@ import pytest
 
 from actor_tune.judges.sampling import doubt, drawn, sizes
 from actor_tune.judges.verdict import Verdict
-from actor_tune.measurement.gate import tango_interval, with_drop
+from actor_tune.measurement.gate import with_drop
 from actor_tune.measurement.labelled import (
     REFUSED,
     Strata,
@@ -15,7 +15,7 @@ from actor_tune.measurement.labelled import (
     labelled_scores,
     score_interval,
 )
-from actor_tune.measurement.metrics import wilson
+from actor_tune.measurement.metrics import tango_interval, wilson
 from actor_tune.records.estimate import Labelled
 from actor_tune.records.labels import Label
 from actor_tune.records.results import Gate

@@ -107,6 +107,31 @@ def test_safety_is_said_to_move_only_where_the_interval_excludes_no_change(tmp_p
     assert (safety.gist, safety.tone) == (gist, tone)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.1936, 0.1936, "a fall of up to 19.4 points cannot be excluded."),
+        (-0.03, 0.0, "a fall of up to 3.0 points cannot be excluded."),
+        (-0.0004, 0.5, "a fall of less than 0.1 points cannot be excluded."),
+        (0.0, 0.625, "no fall lies in the interval, but no change at all cannot be excluded."),
+    ],
+)
+def test_what_cannot_be_excluded_is_what_lies_in_the_interval(tmp_path, low, high, said):
+    comparison = {"sets": [], "safety_score": {"difference": (low + high) / 2, "low": low, "high": high}}
+    measured, _ = load([make_results(tmp_path / "after", comparison=comparison)])
+    assert sentences(measured[0].results)[1].figures.endswith(said)
+
+
+def test_what_an_older_version_stored_of_sixteen_prompts_without_a_flip_does_not_read_as_certainty(tmp_path):
+    item = {"name": "h", "kind": "harmful", "n": 16, "refused_before": 16, "refused_after": 16, "lost": 0, "gained": 0}
+    item |= {"difference": 0.0, "low": 0.0, "high": 0.0, "mcnemar_p": 1.0}
+    comparison = {"sets": [item], "safety_score": {"difference": 0.0, "low": 0.0, "high": 0.0}}
+    text = words_of(page_of(tmp_path, make_results(tmp_path / "after", comparison=comparison)))
+    assert "The change is 0.0 points; how sure that is was not stored: measure again." in text
+    assert "change 0.0 no interval" in text
+    assert "[0.0, 0.0]" not in text
+
+
 def test_a_failed_run_is_said_first_and_a_failed_gate_before_one_that_passed(tmp_path):
     folders = [
         make_results(tmp_path / "passed"),

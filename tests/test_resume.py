@@ -63,8 +63,22 @@ def test_a_request_is_written_as_version_0_1_0_wrote_it_and_goes_on_where_that_b
 )
 def test_another_request_is_refused_and_the_difference_named(tmp_path, begun, asked, message):
     (tmp_path / "request.json").write_text(json.dumps(asdict(REQUEST) | begun))
+    (tmp_path / "responses.jsonl").touch()
     with pytest.raises(UserError, match=re.escape(f"`output_dir={tmp_path}`: {message}")):
         open_request(tmp_path, replace(REQUEST, **asked))
+
+
+def test_a_request_without_an_answer_yet_may_be_corrected_in_its_folder(tmp_path):
+    open_request(tmp_path, replace(REQUEST, model="mistyped"))
+    open_request(tmp_path, REQUEST)
+    assert json.loads((tmp_path / "request.json").read_text())["model"] == "m"
+
+
+def test_a_request_that_another_program_wrote_is_left_alone(tmp_path):
+    (tmp_path / "request.json").write_text('{"url": "x"}')
+    with pytest.raises(UserError, match="begun with url"):
+        open_request(tmp_path, REQUEST)
+    assert (tmp_path / "request.json").read_text() == '{"url": "x"}'
 
 
 def test_a_setting_that_the_begun_request_does_not_name_is_none(tmp_path):

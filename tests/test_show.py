@@ -93,15 +93,16 @@ def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores()
 
 
 def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
+    """All of 12 flip: Tango's interval is from (12 - z^2) / (12 + z^2), 51.5 points, to 1."""
     text = printed(results_table(results(AFTER, BEFORE, kl_harmless=0.0213)))
     assert cells(text, "set_pseudo_harmful")[1:] == [
         "12",
         "100.0 [75.8, 100.0]",
         "0.0 [0.0, 24.2]",
-        "-100.0 [-100.0, -100.0]",
+        "-100.0 [-100.0, -51.5]",
         "<.001",
     ]
-    assert cells(text, "compliance rate")[2:5] == ["0.0 [0.0, 24.2]", "100.0 [75.8, 100.0]", "+100.0 [+100.0, +100.0]"]
+    assert cells(text, "compliance rate")[2:5] == ["0.0 [0.0, 24.2]", "100.0 [75.8, 100.0]", "+100.0 [+51.5, +100.0]"]
     assert "first token: 0.021 nats" in text
 
 

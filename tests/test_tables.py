@@ -26,6 +26,20 @@ def test_a_cell_is_read_as_text_or_said_to_be_missing(tmp_path):
             row.text(column)
 
 
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        ("1" * 5000, "a number of too many digits"),
+        ("[" * 100_000, "nested too deeply"),
+        ("[", "not JSON (Expecting value)"),
+    ],
+)
+def test_a_line_that_python_cannot_read_is_told_and_no_crash(tmp_path, cell, said):
+    (tmp_path / "a.jsonl").write_text(f'{{"a": 1}}\n{{"a": {cell}}}\n')
+    with pytest.raises(UserError, match=re.escape(f"a.jsonl, line 2: {said}; expected an object")):
+        read_table(tmp_path / "a.jsonl")
+
+
 def test_cells_of_a_megabyte_are_read(tmp_path):
     (tmp_path / "a.csv").write_text(f"a\n{'x' * 1_000_000}\n")
     assert len(read_table(tmp_path / "a.csv")[0].cells["a"]) == 1_000_000

@@ -8,6 +8,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -156,6 +157,18 @@ def test_the_readme_has_a_headline_that_make_results_made():
         assert all(f"{name} {share.replace('*', '').strip()}" in page for share in line.split("|")[2:4]), line
 
 
+def test_the_interval_of_kappa_is_a_dash_where_no_error_was_seen():
+    """A small letter was called the other thing; a bootstrap without an error is a point."""
+
+    def interval(said):
+        rows = ((SimpleNamespace(refused=letter in "Rr"), letter in "Rc") for letter in said)
+        return make_judge_page.interval([make_judge_page.Judged(row, {"left out": called}) for row, called in rows])
+
+    assert [interval(said) for said in ("RRCC", "RRRR", "")] == ["-", "-", "-"]
+    low, high = json.loads(interval("RRRRRRCCCCCc"))
+    assert low < 5 / 6 < high, "kappa with one error of twelve"
+
+
 def test_the_judges_page_says_how_it_does_on_sources_left_out_the_worst_one_first(tmp_path, monkeypatch):
     refusal, help_ = "I'm sorry, but I can't help with that.", "Mix vinegar and water. Spray it. Wait an hour."
     rows = [
@@ -187,7 +200,7 @@ def test_the_judges_page_says_how_it_does_on_sources_left_out_the_worst_one_firs
     assert len(labelled) == 60 + 5 * 40  # those with an arguable label are left out
     page = make_judge_page.page(labelled)
     assert "does worst, xstest llama2new, kappa is 0.500: it misses 33.3 % of the refusals, and\ncalls 0.0 %" in page
-    assert re.search(r"^\| korean \| 40 \| 20 \| 1.000 \| \[1.00, 1.00\] \| 0.0 \| 0.0 \|", page, re.MULTILINE)
+    assert re.search(r"^\| korean \| 40 \| 20 \| 1.000 \| - \| 0.0 \| 0.0 \|", page, re.MULTILINE)
     assert re.search(r"^\| safe \| 30 \| 15 \| 1.000 ", page, re.MULTILINE)
     assert "| **partial** | 15 | 0 | 0 | 0 |" in page
 

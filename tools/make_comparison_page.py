@@ -214,7 +214,7 @@ def score_verdict(ahead: Estimate) -> str:
         return "**missed**"
     if ahead.low >= GOAL:
         return "met"
-    return f"met in the mean, **not shown**: the interval reaches below{', even to no lead at all' * (ahead.low < 0)}"
+    return f"met in the mean, **not shown**: the interval reaches below{', even to no lead at all' * (ahead.low <= 0)}"
 
 
 def safety_verdict(ahead: Estimate) -> str:

@@ -218,12 +218,18 @@ def kappa(judged: Sequence[Judged], judge: str = "left out") -> float:
 
 
 def interval(judged: Sequence[Judged], judge: str = "left out") -> str:
-    """A 95 % interval of `kappa`: the middle of `RESAMPLES` bootstrap samples of the answers."""
+    """A 95 % interval of `kappa`: the middle of `RESAMPLES` bootstrap samples of the answers.
+
+    A dash where all samples are alike: of answers without an error they say nothing.
+    """
     cells = counts(judged, judge)
     if not cells.sum():
         return "-"
-    samples = np.random.default_rng(0).multinomial(cells.sum(), cells / cells.sum(), RESAMPLES)
-    low, high = np.nanquantile(kappa_of(samples), [0.025, 0.975])
+    kappas = kappa_of(np.random.default_rng(0).multinomial(cells.sum(), cells / cells.sum(), RESAMPLES))
+    kappas = kappas[~np.isnan(kappas)]
+    if len(set(kappas.round(9))) < 2:
+        return "-"
+    low, high = np.quantile(kappas, [0.025, 0.975])
     return f"[{low:.2f}, {high:.2f}]"
 
 

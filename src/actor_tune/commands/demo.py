@@ -8,6 +8,7 @@ import typer
 
 import actor_tune as at
 
+from ..errors import require_package
 from ..storage.folders import check_new
 from .fit import RuleOption, show_and_save
 from .measure import print_gate, show
@@ -48,9 +49,9 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """The whole road on a small real model: testbed, fit, measurements before and after on held-out prompts, report."""
+    require_package("actor demo", "matplotlib", "plot")
     check_new(folder := output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
-    from ..show.measurement import side_by_side
-    from ..show.pictures import draw_fit
+    from ..show import measurement, pictures
 
     console.rule("1 of 4  The testbed: a chat model that refuses too much")
     default, trained = str(at.build_testbed(folder / "testbed", model, base)), str(folder / "run" / "model")
@@ -77,8 +78,8 @@ def demo(
     )
     after.save(folder / "after")
     show(after)
-    console.print(side_by_side(after.baseline, after.responses, count=3))
-    pictures = ", ".join(map(str, draw_fit(folder, fitted.block)))
+    console.print(measurement.side_by_side(after.baseline, after.responses, count=3))
+    drawn = ", ".join(map(str, pictures.draw_fit(folder, fitted.block)))
     page = at.write_report([folder / "run", folder / "after"], folder / "report.html")
-    console.print(f"Pictures: {pictures}\nReport:  {page}\nModel:   {trained}")
+    console.print(f"Pictures: {drawn}\nReport:  {page}\nModel:   {trained}")
     print_gate(after)

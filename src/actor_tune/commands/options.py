@@ -85,7 +85,7 @@ def template_kwargs(text: str | None) -> dict[str, Any]:
     """What --chat-template-kwargs says."""
     try:
         value = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UserError(f"`chat_template_kwargs={text}`", "no JSON object", '{"NAME": VALUE, ...}', "correct it")

@@ -38,7 +38,6 @@ def probe(
     chat_template_kwargs: ChatTemplateKwargs = None,
 ) -> None:
     """Does safety last when the model is fine-tuned on benign data, and which topics did the edit disturb?"""
-    require_package("actor probe", "peft", "testbed")
     require_package("actor probe", "matplotlib", "plot")
     record = _record(run)
     asked = at.read(harmless=[harmless]) if harmless else None

@@ -39,7 +39,7 @@ from ..repair.settings import Settings
 from ..repair.strength import Limits, excess, trials
 from .methods.known import DEFAULT, METHODS, NamedMethod
 from .methods.method import Fitted, Task, method_engine, method_logprobs, remembered
-from .outcomes import Choice, Seconds, outcome_of
+from .outcomes import POINT, Choice, Seconds, outcome_of
 
 log = logging.getLogger(__name__)
 
@@ -207,8 +207,7 @@ def choice_of(tried: Sequence[Trial]) -> Choice:
 
     Doing nothing is no choice, though it complied more: it is in the table, as the default.
     """
-    names = ("strength", "compliance", "safety", "kl_harmless")
-    curve = [{name: getattr(trial, name) for name in names} for trial in tried]
+    curve = [{name: getattr(trial, name) for name in POINT} for trial in tried]
     safe = [trial for trial in tried[1:] if not excess(trial, LIMITS)]
     if safe:
         return Choice(max(safe, key=lambda trial: trial.compliance).strength, True, curve)

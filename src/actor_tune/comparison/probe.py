@@ -20,6 +20,7 @@ from sklearn.preprocessing import normalize
 from ..engines.engine import Subject, model_of
 from ..engines.local import local_engine, subject_of
 from ..engines.respond import respond
+from ..errors import require_package
 from ..measurement.damage import AnswerLogprobs, answer_logprobs
 from ..models.divergence import kl
 from ..models.first_token import first_token_logprobs, first_token_refusal, refusal_token_ids
@@ -72,8 +73,10 @@ def probe(
     - `work`: a folder where answers are kept as they come; None: nowhere.
     - `command`: as it was typed, for the record.
 
-    **Raises:** `UserError` when a model is not in this process, or harmful and harmless prompts are answered alike.
+    **Raises:** `UserError` when PEFT is not installed, a model is not in this process, or harmful and harmless prompts
+    are answered alike.
     """
+    require_package("`probe`", "peft", "testbed")
     known = starter("held_out")
     asked, benign = list(harmless or of_kind(known, "harmless")), of_kind(starter("train"), "harmless")
     held_out = [prompt for prompt in known if prompt.kind != "harmless"]

@@ -25,7 +25,7 @@ from ..storage.files import sha256_of, write_json
 from ..storage.versions import versions
 from .contest import Contest, Key, Shared, run_missing
 from .methods.known import DEFAULT, KNOWN, NamedMethod
-from .outcomes import line, summaries
+from .outcomes import POINT, SCORES, line, summaries
 from .training_answers import answers_of, asked, missing_answers, not_learned
 
 log = logging.getLogger(__name__)
@@ -159,9 +159,15 @@ def _outcomes(shared: Shared) -> list[MethodOutcome]:
 
 def _kept(work: Path | None) -> dict[Key, MethodOutcome]:
     """The outcomes that earlier runs left in `work`; one that is damaged is an error."""
-    kept = {}
+    kept: dict[Key, MethodOutcome] = {}
+    shapes: dict[str, object] = {}
     for file in [*work.glob(f"{DEFAULT}.json"), *work.glob("*-[0-9]*.json")] if work else []:
         outcome = read_value(MethodOutcome, file, DAMAGED)
+        shape = (len(outcome.curve), outcome.figures.keys())
+        alike = shapes.setdefault(outcome.method, shape) == shape
+        whole = outcome.scores.keys() == {*SCORES} and all(point.keys() == {*POINT} for point in outcome.curve)
+        if not (alike and whole):
+            raise UserError(file, "scores, a curve or figures unlike other seeds'", "an outcome as written", DAMAGED)
         kept[outcome.method, outcome.seed] = outcome
     return kept
 

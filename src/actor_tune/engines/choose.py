@@ -1,12 +1,14 @@
 """Engines by the names that users give them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, require_package
 from ..judges.server import check_url
 from ..models.load import load
 from ..models.model import DEFAULT_PLACEMENT
+from ..models.origin import require_reader
 from ..models.placement import Placement
 from .engine import REASONING_TOKENS, Opened, Subject
 from .local import local_engine
@@ -39,9 +41,11 @@ def subject(
     - `max_reasoning_tokens`: what a model that reasons may think before it answers, besides its answer.
 
     **Raises:** `UserError` when there is no such engine, the address of a server is missing, or a value would be
-    ignored: an address by all engines but `openai`, a placement (but for its device) by all but `transformers`.
+    ignored (an address by all engines but `openai`, a placement but for its device by all but `transformers`), or a
+    package that this needs is not installed.
     """
     _check(engine, base_url, placement)
+    _require_packages(name, engine, placement)
 
     def opened() -> Opened:
         if base_url is not None:
@@ -89,3 +93,13 @@ def _check(engine: str, base_url: str | None, placement: Placement) -> None:
         if engine != "transformers" and getattr(placement, setting) != getattr(DEFAULT_PLACEMENT, setting):
             fix = f"leave `{setting}=` or `engine=` out"
             raise UserError(f"`{setting}=`", f"`engine={engine}`", "a model in this process", fix)
+
+
+def _require_packages(name: str, engine: str, placement: Placement) -> None:
+    """Stop for what is not installed now, and not when the model's turn comes, after another has answered."""
+    if engine != "transformers":
+        require_package(f"`engine={engine}`", engine, engine)
+        return
+    require_reader(name, Path(name))
+    if placement.quantization == "bnb_4bit":
+        require_package("`quantization=bnb_4bit`", "bitsandbytes", "bnb")

@@ -23,6 +23,7 @@ def check_tasks(tasks: Sequence[str], own_tasks: Path | None = None) -> "TaskMan
     **Raises:** `UserError` when lm-eval is not installed or a task is unknown.
     """
     try:
+        from lm_eval.models.huggingface import HFLM  # noqa: F401 - what it lacks is told now, not after all answers
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         fix = "run: pip install 'actor-tune[lm-eval]'"

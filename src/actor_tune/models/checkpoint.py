@@ -21,7 +21,7 @@ from .model import check_tensor
 from .state import State
 
 # Files with weights, in any format; those that transformers does not load would not have the change: left out.
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
 
 # By their names in safetensors. Others (float8, integers) are quantised and cannot be trained as they are.
 FLOAT_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
@@ -79,7 +79,7 @@ def save_merged(base_folder: Path, tensors: State, folder: Path, code: bool = Fa
     Weight files without a changed tensor are linked or copied, all other files (config, tokenizer, chat template)
     copied, byte for byte. A file with changed tensors is copied, and only their bytes are replaced: no file of the
     result has an old tensor, so it does not matter in which order a loader reads them, or whether it reads the index.
-    Python files are copied only where `code` says that the model runs them.
+    Python files are copied only where `code` says that the model runs them, and hidden ones never.
 
     **Raises:** `KeyError` when the base has no tensor of a name, `ValueError` when it has another dtype or shape there.
     """
@@ -100,7 +100,7 @@ def save_merged(base_folder: Path, tensors: State, folder: Path, code: bool = Fa
                     _overwrite(stream, name, stored[name], tensors[name])
         for file in sorted(base_folder.iterdir()):
             left_out = file.suffix in WEIGHT_SUFFIXES or (file.match("*.index.json") and file.name != read)
-            left_out |= (file.suffix == ".py" and not code) or file.name == Lineage.FILE
+            left_out |= (file.suffix == ".py" and not code) or file.name.startswith(".") or file.name == Lineage.FILE
             if file.is_file() and not left_out:
                 clone_or_copy(file, new / file.name)
 

@@ -37,8 +37,8 @@ def origin_of(name: str, weights: bool = True, code: bool = False) -> Origin:
     **Raises:** `UserError` when there is no such thing, or the package that reads it is not installed.
     """
     path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
-        require_package(name, "gguf", "testbed")
+    require_reader(name, path)
+    if _is_gguf(path):
         return Origin(path.parent, gguf=path.name)
     folder = model_folder(name, weights, code)
     whole = (folder / CONFIG).is_file() and any(file.name != ADAPTER_WEIGHTS for file in weight_files(folder))
@@ -74,3 +74,33 @@ def _base_folder(adapter: Path, base: str, weights: bool, code: bool) -> Path:
         fix = "write the model that it was trained in there"
         raise UserError(adapter / ADAPTER_CONFIG, f"an adapter for {base}, an adapter itself", "a whole model", fix)
     return folder
+
+
+def require_reader(name: str, path: Path) -> None:
+    """Stop where a GGUF file or an adapter lies at `path`, and the package that reads it is not installed.
+
+    **Raises:** `UserError` naming `name`.
+    """
+    if _is_gguf(path):
+        require_package(name, "gguf", "testbed")
+    if _is_adapter(path):
+        require_package(name, "peft", "testbed")
+
+
+def is_local(name: str) -> bool:
+    """Whether `name`, of a model, is a path of this machine, also one that is no longer there, and no Hub id."""
+    path = Path(name)
+    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists()
+
+
+def public_name(name: str) -> str:
+    """`name` as others may read it: of a path the last part alone, as the rest tells of the user's machine."""
+    return Path(name).resolve().name if is_local(name) else name
+
+
+def _is_gguf(path: Path) -> bool:
+    return path.suffix == ".gguf" and path.is_file()
+
+
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()

@@ -40,7 +40,7 @@ class Patch:
     ```
 
     - `layer`: the block; `tensors`: its parameters under their names in the checkpoint, in the dtype that is stored.
-    - `base`: that model's name, and `base_sha256` its hash (`base_hash`).
+    - `base`: that model's name, of a local folder the last part alone, and `base_sha256` its hash (`base_hash`).
     - `safety`: what was found about it, in a sentence, as a patch has no model card.
     """
 

@@ -42,6 +42,14 @@ class Difference:
 Interval = Estimate | Labelled | Difference
 
 
+def is_point(interval: Interval) -> bool:
+    """Whether the interval has no width: so older versions stored a difference where no answer flipped, or all did.
+
+    They took a bootstrap, which then says nothing of how sure it is.
+    """
+    return interval.low == interval.high
+
+
 def score(record: object, name: str) -> Estimate | None:
     """The score `name` of a record that keeps its value under that name and its ends in `intervals`."""
     value, ends = getattr(record, name), getattr(record, "intervals").get(name)  # noqa: B009

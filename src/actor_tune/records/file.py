@@ -21,6 +21,10 @@ from ..storage.text import json_of_text
 FIX = "make it again, or leave it out"
 
 
+LARGEST = 10**20
+"""A number: ours are far smaller, and what is done with one as large does not overflow."""
+
+
 class Record:
     """A dataclass that has a file of its own."""
 
@@ -84,7 +88,7 @@ def parse(text: str, where: str, fix: str = FIX) -> Any:
     """The value of a JSON `text`; `where` it stands, and what may `fix` it, are for messages.
 
     **Raises:** `UserError` when it is not JSON, an object in it has a key twice, it is nested too deeply, or holds a
-    number that is not finite.
+    number that is not finite or too large.
     """
     value = json_of_text(text, where, "a whole file", fix)
     _check(value, where, fix)
@@ -106,7 +110,7 @@ def convert(value: Any, kind: type[Value], where: str, fix: str = FIX) -> Value:
     missing = re.search("missing required field `(.+)`", what)
     if missing:
         raise UserError(f"{where}, {missing[1]}", "nothing", "a value", fix)
-    expected = re.search("Expected (.+), got", what)
+    expected = re.search("Expected (.+?)(, got|$)", what)
     words = "a choice that is known here" if "enum" in what else "a smaller number"
     raise UserError(where, shown(_at(value, steps)), _in_words(expected[1]) if expected else words, fix)
 
@@ -160,11 +164,12 @@ def _place(where: str, steps: Sequence[Step]) -> str:
 
 
 def _check(value: Any, where: str, fix: str, steps: tuple[Step, ...] = ()) -> None:
-    """Stop at a number that is not finite."""
+    """Stop at a number that is not finite, or larger than what is done with it may stand."""
     parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for step, part in parts:
-        if isinstance(part, float):
-            if not math.isfinite(part):
-                raise UserError(_place(where, [*steps, step]), shown(part), "a finite number", fix)
+        if isinstance(part, (int, float)):
+            if not abs(part) <= LARGEST:
+                expected = "a smaller number" if abs(part) < math.inf else "a finite number"
+                raise UserError(_place(where, [*steps, step]), shown(part), expected, fix)
         elif isinstance(part, (dict, list)):
             _check(part, where, fix, (*steps, step))

@@ -103,10 +103,11 @@ def at_work(folder: Path | None, request: Request, again: bool = False) -> Itera
 
     It begins in a new or empty folder, or goes on where it was begun and has no results yet.
 
-    `again`: also where it has some.
+    Another request, too, begins where one was begun and has no answer yet: what was wrong with it, such as a model that
+    cannot be loaded, is corrected in the same folder. `again`: go on also where there are results.
 
-    **Raises:** `UserError` when the folder has results or anything else, or another request than this one, another
-    process is at work there, or it cannot be written.
+    **Raises:** `UserError` when the folder has results or anything else, or answers of another request than this one,
+    another process is at work there, or it cannot be written.
     """
     if folder is None:
         yield
@@ -125,7 +126,11 @@ def _open(folder: Path, request: Request, again: bool) -> None:
         return
     fix = "repeat that request, or choose another folder"
     begun = _without_later(read_value(dict[str, Any], file, fix))
-    for key, was, now in _differing(begun, asked):
+    differing = [*_differing(begun, asked)]
+    if differing and "model" in begun and {entry.name for entry in folder.iterdir()} <= {FILE, LOCK_FILE}:
+        write_json(file, asked)
+    elif differing:
+        key, was, now = differing[0]
         expected = f"{json.dumps(now)[:100]}, as asked now"
         raise UserError(f"`output_dir={folder}`", f"begun with {key} = {json.dumps(was)[:100]}", expected, fix)
 

@@ -102,7 +102,7 @@ class SetChange:
 
     - `refused_before`, `refused_after`: prompts refused, of `n`.
     - `lost`: refused before and answered after; `gained`: the other way round.
-    - `difference`: refusal rate after minus before, with a paired bootstrap interval (percentiles).
+    - `difference`: refusal rate after minus before, with Tango's interval for paired rates.
     - `mcnemar_p`: McNemar's exact test (McNemar 1947): two-sided, that as many were lost as gained.
     - `labelled`: the difference by people's labels; None where no prompt has one both times.
     """

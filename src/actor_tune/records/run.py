@@ -1,7 +1,9 @@
 """What a fit leaves: `run.json`, `positions.json`, `paths.json` and `guard.jsonl`."""
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta
 
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
@@ -176,6 +178,9 @@ class Position(PromptRow):
     after: float
 
 
+EachBlock = Annotated[list[float], Meta(min_length=1)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PromptPath(PromptRow):
     """A prompt, block by block, by the model as it was and as it is; one value for each block.
@@ -185,10 +190,10 @@ class PromptPath(PromptRow):
       block were the last one; that of the last block is what the model says.
     """
 
-    position_before: list[float]
-    position_after: list[float]
-    refusal_before: list[float]
-    refusal_after: list[float]
+    position_before: EachBlock
+    position_after: EachBlock
+    refusal_before: EachBlock
+    refusal_after: EachBlock
 
 
 @dataclass(frozen=True)

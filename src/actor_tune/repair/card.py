@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelCard, ModelCardData
 from yaml import YAMLError
 
+from ..models.origin import is_local, public_name
 from ..storage.files import replacing
 
 if TYPE_CHECKING:
@@ -37,14 +38,18 @@ UNSAFE = """> **Not safe to ship.** This model was written with `allow_unsafe` a
 
 
 def write_card(folder: Path, fit: "Fit") -> None:
-    """Write README.md into `folder`, where the model is; the base's own card, if any, stays there as BASE_README.md."""
+    """Write README.md into `folder`, where the model is; the base's own card, if any, stays there as BASE_README.md.
+
+    It is made to be published: of a base that is a local folder it has the last part of the path alone.
+    """
     base, first, chosen = fit.model, fit.block.trials[0], fit.block.chosen
     data = _base_data(base.folder)
-    data.base_model = base.name
+    if not is_local(base.name):  # else the Hub would link to another model of that name
+        data.base_model = base.name
     data.library_name = "transformers"
     data.tags = sorted({*(data.tags or []), *TAGS})
     body = BODY.format(
-        base=base.name,
+        base=public_name(base.name),
         layer=fit.layer,
         rule=fit.block.rule.name,
         strength=chosen.strength,

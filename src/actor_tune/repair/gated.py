@@ -19,6 +19,7 @@ from ..measurement.gate import check_power, decide, with_damage
 from ..measurement.verdicts import verdicts_on
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
+from ..models.origin import public_name
 from ..models.patch import Patch, base_hash
 from ..models.placement import held
 from ..models.state import loaded
@@ -145,7 +146,7 @@ class Fit:
             raise UserError(self.model.name, " ".join(self.reasons).rstrip("."), "a fit that passed", fix)
         tensors = self.block.stored.on_disk(self.block.state)
         safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
-        return Patch(self.layer, tensors, self.model.name, self.base_sha256, safety)
+        return Patch(self.layer, tensors, public_name(self.model.name), self.base_sha256, safety)
 
     def save(self, folder: str | Path, export: Export = "merged", command: str = "") -> None:
         """Write the run into the new or empty `folder`, which is there whole or not at all.

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from math import inf
 from typing import Any
@@ -55,6 +56,40 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
     all that is not ASCII escaped into a block that is not run. The policy names the page's own style and script by hash
     and forbids the rest.
     """
+    style, script = _asset("page.css"), _asset("page.js")
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            measured=measured,
+            fits=fits,
+            banners=words.banners(measured, fits),
+            sentences={item.name: words.sentences(item.results) for item in measured},
+            sets={item.name: set_rows(item.results) for item in measured},
+            damage={item.name: damage(item.results) for item in measured},
+            benchmarks={item.name: benchmarks(item.results) for item in measured},
+            kinds={item.name: {pair.after.set: pair.after.kind for pair in item.answers} for item in measured},
+            fit_sentences={item.name: words.fit_sentence(item.run) for item in fits},
+            chosen={item.name: words.chosen_trial(item.run) for item in fits},
+            frontier=charts.frontier(measured, fits),
+            ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
+            courses={item.name: charts.path_charts(item.paths) for item in fits},
+            bars={item.name: charts.scan_bars(item.run.scan or []) for item in fits},
+            shares=charts.SHARES,
+            wishes=charts.WISHES,
+            browsers=browsers(measured, fits),
+            labelling=labellings(measured),
+            origins=origins(measured, fits),
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_sha256(style),
+            script_hash=_sha256(script),
+        )
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_asset),
         autoescape=True,
@@ -72,32 +107,7 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
         "minus": lambda text: text.replace("-", words.MINUS),
         "kind": lambda kind: kind.replace("_", "-"),
     }
-    style, script = _asset("page.css"), _asset("page.js")
-    return environment.get_template("page.html").render(
-        measured=measured,
-        fits=fits,
-        banners=words.banners(measured, fits),
-        sentences={item.name: words.sentences(item.results) for item in measured},
-        sets={item.name: set_rows(item.results) for item in measured},
-        damage={item.name: damage(item.results) for item in measured},
-        benchmarks={item.name: benchmarks(item.results) for item in measured},
-        kinds={item.name: {pair.after.set: pair.after.kind for pair in item.answers} for item in measured},
-        fit_sentences={item.name: words.fit_sentence(item.run) for item in fits},
-        chosen={item.name: words.chosen_trial(item.run) for item in fits},
-        frontier=charts.frontier(measured, fits),
-        ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
-        courses={item.name: charts.path_charts(item.paths) for item in fits},
-        bars={item.name: charts.scan_bars(item.run.scan or []) for item in fits},
-        shares=charts.SHARES,
-        wishes=charts.WISHES,
-        browsers=browsers(measured, fits),
-        labelling=labellings(measured),
-        origins=origins(measured, fits),
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_sha256(style),
-        script_hash=_sha256(script),
-    )
+    return environment
 
 
 @dataclass(frozen=True)

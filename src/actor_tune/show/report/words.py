@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...records.estimate import Interval
+from ...records.estimate import Interval, is_point
 from ...records.results import Results
 from ...records.run import Run, Trial
 from .load import FitFolder, MeasureFolder
@@ -53,7 +53,9 @@ def interval(estimate: Interval) -> str:
 
 
 def interval_of_difference(estimate: Interval) -> str:
-    """`[+49.1, +65.0]` in points."""
+    """`[+49.1, +65.0]` in points, or that there is none."""
+    if is_point(estimate):
+        return "no interval"
     return f"[{points(estimate.low)}, {points(estimate.high)}]".replace(" ", NBSP)
 
 
@@ -101,6 +103,9 @@ def _sentence(results: Results, score: str, what: str, gists: tuple[str, str, st
     figures = f"{now}; before, in {percent(before.value)} {interval(before)}."
     if difference is None:
         return Sentence("", f"{figures} No comparison prompt by prompt was stored.", "plain")
+    if is_point(difference):
+        change = f"{points(difference.value)} points; how sure that is was not stored: measure again"
+        return Sentence("", f"{figures} The change is {change}.", "plain")
     change = (
         f"{points(difference.value)} points (95{NBSP}% interval {points(difference.low)} to {points(difference.high)})"
     )
@@ -108,8 +113,16 @@ def _sentence(results: Results, score: str, what: str, gists: tuple[str, str, st
         return Sentence(gists[0], f"{figures} The change is {change}.", "good")
     if difference.high < 0:
         return Sentence(gists[1], f"{figures} The change is {change}.", "bad")
-    worst = f"a fall of up to {points(difference.low, False)} points cannot be excluded"
-    return Sentence(gists[2], f"{figures} The change is {change}: {worst}.", "plain")
+    return Sentence(gists[2], f"{figures} The change is {change}: {_not_excluded(difference.low)}.", "plain")
+
+
+def _not_excluded(low: float) -> str:
+    """What an interval with 0 in it, and this lower end, leaves open."""
+    if low >= 0:
+        return "no fall lies in the interval, but no change at all cannot be excluded"
+    size = points(low, False)
+    fall = f"up to {size}" if size != "0.0" else "less than 0.1"
+    return f"a fall of {fall} points cannot be excluded"
 
 
 def fit_sentence(run: Run) -> str:
