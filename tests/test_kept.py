@@ -84,6 +84,7 @@ def test_what_another_fit_keeps_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr("actor_tune.repair.gated.fit_block", lambda *_: (_ for _ in ()).throw(Cut()))
     with pytest.raises(Cut):
         fit(make_model(), make_prompts(), SETTINGS, judge=judge, work=tmp_path)
+    (tmp_path / "answers.jsonl").touch()  # of a fit that has nothing yet, the arguments can be corrected
     for settings, margin, message in (
         (dataclasses.replace(SETTINGS, seed=1), 0.05, "begun with seed = 0; expected 1"),
         (SETTINGS, 0.1, r"begun with margin = 0\.05; expected 0\.1"),

@@ -164,7 +164,7 @@ def test_neither_code_nor_a_pickle_that_comes_with_a_model_is_run_or_passed_on(t
 
 def test_a_model_of_pickles_alone_is_refused_unread(tmp_path, trapped):
     (trapped / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="no weights"):
+    with pytest.raises(UserError, match="only pickled weights, which can run code and are never loaded"):
         load(str(trapped))
     assert hits(tmp_path) == []
 

@@ -167,7 +167,7 @@ def test_damage_in_judged_answers_rules_a_strength_out_where_it_is_more_than_cha
 def test_where_answers_break_a_limit_the_next_strength_is_asked(chat_model, prompts, monkeypatch):
     """A judge that calls all answers refusals the first time, and none after that."""
     asked = asked_and_answered(prompts, [HELP] * len(prompts))
-    monkeypatch.setattr("actor_tune.repair.strength.own_answers", lambda _model, _asked: asked.responses)
+    monkeypatch.setattr("actor_tune.repair.strength.own_answers", lambda _model, _asked, _store: asked.responses)
     inputs = block_inputs(chat_model, 1, encode(chat_model.tokenizer, prompts))
     tried = Tried(inputs, prompts, state_of(chat_model.blocks[1]), {})
     calls = []

@@ -89,7 +89,7 @@ def test_a_download_that_fails_leaves_nothing_and_the_folder_can_be_used_again(t
         for _ in range(2):
             with pytest.raises(UserError, match="no network"):
                 build(tmp_path / "testbed")
-            assert list((tmp_path / "testbed").iterdir()) == []
+            assert list(tmp_path.iterdir()) == []
 
 
 def test_the_adapter_is_small():

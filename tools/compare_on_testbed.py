@@ -36,7 +36,7 @@ CURVE_METHODS = ("actor", "sft", "cae", "surgical")
 CURVE_LIMIT = 30
 """Evaluation prompts of each set in the side experiments."""
 
-NATURAL, NATURAL_SEEDS, NATURAL_TOKENS = "qwen2.5-coder-0.5b", 3, 48
+NATURAL, NATURAL_SEEDS, NATURAL_TOKENS = "qwen2.5-coder-0.5b", 2, 48
 """A model that refuses too much as shipped; four times as slow as the testbed, so that it is asked less."""
 
 NATURAL_METHODS = (*METHODS, "boundary", "ablation")

@@ -98,13 +98,8 @@ def probe(
         chat_model = model_of(trained)
         after = answer_logprobs(chat_model, asked, texts)
         curves["calibrated"] = durability(chat_model, learned, held_out, tokens, steps, every, seed)
-        return Probe(
-            model=trained.name,
-            base=default.name,
-            command=command,
-            durability=curves,
-            topics=damage_by_topic(topics(asked, seed=seed), before, after),
-        )
+    damage = damage_by_topic(topics(asked, seed=seed), before, after)
+    return Probe(model=trained.name, base=default.name, command=command, durability=curves, topics=damage)
 
 
 def _request(default: Subject, trained: Subject, prompts: Sequence[Prompt]) -> ProbeRequest:

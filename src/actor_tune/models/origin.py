@@ -1,5 +1,6 @@
 """What a user may name as a model: a folder or Hub id, an adapter for one, or a GGUF file; and what lies there."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def require_reader(name: str, path: Path) -> None:
 def is_local(name: str) -> bool:
     """Whether `name`, of a model, is a path of this machine, also one that is no longer there, and no Hub id."""
     path = Path(name)
-    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists()
+    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(path)
 
 
 def public_name(name: str) -> str:
@@ -99,8 +100,8 @@ def public_name(name: str) -> str:
 
 
 def _is_gguf(path: Path) -> bool:
-    return path.suffix == ".gguf" and path.is_file()
+    return path.suffix == ".gguf" and os.path.isfile(path)
 
 
 def _is_adapter(folder: Path) -> bool:
-    return (folder / ADAPTER_CONFIG).is_file() and not (folder / CONFIG).is_file()
+    return os.path.isfile(folder / ADAPTER_CONFIG) and not os.path.isfile(folder / CONFIG)
