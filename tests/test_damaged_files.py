@@ -267,7 +267,12 @@ def test_a_mutated_file_is_read_or_told_in_a_line(folder, name, reader):
         ("actor-0.json", outcomes, lambda v: v["curve"][0].pop("safety"), "scores, a curve or figures"),
         ("actor-0.json", outcomes, lambda v: v["curve"].pop(), "scores, a curve or figures unlike other seeds'"),
         ("actor-0.json", outcomes, lambda v: v["figures"].update(threshold=1.0), "scores, a curve or figures"),
-        ("responses.jsonl", answers_go_on, lambda v: v.update(set="x" * 9000), r"harmful, x+ \.\.\. .*; expected answers"),
+        (
+            "responses.jsonl",
+            answers_go_on,
+            lambda v: v.update(set="x" * 9000),
+            r"x+ \.\.\. .*; expected answers",
+        ),
     ],
 )
 def test_what_a_file_has_wrong_is_said(tmp_path, name, reader, change, said):

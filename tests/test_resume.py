@@ -108,3 +108,16 @@ def test_a_damaged_request_is_named(tmp_path, content, found):
     with pytest.raises(UserError, match=re.escape(f"request.json: {found}")) as caught:
         open_request(tmp_path, REQUEST)
     assert str(caught.value).endswith("; repeat that request, or choose another folder")
+
+
+def test_a_request_that_was_being_written_when_its_process_died_begins_anew(tmp_path):
+    for name in (".lock", ".request.json.4194999"):  # no process has a number as large
+        (tmp_path / name).touch()
+    open_request(tmp_path, REQUEST)
+    assert {entry.name for entry in tmp_path.iterdir()} == {".lock", "request.json"}
+    (tmp_path / ".request.json.4194999").touch()
+    open_request(tmp_path, replace(REQUEST, limit=3))
+    assert json.loads((tmp_path / "request.json").read_text())["limit"] == 3
+    (tmp_path / "responses.jsonl").touch()
+    with pytest.raises(UserError, match="begun with limit = 3"):
+        open_request(tmp_path, REQUEST)

@@ -1,6 +1,7 @@
 """What a folder of results was asked for, `request.json`: the same request goes on in it, another one is refused."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from .probe import Probe
 from .results import Results
 
 FILE = "request.json"
+
+BEGINNING = re.escape(LOCK_FILE) + rf"|{re.escape(FILE)}|\.{re.escape(FILE)}\.\d+"
+"""What is in a folder where nothing has come of a request yet, also where it was being written when a process died."""
 
 WHOLE = (Results.FILE, Probe.FILE)
 """Where one of these is, what was asked for is done. A comparison can be added to."""
@@ -121,13 +125,13 @@ def at_work(folder: Path | None, request: Request, again: bool = False) -> Itera
 def _open(folder: Path, request: Request, again: bool) -> None:
     file, asked = folder / FILE, _without_later(json_of(request))
     if not file.is_file() or (not again and any((folder / name).exists() for name in WHOLE)):
-        check_new(folder, but=LOCK_FILE)
+        check_new(folder, but=BEGINNING)
         write_json(file, asked)
         return
     fix = "repeat that request, or choose another folder"
     begun = _without_later(read_value(dict[str, Any], file, fix))
     differing = [*_differing(begun, asked)]
-    if differing and "model" in begun and {entry.name for entry in folder.iterdir()} <= {FILE, LOCK_FILE}:
+    if differing and "model" in begun and all(re.fullmatch(BEGINNING, entry.name) for entry in folder.iterdir()):
         write_json(file, asked)
     elif differing:
         key, was, now = differing[0]

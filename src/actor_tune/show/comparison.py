@@ -12,8 +12,10 @@ from ..records.outcome import MethodSummary
 from .pictures import new_figure, save_figure
 from .text import stacked
 
-COLOURS = ("#c1121f", "#2a6f97", "#e09f3e", "#588157", "#6d597a", "#bc6c25", "#0a9396", "#7f5539", "#9d4edd", "#577590")
-COLOURS += ("#111111", "#f28fad", "#8ac926")
+COLOURS = (
+    *("#c1121f", "#2a6f97", "#e09f3e", "#588157", "#6d597a", "#bc6c25", "#0a9396"),
+    *("#7f5539", "#9d4edd", "#577590", "#111111", "#f28fad", "#8ac926"),
+)
 
 
 def compare_table(summaries: Sequence[MethodSummary]) -> Table:

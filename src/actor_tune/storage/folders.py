@@ -27,10 +27,10 @@ LOCK_FILE = ".lock"
 def check_new(folder: Path, but: str = "") -> None:
     """Results of an earlier run are never overwritten.
 
-    **Raises:** `UserError` when `folder` is a file, or has anything in it `but` the one of that name.
+    **Raises:** `UserError` when `folder` is a file, or has anything in it but what the pattern `but` fits as a whole.
     """
     found = None
-    if folder.is_dir() and any(entry.name != but for entry in folder.iterdir()):
+    if folder.is_dir() and any(not re.fullmatch(but, entry.name) for entry in folder.iterdir()):
         found = "a folder that is not empty"
     elif folder.exists() and not folder.is_dir():
         found = "a file"
