@@ -45,6 +45,16 @@ def test_what_a_process_that_died_was_writing_is_cleared_and_nothing_else(tmp_pa
     assert {entry.name for entry in tmp_path.iterdir()} == {LOCK_FILE, *kept}
 
 
+@pytest.mark.parametrize("error", [NotImplementedError("flock"), OSError(errno.ENOLCK, "No locks available")])
+def test_where_nothing_can_be_locked_nobody_is_let_in(tmp_path, monkeypatch, error):
+    def fails(_lock):
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", fails)
+    with pytest.raises(UserError, match="a file system without locks; .*; choose another place"), alone_in(tmp_path):
+        pytest.fail("let in")
+
+
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     with building(tmp_path / "run") as whole:
         (whole / "model").mkdir()

@@ -4,7 +4,7 @@ Beside a folder NAME that is not there yet, `.NAME.unfinished` keeps what has be
 it is built as. What a process that died has left is gone on with, or cleared, at the next start.
 """
 
-import logging
+import errno
 import os
 import re
 import shutil
@@ -17,8 +17,6 @@ from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from .files import storing, sync
-
-log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 """Stays in folders that people look into: one that is taken away could be held twice."""
@@ -44,7 +42,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     However this process ends, the folder is free again.
 
-    **Raises:** `UserError` when another process is in it, it is a file, or it may not be written.
+    **Raises:** `UserError` when another process is in it, it is a file, it may not be written, or nothing can be locked.
     """
     where = f"`output_dir={folder}`"
     if folder.exists() and not folder.is_dir():
@@ -59,8 +57,8 @@ def alone_in(folder: Path) -> Iterator[None]:
         except Timeout:
             fix = "wait until it has ended, or choose another folder"
             raise UserError(where, "another process is at work in it", "a folder of its own", fix) from None
-        except NotImplementedError:
-            log.warning("%s: its file system has no locks: see to it that no other process works there", folder)
+        except NotImplementedError:  # as older versions of filelock say it; newer ones have a lock for this
+            raise OSError(errno.ENOLCK, "no locks") from None
     try:
         yield
     finally:
