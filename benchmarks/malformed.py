@@ -232,6 +232,7 @@ def targets_in(work: Path) -> list[Target]:
     before = at.answer(chat_model, prompts, 3)
     at.measure(chat_model, prompts, before, max_new_tokens=3, work=after).save(after)
     found.append(Target("patch", fit, "patch.safetensors", lambda folder: at.Patch.load(folder / "patch.safetensors")))
+    found.append(Target("lineage", fit / "model", "actor_tune.json", lambda folder: at.trained_on(str(folder))))
     for name in ("run.json", "positions.json", "paths.json", "guard.jsonl"):
         found.append(Target("results", fit, name, _report))
     for name in ("results.json", "responses.jsonl", "baseline.jsonl", "request.json"):

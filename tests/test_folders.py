@@ -51,7 +51,7 @@ def test_where_nothing_can_be_locked_nobody_is_let_in(tmp_path, monkeypatch, err
         raise error
 
     monkeypatch.setattr("filelock.FileLock.acquire", fails)
-    with pytest.raises(UserError, match="a file system without locks; .*; choose another place"), alone_in(tmp_path):
+    with pytest.raises(UserError, match=r"a file system without locks; .*; choose another place"), alone_in(tmp_path):
         pytest.fail("let in")
 
 

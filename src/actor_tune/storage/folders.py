@@ -42,11 +42,11 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     However this process ends, the folder is free again.
 
-    **Raises:** `UserError` when another process is in it, it is a file, it may not be written, or nothing can be locked.
+    **Raises:** `UserError` when another process is in it, it is a file, it may not be written, or it has no locks.
     """
     where = f"`output_dir={folder}`"
-    if folder.exists() and not folder.is_dir():
-        raise UserError(where, "a file", "a new or empty folder", "choose another name")
+    if not folder.is_dir():
+        check_new(folder)
     lock = FileLock(folder / LOCK_FILE, blocking=False)
     with storing(where):
         if not folder.is_dir():

@@ -8,8 +8,6 @@ from ..errors import UserError
 Blame = Callable[[BaseException], tuple[object, str] | None]
 """From what was raised to the file at fault and what is found there; None where that cannot be told."""
 
-LONGEST_REASON = 300
-
 
 @contextmanager
 def loading(where: object, expected: str, fix: str, blame: Blame | None = None) -> Iterator[None]:
@@ -53,7 +51,7 @@ def reason_of(error: BaseException) -> str:
     said = lines[0] if lines else ""
     if not said or isinstance(error, LookupError | TypeError | AttributeError | AssertionError | ArithmeticError):
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return said if len(said) <= LONGEST_REASON else said[:LONGEST_REASON] + "..."
+    return said
 
 
 def _is_about_what_is_read(error: BaseException) -> bool:
