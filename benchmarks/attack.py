@@ -103,7 +103,7 @@ def attack(work: Path, kills: int, events: int, inputs: int, seed: int) -> Recor
 
 
 def commands(work: Path) -> list[Command]:
-    """Those that write a folder, on a tiny model."""
+    """Those that write a folder, on a tiny model; `probe` looks at what the undisturbed `fit` wrote."""
     model = str(random_checkpoint(work / "models", SHAPES["tiny"]))
     train, evaluation = work / "train.jsonl", work / "evaluation.jsonl"
     for file, seed in ((train, 0), (evaluation, 1)):
@@ -114,6 +114,7 @@ def commands(work: Path) -> list[Command]:
     given = ["--train", str(train), "--eval", str(evaluation)]
     return [
         Command("fit", [model, "--prompts", str(train), "--no-starter", "--rule", "boundary", "--allow-unsafe"]),
+        Command("probe", [str(work / "fit-whole"), "--steps", "2", "--every", "1"]),
         Command("measure", [model, "--prompts", str(evaluation), *asked, "--baseline", model]),
         Command("compare", [model, *given, *methods, *asked]),
     ]
@@ -239,7 +240,7 @@ def disturbed(
         found.half_finished.append(f"{when}: {left} left over")
 
 
-RECORDS = {"fit": "run.json", "measure": "results.json", "compare": "compare.json"}
+RECORDS = {"fit": "run.json", "probe": "probe.json", "measure": "results.json", "compare": "compare.json"}
 """By command: the file that says that all is there."""
 
 
