@@ -68,6 +68,14 @@ def test_another_request_is_refused_and_the_difference_named(tmp_path, begun, as
         open_request(tmp_path, replace(REQUEST, **asked))
 
 
+def test_a_comparison_with_another_chat_template_argument_is_refused(tmp_path):
+    request = CompareRequest(**json.loads((FOLDERS / "compared" / "request.json").read_text()))
+    open_request(tmp_path, request)
+    (tmp_path / "cae-0.json").touch()
+    with pytest.raises(UserError, match=re.escape('begun with chat_template_kwargs = null; expected {"thinking": ')):
+        open_request(tmp_path, replace(request, chat_template_kwargs={"thinking": False}))
+
+
 def test_a_request_without_an_answer_yet_may_be_corrected_in_its_folder(tmp_path):
     open_request(tmp_path, replace(REQUEST, model="mistyped"))
     open_request(tmp_path, REQUEST)

@@ -124,6 +124,7 @@ def _request(model: Subject, contest: Contest, prompts: Sequence[Prompt]) -> Com
         dtype=model.dtype,
         answers_from=contest.answers_from.name if contest.answers_from else None,
         train=source or fingerprint(replace(prompt, text=text) for prompt, text in contest.answers.items()),
+        chat_template_kwargs={**model.chat_template_kwargs},
     )
 
 

@@ -1,7 +1,7 @@
 """What a comparison of methods leaves: `METHOD-SEED.json` of each, and `compare.json` over all."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from .estimate import Estimate, score
 from .file import Record
@@ -89,6 +89,7 @@ class Comparison(Record):
     dtype: str = "auto"
     answers_from: str | None = None
     train: str = ""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
     computed_in: str = ""
     not_learned: list[str] = field(default_factory=list)

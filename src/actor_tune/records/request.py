@@ -53,6 +53,7 @@ class CompareRequest:
     """All that the answers of a comparison depend on, but methods and seeds, which may be added.
 
     - `answers_from`: the model whose answers fine-tuning learns; `train`: hash of the file learned from, or its name.
+    - `chat_template_kwargs`: what the chat template is told.
     """
 
     model: str
@@ -63,6 +64,7 @@ class CompareRequest:
     dtype: str
     answers_from: str | None
     train: str
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
