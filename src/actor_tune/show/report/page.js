@@ -179,7 +179,7 @@ function browse(section) {
   tools.setAttribute("role", "search");
   tools.append(searchField, ...(compared ? [flips.wrap] : []), kind.wrap, set.wrap, verdict.wrap, reveal);
   const file = state.collapsed ? "gate-answers.csv" : "answers.csv";
-  const sheetButton = button("Download these as CSV", () => download(file, sheet(state.found.map(flat))));
+  const sheetButton = button("Download these as CSV", () => saveAs(file, sheet(state.found.map(flat))));
   const status = element("p", "status");
   status.setAttribute("role", "status");
   const list = element("div", "cards");
@@ -250,7 +250,7 @@ function flat(row) {
   };
 }
 
-function download(name, text) {
+function saveAs(name, text) {
   const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   const link = element("a");
   link.href = url;
@@ -338,7 +338,7 @@ function label(section) {
   const back = button("", () => go(place - 1));
   back.append(element("kbd", "", "b"), element("span", "", "Back"));
   choices.append(back);
-  const download = button("Download labels.csv", () => download("labels.csv", csvText(answers, said)));
+  const download = button("Download labels.csv", () => saveAs("labels.csv", csvText(answers, said)));
   panel.append(status, shown, choices);
   const start = button(place ? "Go on labelling" : "Start labelling", () => {
     start.remove();
@@ -396,7 +396,7 @@ function label(section) {
 document.querySelectorAll(".browser").forEach(browse);
 document.querySelectorAll(".labelling").forEach(label);
 document.querySelectorAll(".figures").forEach((block) => {
-  block.after(button("Download as CSV", () => download("figures.csv", sheet(JSON.parse(block.textContent)))));
+  block.after(button("Download as CSV", () => saveAs("figures.csv", sheet(JSON.parse(block.textContent)))));
 });
 document.querySelectorAll("main .unveil").forEach((item) => {
   item.addEventListener("click", () => unveil(item.parentElement));
