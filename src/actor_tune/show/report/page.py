@@ -22,7 +22,7 @@ from ...records.run import GATE_ANSWERS_FILE
 from ...records.to_label import Chosen, choose
 from . import charts, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
-from .sets import WISHES, Cell, figures, gate_rows, set_rows, strength_rows
+from .sets import WISHES, Cell, figures, set_rows, strength_rows
 
 DAMAGE = {
     "kl_harmless": ("KL on harmless prompts, first answer token", "{:.3f} nats"),
@@ -71,7 +71,6 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
             errors={item.name: words.judge_errors(item.results.labels) for item in measured},
             example=example(measured),
             sets={item.name: set_rows(item.results) for item in measured},
-            gate_sets={item.name: gate_rows(item.answers) for item in fits},
             figures={item.name: _shown(figures(item.results)) for item in measured},
             damage={item.name: damage(item.results) for item in measured},
             benchmarks={item.name: benchmarks(item.results) for item in measured},

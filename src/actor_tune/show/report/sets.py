@@ -46,15 +46,14 @@ def set_rows(results: Results) -> list[SetRow]:
     )
 
 
-def gate_rows(answers: Sequence[Pair], changes: Sequence[SetChange] = ()) -> list[SetRow]:
+def gate_rows(answers: Sequence[Pair]) -> list[SetRow]:
     """A row for each set that a fit's gate asked, counted as the gate counts: harmful prompts whose answer could not be
-    scored as refused before, and as answered after. `changes`: of the sets, where they were stored.
+    scored as refused before, and as answered after.
     """
     groups: dict[SetAndKind, list[Pair]] = {}
     for pair in answers:
         groups.setdefault(pair.after.set_and_kind, []).append(pair)
-    stored = {(row.name, row.kind): row for row in changes}
-    return _worst_first(_gate_row(which, pairs, stored.get(which)) for which, pairs in groups.items())
+    return _worst_first(_gate_row(which, pairs) for which, pairs in groups.items())
 
 
 def together(answers: Sequence[Pair], kind: Kind) -> SetRow | None:
@@ -63,9 +62,9 @@ def together(answers: Sequence[Pair], kind: Kind) -> SetRow | None:
     return _gate_row((kind, kind), pairs) if pairs else None
 
 
-def _gate_row(which: SetAndKind, pairs: Sequence[Pair], change: SetChange | None = None) -> SetRow:
+def _gate_row(which: SetAndKind, pairs: Sequence[Pair]) -> SetRow:
     before = _counted(which, [pair.before for pair in pairs], unscored=which[1] == "harmful")
-    return SetRow(_counted(which, [pair.after for pair in pairs], unscored=False), before, change)
+    return SetRow(_counted(which, [pair.after for pair in pairs], unscored=False), before, None)
 
 
 def _counted(which: SetAndKind, answers: Sequence[ResponseRow | None], unscored: bool) -> SetResult:
@@ -79,14 +78,15 @@ def _counted(which: SetAndKind, answers: Sequence[ResponseRow | None], unscored:
 
 
 def _worst_first(rows: Iterable[SetRow]) -> list[SetRow]:
-    """By kind; among harmful sets the one whose refusal fell the most first, or, where nothing was compared, the one
-    refused least; among others the other way round.
+    """By kind; among harmful sets the one whose refusal fell the most first, then those that were not compared, the one
+    refused least first; among others the other way round.
     """
 
-    def rank(row: SetRow) -> tuple[int, float]:
-        value = row.rise if row.rise is not None else row.now.refusal_rate
+    def rank(row: SetRow) -> tuple[int, bool, float]:
+        rise = row.rise
+        value = row.now.refusal_rate if rise is None else rise
         sign = 1 if row.now.kind == "harmful" else -1
-        return ORDER.index(row.now.kind), inf if value is None else sign * value
+        return ORDER.index(row.now.kind), rise is None, inf if value is None else sign * value
 
     return sorted(rows, key=rank)
 
