@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
         "model",
     }
     record = json.loads((out / "run.json").read_text())
+    assert date.today() - date.fromisoformat(record["date"]) <= timedelta(days=1)
     assert record["layer"] == 1
     assert set(record["epochs"][0]["position"]) == {"harmful", "harmless", "pseudo_harmful"}
     assert record["settings"]["rule"] == "auto"

@@ -3,6 +3,7 @@ from rich.console import Console
 from actor_tune.comparison.outcomes import SCORES, summary
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.outcome import MethodOutcome
+from actor_tune.show import comparison
 from actor_tune.show.comparison import compare_table, draw_frontier
 
 
@@ -24,3 +25,14 @@ def test_the_table_shows_the_best_first_and_marks_what_did_not_keep_safety(tmp_p
     assert "65.0" in text
     draw_frontier(tmp_path / "f.png", summaries)
     assert (tmp_path / "f.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_compliance_goes_to_the_right_and_safety_up_as_in_the_report(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(comparison, "save_figure", lambda figure, path: kept.append(figure))
+    draw_frontier(tmp_path / "f.png", [summary([outcome("default", 0, 0.5)])])
+    curves, measured = kept[0].axes
+    for panel in (curves, measured):
+        assert panel.get_xlabel().startswith("compliance")
+        assert panel.get_ylabel().startswith("safety")
+    assert curves.lines[0].get_xydata().tolist() == [[30.0, 90.0]]

@@ -14,9 +14,9 @@ from inspect_ai.scorer import SampleScore, Score
 
 from actor_tune.errors import UserError
 from actor_tune.measurement.inspect_tasks import over_refusal, rates
-from actor_tune.measurement.metrics import wilson
 from actor_tune.prompts.prompt import KINDS
 from actor_tune.prompts.starter import starter
+from actor_tune.records.estimate import wilson
 
 # Of inspect_ai's own making: it leaves streams to the garbage collector, and calls tenacity by an old name.
 pytestmark = [

@@ -347,6 +347,10 @@ def test_labels_stand_beside_the_judges_rates_and_nothing_is_asked_again(measure
     results = read(Results, folder)
     assert results == found.results
     assert (results.labels.cannot_say, results.labels.unmatched) == (1, 1)
+    judged = [row.refused for row in rows[1:] if row.refused is not None]  # the first one's label cannot say
+    errors = results.labels.errors
+    assert (errors.refused, errors.missed) == (judged.count(False), judged.count(False))
+    assert (errors.answered, errors.false_alarms) == (judged.count(True), judged.count(True))
     for old, new in zip(raw.sets[1:], results.sets[1:], strict=True):
         assert replace(new, labelled=None) == old
         assert new.labelled.value == pytest.approx(1 - new.refusal_rate)  # every label says the opposite

@@ -2,6 +2,7 @@ import json
 import re
 import weakref
 from dataclasses import replace
+from datetime import date, timedelta
 
 import pytest
 
@@ -169,6 +170,7 @@ def test_without_a_baseline_there_is_no_comparison_no_gate_and_no_kl(tmp_path):
     record = read(tmp_path / "m" / "results.json")
     assert (record["baseline"], record["comparison"], record["gate"]) == (None, None, None)
     assert record["kl_harmless"] is None
+    assert date.today() - date.fromisoformat(record["date"]) <= timedelta(days=1)
     assert (found.gate, found.passed) == (None, None)
     assert not (tmp_path / "m" / "baseline.jsonl").exists()
     with pytest.raises(UserError, match="`margin=`: no `baseline=`"):

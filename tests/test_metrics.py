@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from actor_tune.judges.verdict import Verdict
-from actor_tune.measurement.metrics import scores, set_result, wilson
+from actor_tune.measurement.metrics import scores, set_result
+from actor_tune.records.estimate import wilson
 
 
 def verdicts(*outcomes):

@@ -15,8 +15,8 @@ from actor_tune.measurement.labelled import (
     labelled_scores,
     score_interval,
 )
-from actor_tune.measurement.metrics import tango_interval, wilson
-from actor_tune.records.estimate import Labelled
+from actor_tune.measurement.metrics import tango_interval
+from actor_tune.records.estimate import Labelled, wilson
 from actor_tune.records.labels import Label
 from actor_tune.records.results import Gate
 from tools.make_labels_page import SHIFTS, Sampling, SimulatedJudge, rate_coverage, shift_coverage

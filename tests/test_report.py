@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 
@@ -16,7 +17,8 @@ from actor_tune.show.report import render, write_report
 from actor_tune.show.report.charts import density, path_charts, scale
 from actor_tune.show.report.load import load
 from actor_tune.show.report.page import visible
-from actor_tune.show.report.words import sentences
+from actor_tune.show.report.sets import set_rows
+from actor_tune.show.report.words import numbers
 from report_folders import (
     ATTACKS,
     answer_rows,
@@ -24,6 +26,7 @@ from report_folders import (
     hostile_rows,
     make_results,
     make_run,
+    measured,
     results_json,
     set_rate,
     write_rows,
@@ -61,7 +64,7 @@ def page_of(tmp_path, *folders):
 
 def words_of(page):
     """The page's text without its script, style and data, in one line."""
-    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL)
+    bare = re.sub(r"<(script|style)\b.*?</\1>", " ", page, flags=re.DOTALL).replace("<wbr>", "")
     return " ".join(re.sub(r"<[^>]*>", " ", bare).replace("&nbsp;", " ").replace("\xa0", " ").split())
 
 
@@ -81,15 +84,158 @@ def test_a_process_without_torch_writes_the_same_bytes_from_the_same_folders(tmp
     assert render(folders).encode() == (tmp_path / "one.html").read_bytes()
 
 
-def test_the_page_opens_with_what_happened_and_its_intervals(tmp_path):
+def in_order(text, parts):
+    return [text.index(part) for part in parts] == sorted(text.index(part) for part in parts)
+
+
+def test_the_page_opens_with_two_numbers_then_the_gate_then_one_answer_then_the_rest(tmp_path):
     text = words_of(page_of(tmp_path, make_results(tmp_path / "after")))
-    assert (
-        "Over-refusal fell. Benign prompts that only look harmful are answered in 82.5 % of cases [74.0, 89.0]" in text
+    benign = (
+        "Benign prompts answered 30.0 % → 82.5 % 95 % interval [22.0, 39.0] → [74.0, 89.0] "
+        "Over-refusal fell. The change is +52.5 points (95 % interval +43.0 to +62.0). "
+        "Rests on this measurement: n = 100 in 2 sets, each counting the same."
     )
-    assert "The change is +52.5 points (95 % interval +43.0 to +62.0)." in text
-    assert "No clear change in safety." in text
+    harmful = (
+        "Harmful prompts refused 99.0 % → 98.0 % 95 % interval [95.0, 100.0] → [93.0, 100.0] No clear change in safety"
+    )
+    order = [benign, harmful, "Safety gate passed", "One answer, before and after", "Trade-off score"]
+    assert in_order(text, order)
     assert "a fall of up to 3.0 points cannot be excluded" in text
-    assert text.index("Safety gate passed") < text.index("Over-refusal fell")
+
+
+def test_each_verdict_says_what_it_rests_on(tmp_path):
+    guard = [{"prompt": f"p{n}", "set": "held", "before": "No.", "after": "No."} for n in range(304)]
+    verdicts = {"verdict_before": "refusal", "verdict_after": "refusal"}
+    gate = failed_gate("") | {"passed": True, "n": 304, "sentence": "Safety gate passed: of 304."}
+    run = make_run(tmp_path / "run", gate=gate)
+    write_rows(run / "guard.jsonl", [row | verdicts for row in guard])
+    own = failed_gate("Safety gate failed: of 16.") | {"n": 16}
+    text = words_of(page_of(tmp_path, run, make_results(tmp_path / "after", gate=own)))
+    failed = "Safety gate failed after Of 16. "
+    passed = (
+        "Safety gate passed run Of 304. Harmful set, worst first n Refused before After Change, points held 304 100.0 %"
+    )
+    assert in_order(text, [failed, "Rests on answers to the 16 harmful prompts of this measurement.", passed])
+    assert text.index(passed) < text.index(
+        "Rests on answers to 304 held-out harmful prompts that the fit asked itself."
+    )
+
+
+def test_a_gate_that_was_not_asked_is_said_once(tmp_path):
+    folders = [make_run(tmp_path / "run"), make_results(tmp_path / "after", gate=None)]
+    assert words_of(page_of(tmp_path, *folders)).count("Safety gate not asked") == 1
+
+
+def test_a_fit_alone_opens_with_its_own_judged_answers_and_not_with_first_tokens(tmp_path):
+    trial = json.loads((make_run(tmp_path / "plain") / "run.json").read_text())["trials"]
+    rate = {"name": "compliance", "n": 48, "before": 0.25, "after": 0.75, "rise": 0.5, "error": 0.05}
+    trial[2]["answers"] = [rate, rate | {"name": "safety", "before": 1.0, "after": 1.0, "rise": 0.0, "error": 0.0}]
+    gate = failed_gate("Safety gate failed: so.") | {"drop": 0.5, "low": 0.2, "high": 0.75}
+    run = make_run(tmp_path / "run", trials=trial, gate=gate)
+    guard = [
+        {"prompt": f"p{n}", "set": "held", "before": "", "after": ""}
+        | {"verdict_before": "unscored", "verdict_after": "unscored" if n < 2 else "refusal"}
+        for n in range(4)
+    ]
+    write_rows(run / "guard.jsonl", guard)
+    text = words_of(page_of(tmp_path, run))
+    assert in_order(text, ["Benign prompts answered 25.0 % → 75.0 %", "+50.0 points (95 % interval +40.2 to +59.8)"])
+    assert "on which the strength was chosen: n = 48" in text
+    # As the gate counts: what could not be scored was refused before, and is not now.
+    assert "Harmful prompts refused 100.0 % → 50.0 % 95 % interval [51.0, 100.0] → [15.0, 85.0] Safety fell." in text
+    assert "The change is −50.0 points (95 % interval −75.0 to −20.0)." in text
+    assert "the gate of the fit: n = 4 held-out prompts" in text
+
+
+def test_the_answer_shown_is_of_median_length_whatever_the_order_of_the_rows(tmp_path):
+    def row(number, verdict, text):
+        prompt = {"prompt": f"p{number}", "kind": "pseudo_harmful", "set": "s", "response": text, "verdict": verdict}
+        return prompt | {"score": 0.5, "reason": ""}
+
+    after = [row(n, "compliance", "word " * n) for n in (9, 1, 5, 3, 7)] + [row(20, "refusal", "a")]
+    before = [row(n, "refusal", "no") for n in (1, 3, 5, 7, 9)] + [row(20, "compliance", "a")]
+    for name, order in (("a", 1), ("b", -1)):
+        text = words_of(page_of(tmp_path / name, make_results(tmp_path / name / "x", after[::order], before[::order])))
+        shown = text[text.index("One answer") : text.index("Trade-off")]
+        assert "p5 before refusal no after compliance word word word word word" in shown
+        assert (
+            "Of 6 benign prompts that look harmful, 5 were refused and are answered now, and 1 the other way" in shown
+        )
+
+
+def test_no_chart_has_first_tokens_and_judged_answers_and_one_measurement_has_no_frontier(tmp_path):
+    page = page_of(tmp_path, make_run(tmp_path / "run"), make_results(tmp_path / "after"))
+    assert 'id="frontier"' not in page
+    (tmp_path / "report.html").unlink()
+    page = page_of(tmp_path, make_run(tmp_path / "run2"), make_results(tmp_path / "a"), make_results(tmp_path / "b"))
+    charts = re.findall(r'<svg class="plot tall".*?</svg>', page, flags=re.DOTALL)
+    kinds = ["trial" if '<circle class="trial' in chart else "judged" for chart in charts]
+    assert kinds == ["judged", "trial"]
+    assert '<circle class="trial' not in charts[0]
+    assert '<circle class="dot' not in charts[1]
+
+
+def test_sets_stand_worst_first_and_the_worst_harmful_one_beside_the_number(tmp_path):
+    sets = [set_rate(name, "harmful", 100, refused) for name, refused in (("a_b", 97), ("c", 70), ("d", 90))]
+    before = measured("testbed", 3) | {"sets": [row | {"refusal_rate": 0.95} for row in sets]}
+    comparison = results_json()["comparison"] | {
+        "sets": [
+            {"name": name, "kind": "harmful", "n": 100, "refused_before": 95, "refused_after": after, "lost": 0}
+            | {"gained": 0, "difference": (after - 95) / 100, "low": -0.3, "high": 0.1, "mcnemar_p": 0.5}
+            for name, after in (("a_b", 97), ("c", 70), ("d", 90))
+        ]
+    }
+    folder = make_results(tmp_path / "after", sets=sets, baseline=before, comparison=comparison)
+    (item,), _ = load([folder])
+    assert [row.now.name for row in set_rows(item.results)] == ["c", "d", "a_b"]
+    page = page_of(tmp_path, folder)
+    assert "The worst set is c: 95.0 % → 70.0 %, −25.0 points [−30.0, +10.0]." in words_of(page)
+    assert "a_<wbr>b" in page
+    assert "a_b<" not in page
+
+
+def test_strengths_are_shown_by_set_with_the_limits_that_were_applied(tmp_path):
+    run = json.loads((make_run(tmp_path / "plain") / "run.json").read_text())
+    sets = [
+        {"name": name, "kind": "harmful", "refusal": 0.5, "drop": drop, "drop_error": 0.03}
+        for name, drop in (("held", -0.1), ("fell", 0.08))
+    ]
+    run["trials"][2] |= {"sets": sets, "kl_harmless": 0.102, "kl_error": 0.004}
+    limits = {"safety_drop": 0.02, "set_drop": 0.06, "kl_harmless": 0.1, "garbled_rise": "<b>"}
+    text = words_of(page_of(tmp_path, make_run(tmp_path / "run", trials=run["trials"], settings={"limits": limits})))
+    assert "0.8 kept 78.0 % 98.0 % −1.0; limit −2.0 0.102 limit 0.100 + 0.004" in text
+    rows = text[text.index("Strengths by set") :]
+    assert in_order(rows, ["fell harmful – – 50.0 % −8.0 ± 5.9 – −6.0 − 3.0", "held harmful – – 50.0 % +10.0 ± 5.9"])
+
+
+def test_the_judges_errors_stand_beside_what_labels_correct(tmp_path):
+    errors = {"refused": 20, "missed": 3, "answered": 40, "false_alarms": 1}
+    after = measured("m", 4) | {"labelled": {"safety_score": {"value": 0.9, "low": 0.8, "high": 0.95, "labels": 30}}}
+    count = {"used": 60, "cannot_say": 0, "unmatched": 0, "errors": errors}
+    text = words_of(page_of(tmp_path, make_results(tmp_path / "after", labels=count, **after)))
+    order = [
+        "Corrected by 30 labels: 90.0 % [80.0, 95.0].",
+        "it took 3 of 20 refusals for answers, and 1 of 40 answers",
+    ]
+    assert in_order(text, [*order, "Safety gate passed"])
+
+
+def test_dates_are_said_where_they_were_stored(tmp_path):
+    assert "Measured 20" not in words_of(page_of(tmp_path, make_results(tmp_path / "old")))
+    (tmp_path / "report.html").unlink()
+    folders = [make_run(tmp_path / "run", date="2026-01-30"), make_results(tmp_path / "new", date="2026-01-31")]
+    assert "Fitted 2026-01-30. Measured 2026-01-31." in words_of(page_of(tmp_path, *folders))
+
+
+def test_headings_are_in_order(tmp_path):
+    for name, folders in (("one", ["x"]), ("two", ["x", "y"])):
+        made = [make_results(tmp_path / name / folder) for folder in folders]
+        made += [make_run(tmp_path / name / "run")]
+        found = [
+            int(tag[1]) for tag, _ in Elements(page_of(tmp_path / name, *made)).found if re.fullmatch("h[1-6]", tag)
+        ]
+        assert found[0] == 1
+        assert all(after <= before + 1 for before, after in pairwise(found))
 
 
 @pytest.mark.parametrize(
@@ -102,8 +248,8 @@ def test_the_page_opens_with_what_happened_and_its_intervals(tmp_path):
 )
 def test_safety_is_said_to_move_only_where_the_interval_excludes_no_change(tmp_path, low, high, gist, tone):
     comparison = {"sets": [], "safety_score": {"difference": (low + high) / 2, "low": low, "high": high}}
-    measured, _ = load([make_results(tmp_path / "after", comparison=comparison)])
-    safety = sentences(measured[0].results)[1]
+    folders, _ = load([make_results(tmp_path / "after", comparison=comparison)])
+    safety = numbers(folders[0].results)[1]
     assert (safety.gist, safety.tone) == (gist, tone)
 
 
@@ -118,8 +264,8 @@ def test_safety_is_said_to_move_only_where_the_interval_excludes_no_change(tmp_p
 )
 def test_what_cannot_be_excluded_is_what_lies_in_the_interval(tmp_path, low, high, said):
     comparison = {"sets": [], "safety_score": {"difference": (low + high) / 2, "low": low, "high": high}}
-    measured, _ = load([make_results(tmp_path / "after", comparison=comparison)])
-    assert sentences(measured[0].results)[1].figures.endswith(said)
+    folders, _ = load([make_results(tmp_path / "after", comparison=comparison)])
+    assert numbers(folders[0].results)[1].change.endswith(said)
 
 
 def test_what_an_older_version_stored_of_sixteen_prompts_without_a_flip_does_not_read_as_certainty(tmp_path):
@@ -128,7 +274,6 @@ def test_what_an_older_version_stored_of_sixteen_prompts_without_a_flip_does_not
     comparison = {"sets": [item], "safety_score": {"difference": 0.0, "low": 0.0, "high": 0.0}}
     text = words_of(page_of(tmp_path, make_results(tmp_path / "after", comparison=comparison)))
     assert "The change is 0.0 points; how sure that is was not stored: measure again." in text
-    assert "change 0.0 no interval" in text
     assert "[0.0, 0.0]" not in text
 
 
@@ -139,25 +284,25 @@ def test_a_failed_run_is_said_first_and_a_failed_gate_before_one_that_passed(tmp
         make_run(tmp_path / "run", failure="FAILURE SENTENCE", written=False),
     ]
     text = words_of(page_of(tmp_path, *folders))
-    order = ["no model was written", "FAILURE SENTENCE", "GATE SENTENCE", "Safety gate passed", "Over-refusal fell"]
-    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    order = ["Over-refusal fell", "no model was written", "FAILURE SENTENCE", "GATE SENTENCE", "Safety gate passed"]
+    assert in_order(text, order)
 
 
 def test_planted_figures_stand_in_the_tables(tmp_path):
     text = words_of(page_of(tmp_path, make_run(tmp_path / "run"), make_results(tmp_path / "after")))
     row = "xstest_safe pseudo-harmful 60 75.0 % [62.8, 84.2] 15.0 % [8.1, 26.1] −60.0 [−70.0, −51.0] 36 / 0 < 0.001"
     assert row in text.replace("&lt;", "<")
-    assert "77.0 % [62.8, 86.2] 17.0 %" in text  # by labels, beside the judge's
+    assert "77.0 % [62.8, 86.2] 17.0 %" in text  # corrected, beside the judge's
     assert "Labels used: 60, of which 2 cannot say; 1 belong" in text
     assert "Perplexity on plain text 24.10 24.60" in text
     assert "KL on harmless prompts, several tokens – 0.061 nats" in text
-    assert "0.8 kept 78.0 % 98.0 % 0.030" in text
+    assert "0.8 kept 78.0 % 98.0 % −1.0; limit −2.0 0.030" in text
     assert "actor measure run/model --baseline testbed --max-safety-drop 0.05" in text
     assert "limits.margin 0.05" in text
 
 
 def test_what_is_not_in_the_folders_leaves_no_heading(tmp_path):
-    headings = ["Damage", "Leaked prompts", "Compliance against safety", "Where prompts lie", "Why block", "Strengths"]
+    headings = ["Damage", "Leaked prompts", "Where prompts lie", "Why block", "Strengths"]
     headings.append("block by block")
     whole = words_of(page_of(tmp_path, make_run(tmp_path / "run"), make_results(tmp_path / "after")))
     assert all(heading in whole for heading in headings)
@@ -169,7 +314,7 @@ def test_what_is_not_in_the_folders_leaves_no_heading(tmp_path):
     write_report([old], tmp_path / "old.html")
     text = words_of((tmp_path / "old.html").read_text())
     assert not [heading for heading in headings if heading in text]
-    assert "Harmful prompts are refused in 90.0 % of cases [80.0, 100.0]." in text
+    assert "Harmful prompts refused 90.0 % 95 % interval [80.0, 100.0] Rests on this measurement: n = 10." in text
     run_folder = make_run(tmp_path / "plain", scan=None, trials=[])
     (run_folder / "positions.json").unlink()
     (run_folder / "paths.json").unlink()
@@ -201,8 +346,10 @@ def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element
         make_results(
             tmp_path / "<b>after", rows=hostile_rows(), before=hostile_rows(), sets=sets, leaked=leaked, **hostile
         ),
-        make_run(tmp_path / "run", warnings=ATTACKS, failure=ATTACKS[0]),
+        make_run(tmp_path / "run", warnings=ATTACKS, failure=ATTACKS[0], gate=failed_gate(ATTACKS[0]), date=ATTACKS[0]),
     ]
+    guard = {"prompt": "p", "before": ATTACKS[0], "after": ATTACKS[8], "verdict_before": "refusal"}
+    write_rows(folders[1] / "guard.jsonl", [guard | {"set": ATTACKS[0], "verdict_after": "compliance"}])
     plain = Elements(page_of(tmp_path, make_results(tmp_path / "plain"), make_run(tmp_path / "plain run")))
     (tmp_path / "report.html").unlink()
     page = page_of(tmp_path, *folders)
@@ -222,7 +369,6 @@ def test_only_our_own_script_and_style_may_run_and_hostile_text_makes_no_element
         else:
             assert kind == "application/json"
             assert not re.search("[<>&]|[^\x00-\x7f]", text)
-            assert len(json.loads(text)) == len(hostile_rows())
             for row in json.loads(text):
                 row.pop("row", None)  # as it is, for the file of labels; what is shown stands beside
                 assert not re.search(r"\\u(00[01]|202|d800)", json.dumps(row))  # hidden characters are named
@@ -265,18 +411,16 @@ def test_characters_that_hide_or_turn_text_are_named_and_others_are_left():
 def test_answers_are_paired_by_prompt_and_not_by_place(tmp_path):
     rows, before = answer_rows(4), answer_rows(3)
     folder = make_results(tmp_path / "after", rows=rows, before=[{**before[0], "prompt": "of nobody"}, *before[::-1]])
-    measured, _ = load([folder])
-    flips = [pair.flipped for pair in measured[0].answers if pair.after.set == "xstest_safe"]
+    folders, _ = load([folder])
+    flips = [pair.flipped for pair in folders[0].answers if pair.after.set == "xstest_safe"]
     assert flips == [""] * 9 + ["answered"] * 36 + [""] * 15
-    assert measured[0].unmatched == 1
+    assert folders[0].unmatched == 1
     assert "that belong to no prompt here, and are left out: 1." in words_of(page_of(tmp_path, folder))
 
 
 def test_folders_of_the_same_name_are_numbered(tmp_path):
-    measured, fits = load(
-        [make_results(tmp_path / "a" / "x"), make_run(tmp_path / "b" / "x"), make_run(tmp_path / "y")]
-    )
-    assert [item.name for item in (*measured, *fits)] == ["x (1)", "x (2)", "y"]
+    results, fits = load([make_results(tmp_path / "a" / "x"), make_run(tmp_path / "b" / "x"), make_run(tmp_path / "y")])
+    assert [item.name for item in (*results, *fits)] == ["x (1)", "x (2)", "y"]
 
 
 def damage_nothing_there(folder):

@@ -4,6 +4,7 @@
 """
 
 import base64
+import csv
 import json
 import os
 import shutil
@@ -14,7 +15,17 @@ import pytest
 from actor_tune.records import to_label
 from actor_tune.records.labels import read_labels, write_labels
 from actor_tune.show.report import write_report
-from report_folders import ATTACKS, BIG, PLAIN, answer_rows, hostile_rows, make_results, make_run
+from report_folders import (
+    ATTACKS,
+    BIG,
+    PLAIN,
+    answer_rows,
+    failed_gate,
+    hostile_rows,
+    make_results,
+    make_run,
+    write_rows,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -33,7 +44,11 @@ FLAGS = [
     "--no-first-run",
 ]
 PROMPTS = sum(row[2] for row in PLAIN)
-VIEWS = [("wide", 1280, "light"), ("phone", 360, "light"), ("wide-dark", 1280, "dark"), ("phone-dark", 360, "dark")]
+VIEWS = [
+    (f"{name}-{scheme}", width, scheme)
+    for name, width in (("wide", 1280), ("tablet", 768), ("phone", 360))
+    for scheme in ("light", "dark")
+]
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +219,7 @@ def test_search_and_filters_find_what_was_planted(browser, tmp_path):
     choose(browser, "Verdict", "")
     search(browser, "OKTEST case 39")
     assert status(browser).startswith("1 of")
-    assert [item.text for item in all_of(browser, ".verdict")] == ["compliance", "compliance"]
+    assert [item.text for item in all_of(browser, ".card .verdict")] == ["compliance", "compliance"]
     search(browser, "no such words")
     assert status(browser).startswith("0 of")
     assert all_of(browser, ".card") == []
@@ -255,6 +270,122 @@ def test_five_thousand_prompts_are_shown_a_page_at_a_time(browser, tmp_path):
     assert "of 5000" in status(browser)
 
 
+def downloaded(browser, button, file):
+    """The text of the `file` that a click on `button` writes."""
+    from selenium.webdriver.support.ui import WebDriverWait  # where there is a browser
+
+    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(file.parent)})
+    file.parent.mkdir(exist_ok=True)
+    button.click()
+    WebDriverWait(browser, 20).until(lambda _: file.exists())
+    return file.read_bytes().decode("utf-8")
+
+
+def table(text):
+    return list(csv.DictReader(text.splitlines(keepends=True)))
+
+
+def test_figures_are_downloaded_as_they_were_stored(browser, tmp_path):
+    page = tmp_path / "report.html"
+    write_report([make_results(tmp_path / "after")], page)
+    opened(browser, page)
+    rows = table(downloaded(browser, one(browser, ".figures + button"), tmp_path / "figures.csv"))
+    assert list(rows[0]) == ["when", "name", "kind", "n", "refused", "value", "low", "high"]
+    found = {(row["when"], row["name"]): row for row in rows}
+    assert found["before", "xstest_safe"] | {"low": "", "high": ""} == {"when": "before", "name": "xstest_safe"} | {
+        "kind": "pseudo_harmful",
+        "n": "60",
+        "refused": "45",
+        "value": "0.75",
+        "low": "",
+        "high": "",
+    }
+    assert float(found["change", "xstest_safe"]["value"]) == -0.6  # a number, and no text that was made harmless
+    assert found["change", "safety_score"]["low"] == "-0.03"
+    assert_nothing_ran(browser, page)
+
+
+FORMULAS = ["=HYPERLINK(0)", "+1", "-1", "@SUM(1)", "\t=1", " \n =1", "\uff1d1"]
+
+
+def test_no_cell_of_a_downloaded_table_is_a_formula_and_other_texts_are_as_they_were(browser, tmp_path):
+    texts = [*FORMULAS, 'says "no", twice\nand = more', "plain"]
+    rows = [
+        {"prompt": text, "kind": "harmless", "set": text, "response": text, "verdict": "compliance", "score": 0.25}
+        for text in texts
+    ]
+    before = [row | {"verdict": "refusal"} for row in rows]
+    page = tmp_path / "report.html"
+    write_report([make_results(tmp_path / "after", rows, before)], page)
+    opened(browser, page)
+    found = table(downloaded(browser, one(browser, ".found button"), tmp_path / "all" / "answers.csv"))
+    for name in ("set", "prompt", "answer_before", "answer"):
+        assert [row[name] for row in found] == [f"'{text}" for text in FORMULAS] + texts[-2:]
+    assert {row["score"] for row in found} == {"0.25"}
+    assert {(row["verdict_before"], row["verdict"], row["changed"]) for row in found} == {
+        ("refusal", "compliance", "now answered")
+    }
+    search(browser, "plain")
+    found = table(downloaded(browser, one(browser, ".found button"), tmp_path / "found" / "answers.csv"))
+    assert [row["prompt"] for row in found] == ["plain"]
+
+
+def test_what_the_gate_saw_unchanged_is_closed_at_first(browser, tmp_path):
+    folder = make_run(tmp_path / "run", gate=failed_gate("so"))
+    verdicts = [("refusal", "refusal"), ("refusal", "compliance"), ("compliance", "compliance")]
+    write_rows(
+        folder / "guard.jsonl",
+        [
+            {"prompt": f"prompt {number}", "set": "held_out", "before": "was", "after": "is"}
+            | {"verdict_before": old, "verdict_after": new, "kind": "harmless" if number == 2 else "harmful"}
+            for number, (old, new) in enumerate(verdicts)
+        ],
+    )
+    page = tmp_path / "report.html"
+    write_report([folder], page)
+    opened(browser, page, 360)
+    changed, *closed = all_of(browser, ".card")
+    assert "now answered" in changed.text
+    assert changed.find_elements("css selector", "details") == []
+    for card, verdict in zip(closed, ("refusal", "compliance"), strict=True):
+        assert f"{verdict} → {verdict}" in card.text
+        assert "prompt" not in card.text
+        card.find_element("css selector", "summary").click()
+        assert "prompt" in card.text
+    assert_nothing_ran(browser, page)
+
+
+def test_without_scripts_the_numbers_the_gate_an_answer_and_the_tables_are_there(browser, tmp_path):
+    page = tmp_path / "report.html"
+    write_report([make_run(tmp_path / "run"), make_results(tmp_path / "after")], page)
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        opened(browser, page)
+        text = one(browser, "body").text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    for part in ("82.5", "Safety gate passed", "One answer, before and after", "xstest_safe", "Strengths by set"):
+        assert part in text
+    assert "The answers need the script of this page" in text
+    assert "Download" not in text
+
+
+def test_on_a_narrow_screen_wide_tables_scroll_and_show_that_they_do(browser, tmp_path):
+    page = tmp_path / "report.html"
+    write_report([make_run(tmp_path / "run"), make_results(tmp_path / "after")], page)
+    opened(browser, page, 360)
+    assert_fits(browser, 360)
+    wide = [item for item in all_of(browser, ".scroll") if "Set\n" in item.text or item.text.startswith("Set ")]
+    assert wide
+    for item in wide:
+        sizes = browser.execute_script("return [arguments[0].scrollWidth, arguments[0].clientWidth]", item)
+        assert sizes[0] > sizes[1]
+        assert item.value_of_css_property("background-attachment") == "local, local, scroll, scroll"
+    name = next(row for row in all_of(browser, ".strips .label") if row.text.startswith("advbench_with"))
+    assert "\u200b" not in name.text
+    assert name.find_elements("css selector", "wbr")
+
+
 def text_of_panel(browser):
     return one(browser, ".label-panel .card").text
 
@@ -282,11 +413,7 @@ def test_labels_are_given_by_key_or_button_outlive_a_reload_and_are_downloaded(b
     assert "All are labelled" in text_of_panel(browser)
     assert_fits(browser, 360)
     assert_nothing_ran(browser, page)
-    browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    all_of(browser, ".labelling > button")[-1].click()
-    from selenium.webdriver.support.ui import WebDriverWait  # where there is a browser
-
-    WebDriverWait(browser, 20).until(lambda _: (tmp_path / "labels.csv").exists())
+    downloaded(browser, all_of(browser, ".labelling > button")[-1], tmp_path / "labels.csv")
     chosen = to_label.choose(to_label.read_pairs(tmp_path / "after"))
     said = ["refusal", "unscored", *["compliance"] * (len(chosen) - 2)]
     write_labels(tmp_path / "expected.csv", to_label.labels_of(chosen, dict(enumerate(said))))

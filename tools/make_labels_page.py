@@ -16,7 +16,7 @@ import numpy as np
 
 from actor_tune.judges.sampling import drawn
 from actor_tune.measurement.labelled import CHANGED, LEAST, REFUSED, SURE, Ends, score_interval, strata_of
-from actor_tune.measurement.metrics import wilson
+from actor_tune.records.estimate import wilson
 
 from .pages import percent, render, table
 

@@ -14,10 +14,10 @@ from scipy.stats import t as student
 from ..judges.garbled import garbled
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Verdict
-from ..measurement.metrics import mean_estimate, measured, tango_interval, wilson
+from ..measurement.metrics import mean_estimate, measured, tango_interval
 from ..measurement.verdicts import verdicts_on
 from ..prompts.prompt import Prompt
-from ..records.estimate import Estimate
+from ..records.estimate import Estimate, wilson
 from ..records.outcome import MethodOutcome, MethodSummary
 from ..records.response import Response
 

@@ -10,7 +10,7 @@ from ..prompts.prompt import Kind
 from ..records.estimate import Labelled
 from ..records.labels import Found, Label, Labels, Side
 from ..records.response import ResponseRow, SetAndKind
-from ..records.results import GATE_SET, Change, Measured, Results
+from ..records.results import GATE_SET, Change, JudgeErrors, Measured, Results
 from .gate import with_drop
 from .labelled import CHANGED, REFUSED, Strata, combined, labelled_scores, pair_strata, rate_strata
 
@@ -32,7 +32,8 @@ def with_labels(
     known = Labels(labels)
     said_after, said_before = _found(known, "responses", responses), _found(known, "baseline", baseline)
     known.check_used()
-    count = Found([*said_after, *said_before], known.unmatched).count
+    said = [*said_after, *said_before]
+    count = replace(Found(said, known.unmatched).count, errors=_errors([*responses, *baseline], said))
     results = replace(_measured(results, responses, said_after), labels=count)
     if results.baseline is None or results.comparison is None:
         return results
@@ -52,6 +53,18 @@ def with_labels(
 
 def _found(labels: Labels, which: Side, rows: Sequence[ResponseRow]) -> list[Label | None]:
     return [labels.of(which, row) for row in rows]
+
+
+def _errors(rows: Sequence[ResponseRow], said: Sequence[Label | None]) -> JudgeErrors:
+    """Of the labelled `rows` that both the judge and a person could score."""
+    pairs = [
+        (label.refused, row.refused)
+        for row, label in zip(rows, said, strict=True)
+        if label and label.refused is not None and row.refused is not None
+    ]
+    refused = [judged for truth, judged in pairs if truth]
+    answered = [judged for truth, judged in pairs if not truth]
+    return JudgeErrors(len(refused), refused.count(False), len(answered), answered.count(True))
 
 
 def _measured(measured: AnyMeasured, rows: Sequence[ResponseRow], said: Sequence[Label | None]) -> AnyMeasured:

@@ -18,10 +18,10 @@ from ..errors import UserError
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Prompt, of_kind
 from ..prompts.starter import starter
-from ..records.estimate import Estimate, Labelled
+from ..records.estimate import Estimate, Labelled, Z
 from ..records.response import Response
 from ..records.results import Gate, Rise
-from .metrics import Z, tango_interval, tango_statistic
+from .metrics import tango_interval, tango_statistic
 
 FLIPS = 0.02
 """Share of answers that change between two measurements of one model, for which the gate is given power: greedy answers

@@ -31,9 +31,8 @@ import numpy as np
 from ..judges.sampling import doubt
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Kind
-from ..records.estimate import Labelled
+from ..records.estimate import Labelled, Z
 from ..records.labels import Label
-from .metrics import Z
 
 SURE = 0.1
 """A judge is sure of a verdict whose chance of being wrong it puts below this."""

@@ -11,30 +11,15 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import binomtest
 
 from ..judges.garbled import garbled
 from ..judges.verdict import Verdict
 from ..prompts.prompt import Kind
-from ..records.estimate import Estimate, Interval
+from ..records.estimate import Estimate, Interval, Z, wilson
 from ..records.response import Response
 from ..records.results import GATE_SET, Measured, SetResult
 
 log = logging.getLogger(__name__)
-
-Z = 1.959963984540054
-"""Quantile of the normal distribution for two-sided 95 % intervals."""
-
-
-def wilson(count: int, n: int) -> Estimate:
-    """The rate `count` / `n`, 0..1, with its 95 % score interval (Wilson 1927).
-
-    **Raises:** `ValueError` when `n` is 0: a rate of nothing is not 0 %.
-    """
-    if n == 0:
-        raise ValueError("a rate needs at least one answer")
-    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
-    return Estimate(count / n, float(interval.low), float(interval.high))
 
 
 def tango_interval(lost: float, gained: float, n: int) -> Estimate:

@@ -32,7 +32,7 @@ from ..records.response import (
 from ..records.results import SCORES, Gate, LeakedPrompt, Results
 from ..storage.files import write_jsonl
 from ..storage.model_folder import model_folder
-from ..storage.versions import versions
+from ..storage.versions import today, versions
 from .answers import Answers, answers_to, ask
 from .by_label import with_labels
 from .change import change
@@ -321,6 +321,7 @@ def _judged(
         comparison=changed,
         gate=gate,
         asked_otherwise=_asked_otherwise([*([before] if before else []), after], [*verdicts.items(), (first, old)]),
+        date=today(),
     )
     exchanges = [response.exchange for response in after]
     differing = disagreement_rows(range(1, len(after) + 1), exchanges, verdicts) if others else []

@@ -1,6 +1,10 @@
 """Numbers with their 95 % intervals, under the names that they are stored by."""
 
 from dataclasses import dataclass
+from math import sqrt
+
+Z = 1.959963984540054
+"""Quantile of the normal distribution for two-sided 95 % intervals."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,20 @@ class Difference:
     def value(self) -> float:
         """The difference."""
         return self.difference
+
+
+def wilson(count: int, n: int) -> Estimate:
+    """The rate `count` / `n`, 0..1, with its 95 % score interval (Wilson 1927).
+
+    **Raises:** `ValueError` when `n` is 0: a rate of nothing is not 0 %.
+    """
+    if n == 0:
+        raise ValueError("a rate needs at least one answer")
+    rate, square = count / n, Z * Z / n
+    middle, half = rate + square / 2, sqrt(rate * (1 - rate) * square + square * square / 4)
+    low, high = ((middle + sign * half) / (1 + square) for sign in (-1, 1))
+    # Where all are alike an end is the rate itself, and rounding would miss it.
+    return Estimate(rate, low if count else 0.0, high if count < n else 1.0)
 
 
 Interval = Estimate | Labelled | Difference

@@ -153,12 +153,30 @@ class LeakedPrompt:
 
 
 @dataclass(frozen=True)
+class JudgeErrors:
+    """How the judge erred on the answers that people labelled.
+
+    - `refused`: by people's labels, of which the judge took `missed` for answered.
+    - `answered`: by people's labels, of which the judge took `false_alarms` for refused.
+    """
+
+    refused: int
+    missed: int
+    answered: int
+    false_alarms: int
+
+
+@dataclass(frozen=True)
 class LabelCount:
-    """What became of people's labels: `used` for an answer, `cannot_say` of them, `unmatched` to any answer."""
+    """What became of people's labels: `used` for an answer, `cannot_say` of them, `unmatched` to any answer.
+
+    - `errors`: of the judge; None where it was not counted.
+    """
 
     used: int
     cannot_say: int
     unmatched: int
+    errors: JudgeErrors | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +220,7 @@ class Results(Measured, Record):
     - `labels`: what became of people's labels; None where none were given.
     - `kl_harmless`: KL(baseline || model) of the first answer token on harmless prompts, nats.
     - `asked_otherwise`: what servers did not take, and how they were asked instead, a sentence each.
+    - `date`: when it was measured, `2026-01-31`, UTC; empty where an older version did.
     """
 
     FILE: ClassVar[str] = "results.json"
@@ -221,3 +240,4 @@ class Results(Measured, Record):
     comparison: Change | None = None
     gate: Gate | None = None
     asked_otherwise: list[str] = field(default_factory=list)
+    date: str = ""

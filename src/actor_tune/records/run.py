@@ -132,6 +132,7 @@ class Run(Record):
       of the prompt; `thinks`: whether it was trained where the model begins to reason, and not where it answers.
     - `experts`: of the trained block, and how many of them changed; None where it has none.
     - `written`: False where the model was withheld as unsafe.
+    - `date`: when it was fitted, `2026-01-31`, UTC; empty where an older version did.
     """
 
     FILE: ClassVar[str] = "run.json"
@@ -167,6 +168,7 @@ class Run(Record):
     opening: str = ""
     thinks: bool | None = None
     experts: Experts | None = None
+    date: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

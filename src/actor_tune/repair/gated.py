@@ -34,7 +34,7 @@ from ..records.results import MARGIN, Gate
 from ..records.run import GATE_ANSWERS_FILE, PATHS_FILE, POSITIONS_FILE, Base, Experts, GateAnswer, Given, Position, Run
 from ..storage.files import write_json
 from ..storage.folders import building
-from ..storage.versions import versions
+from ..storage.versions import today, versions
 from .card import write_card
 from .cost import Cost, Phase
 from .direction import RefusalDirection
@@ -248,6 +248,7 @@ class Fit:
             opening=block.opening,
             thinks=self.thinks,
             experts=Experts(len(block.experts), sum(block.experts)) if block.experts else None,
+            date=today(),
         )
 
 

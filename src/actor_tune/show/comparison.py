@@ -55,9 +55,9 @@ def draw_frontier(path: Path, summaries: Sequence[MethodSummary]) -> None:
     curves, measured = figure.subplots(1, 2)
     for item, colour in zip(summaries, cycle(COLOURS)):
         style = "--" if item.method in STEERING else "-"
-        safety, compliance = ([100 * point[name] for point in item.curve] for name in ("safety", "compliance"))
-        curves.plot(safety, compliance, style, color=colour, marker="o", markersize=3, linewidth=1.4, label=item.method)
-        x, y = item.score("safety_score"), item.score("compliance_rate")
+        compliance, safety = ([100 * point[name] for point in item.curve] for name in ("compliance", "safety"))
+        curves.plot(compliance, safety, style, color=colour, marker="o", markersize=3, linewidth=1.4, label=item.method)
+        x, y = item.score("compliance_rate"), item.score("safety_score")
         if x is None or y is None:
             continue
         measured.errorbar(
@@ -74,8 +74,8 @@ def draw_frontier(path: Path, summaries: Sequence[MethodSummary]) -> None:
         (measured, "the strength chosen, evaluation prompts, judged answers"),
     ):
         panel.set_title(title, loc="left", fontsize=10)
-        panel.set_xlabel("safety score: harmful prompts refused, %")
-        panel.set_ylabel("compliance rate: pseudo-harmful prompts answered, %")
+        panel.set_xlabel("compliance rate: pseudo-harmful prompts answered, %")
+        panel.set_ylabel("safety score: harmful prompts refused, %")
         panel.grid(color="0.9")
         panel.spines[["top", "right"]].set_visible(False)
     curves.legend(fontsize=9, frameon=False, loc="best")

@@ -11,7 +11,7 @@ from rich.text import Text
 from ..judges.agreement import CLASSES, Agreement
 from ..judges.verdict import Verdict
 from ..measurement.labelled import labelled_rate
-from ..measurement.metrics import wilson
+from ..records.estimate import wilson
 from ..records.labels import Label
 from ..storage.tables import Row
 from .text import plain, stacked

@@ -16,19 +16,13 @@ from ...records.run import Position, PromptPath, Trial
 from ...records.scan import BlockEffect
 from ..text import CHANCES, within_chances
 from .load import FitFolder, MeasureFolder
+from .sets import WISHES
 from .words import MINUS, chosen_trial
 
 SERIES = 6
 """Colours there are for the series of the frontier; `page.css` has them."""
 
 DENSITY_POINTS = 96
-
-WISHES: dict[Kind, str] = {
-    "pseudo_harmful": "should be answered",
-    "harmful": "should be refused",
-    "harmless": "should be answered",
-}
-"""Kinds in the order they are shown in, and what should happen to their prompts."""
 
 
 @dataclass(frozen=True)
@@ -223,9 +217,9 @@ class Point:
 
 @dataclass(frozen=True)
 class Series:
-    """One folder on the frontier.
+    """What of one folder lies on axes of compliance and safety.
 
-    - `trials`: of a run, by strength; `chosen` is among them.
+    - `trials`: of a fit, by strength; `chosen` is among them.
     - `before`, `after`: of a measurement.
     """
 
@@ -239,26 +233,30 @@ class Series:
 
 @dataclass(frozen=True)
 class Frontier:
-    """Compliance (x) against safety (y) of every folder."""
+    """Compliance (x) against safety (y), all by first tokens or all by judged answers, which are not the same scale."""
 
     x: Scale
     y: Scale
     series: list[Series]
 
 
-def frontier(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> Frontier | None:
-    """The common frontier; None where no folder has both scores."""
-    series: list[Series] = []
-    for fit in fits:
-        if fit.run.trials:
-            trials = sorted(fit.run.trials, key=lambda trial: trial.strength)
-            series.append(Series(fit.name, len(series) % SERIES, trials, chosen_trial(fit.run), None, None))
-    for item in measured:
-        before, after = _point(item.results.baseline), _point(item.results)
-        if after:
-            series.append(Series(item.name, len(series) % SERIES, [], None, before, after))
-    if not series:
-        return None
+def frontier(measured: Sequence[MeasureFolder]) -> Frontier | None:
+    """Of judged answers; None where fewer than two folders have both scores."""
+    points = [(item.name, _point(item.results.baseline), _point(item.results)) for item in measured]
+    known = [(name, before, after) for name, before, after in points if after]
+    series = [
+        Series(name, number % SERIES, [], None, before, after) for number, (name, before, after) in enumerate(known)
+    ]
+    return _frontier(series) if len(series) > 1 else None
+
+
+def strengths(fit: FitFolder) -> Frontier | None:
+    """Of first tokens, at each strength that a fit tried; None where it tried none but the unedited model."""
+    trials = sorted(fit.run.trials, key=lambda trial: trial.strength)
+    return _frontier([Series(fit.name, 0, trials, chosen_trial(fit.run), None, None)]) if len(trials) > 1 else None
+
+
+def _frontier(series: list[Series]) -> Frontier:
     steps = (0.02, 0.05, 0.1, 0.2, 0.25)
     x = scale([value for item in series for value in _values(item, "compliance")], 0.2, steps, most=1.0)
     y = scale([value for item in series for value in _values(item, "safety")], 0.1, steps, most=1.0)

@@ -21,6 +21,13 @@ function button(text, onClick, className) {
   return made;
 }
 
+// A name, which a narrow screen breaks after `_`.
+function named(className, text) {
+  const made = element("span", className);
+  text.split("_").forEach((part, place) => made.append(...(place ? ["_", element("wbr")] : []), part));
+  return made;
+}
+
 function select(label, options, onChange) {
   const wrap = element("label", "field");
   const made = element("select");
@@ -85,7 +92,7 @@ function unveil(veiled) {
 function card(row, state) {
   const made = element("article", `card ${row.kind}`);
   const head = element("p", "card-head");
-  head.append(element("span", `kind ${row.kind}`, row.kind.replace("_", "-")), element("span", "set", row.set));
+  head.append(element("span", `kind ${row.kind}`, row.kind.replace("_", "-")), named("set", row.set));
   if (row.flipped) {
     const good = (row.flipped === "refused") === (row.kind === "harmful");
     head.append(element("span", `flip ${good ? "good" : "bad"}`, FLIPS[row.flipped]));
@@ -101,6 +108,7 @@ function card(row, state) {
   const labels = row.answers.length > 1 ? ["before", "after"] : [""];
   row.answers.forEach((answer, place) => answers.append(answerBox(row, answer, labels[place])));
   body.append(answers);
+  if (state.collapsed && !row.flipped) return closed(made, head, row, body);
   if (row.kind !== "harmful" || state.showHarmful || state.revealed.has(row)) {
     made.append(head, body);
     return made;
@@ -117,6 +125,18 @@ function card(row, state) {
   return made;
 }
 
+// What did not change is closed at first. Harmful text is shown only when it is opened, so that needs no veil as well.
+function closed(made, head, row, body) {
+  const verdicts = row.answers.map((answer) => answer.verdict).join(" → ");
+  head.append(element("span", "", row.kind === "harmful" ? `${verdicts} (harmful text)` : verdicts));
+  const summary = element("summary");
+  summary.append(head);
+  const box = element("details");
+  box.append(summary, body);
+  made.append(box);
+  return made;
+}
+
 function haystack(row) {
   const texts = [row.prompt, ...row.earlier.map((turn) => turn.content), ...row.answers.map((answer) => answer.text)];
   return texts.join("\n").toLowerCase();
@@ -125,7 +145,7 @@ function haystack(row) {
 function browse(section) {
   const rows = JSON.parse(document.getElementById(section.dataset.rows).textContent);
   const compared = section.dataset.compared === "yes";
-  const state = { page: 0, showHarmful: false, revealed: new Set(), found: rows };
+  const state = { page: 0, showHarmful: false, revealed: new Set(), found: rows, collapsed: section.dataset.collapsed === "yes" };
   const texts = rows.map(haystack);
   const distinct = (key) => [...new Set(rows.map(key))].sort().map((value) => [value, value.replace("_", "-")]);
 
@@ -158,6 +178,8 @@ function browse(section) {
   const tools = element("div", "tools");
   tools.setAttribute("role", "search");
   tools.append(searchField, ...(compared ? [flips.wrap] : []), kind.wrap, set.wrap, verdict.wrap, reveal);
+  const file = state.collapsed ? "gate-answers.csv" : "answers.csv";
+  const sheetButton = button("Download these as CSV", () => saveAs(file, sheet(state.found.map(flat))));
   const status = element("p", "status");
   status.setAttribute("role", "status");
   const list = element("div", "cards");
@@ -166,7 +188,9 @@ function browse(section) {
   const next = button("Next →", () => turn(1));
   const where = element("span", "quiet");
   pages.append(previous, where, next);
-  section.append(tools, status, list, pages);
+  const found = element("div", "found");
+  found.append(status, sheetButton);
+  section.append(tools, found, list, pages);
 
   function filter() {
     const words = search.value.trim().toLowerCase();
@@ -200,6 +224,39 @@ function browse(section) {
   }
 
   draw();
+}
+
+// A spreadsheet takes text that begins so for a formula, and the text here is what models wrote.
+const FORMULA = /^\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[\t\r\n]/;
+
+function sheetCell(value) {
+  if (value === null || typeof value === "number") return String(value ?? "");
+  return `"${FORMULA.test(value) ? "'" : ""}${value.replaceAll('"', '""')}"`;
+}
+
+function sheet(rows) {
+  const lines = rows.map((row) => Object.values(row).map(sheetCell).join(","));
+  return [Object.keys(rows[0] ?? {}).join(","), ...lines].join("\r\n") + "\r\n";
+}
+
+function flat(row) {
+  const after = row.answers.at(-1);
+  const before = row.answers.length > 1 ? row.answers[0] : null;
+  const earlier = row.earlier.map((turn) => `${turn.role}: ${turn.content}`).join("\n");
+  return {
+    set: row.set, kind: row.kind, earlier, prompt: row.prompt, changed: FLIPS[row.flipped] ?? "",
+    verdict_before: before?.verdict ?? "", verdict: after.verdict, score_before: before?.score ?? null, score: after.score,
+    answer_before: before?.text ?? "", answer: after.text,
+  };
+}
+
+function saveAs(name, text) {
+  const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  const link = element("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
 const CHOICES = [
@@ -281,7 +338,7 @@ function label(section) {
   const back = button("", () => go(place - 1));
   back.append(element("kbd", "", "b"), element("span", "", "Back"));
   choices.append(back);
-  const download = button("Download labels.csv", save);
+  const download = button("Download labels.csv", () => saveAs("labels.csv", csvText(answers, said)));
   panel.append(status, shown, choices);
   const start = button(place ? "Go on labelling" : "Start labelling", () => {
     start.remove();
@@ -311,15 +368,6 @@ function label(section) {
     panel.focus({ preventScroll: true }); // a button that was pressed may be disabled now, and would lose the keys
   }
 
-  function save() {
-    const url = URL.createObjectURL(new Blob([csvText(answers, said)], { type: "text/csv" }));
-    const link = element("a");
-    link.href = url;
-    link.download = "labels.csv";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(url), 10000);
-  }
-
   function draw() {
     const count = Object.keys(said).length;
     const open = place < answers.length;
@@ -347,6 +395,9 @@ function label(section) {
 
 document.querySelectorAll(".browser").forEach(browse);
 document.querySelectorAll(".labelling").forEach(label);
-document.querySelectorAll(".leaks .unveil").forEach((item) => {
+document.querySelectorAll(".figures").forEach((block) => {
+  block.after(button("Download as CSV", () => saveAs("figures.csv", sheet(JSON.parse(block.textContent)))));
+});
+document.querySelectorAll("main .unveil").forEach((item) => {
   item.addEventListener("click", () => unveil(item.parentElement));
 });

@@ -12,16 +12,17 @@ from math import inf
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ...records.file import json_of
 from ...records.labels import digest, storable
 from ...records.response import ResponseRow
-from ...records.results import Results, SetChange, SetResult
+from ...records.results import Results
 from ...records.run import GATE_ANSWERS_FILE
 from ...records.to_label import Chosen, choose
 from . import charts, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
+from .sets import WISHES, Cell, figures, set_rows, strength_rows
 
 DAMAGE = {
     "kl_harmless": ("KL on harmless prompts, first answer token", "{:.3f} nats"),
@@ -63,20 +64,28 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
         .render(
             measured=measured,
             fits=fits,
+            dates=words.dates(measured, fits),
+            numbers=[(item.name, words.numbers(item.results)) for item in measured]
+            or [(item.name, words.fit_numbers(item)) for item in fits],
             banners=words.banners(measured, fits),
-            sentences={item.name: words.sentences(item.results) for item in measured},
+            errors={item.name: words.judge_errors(item.results.labels) for item in measured},
+            example=example(measured),
             sets={item.name: set_rows(item.results) for item in measured},
+            figures={item.name: _shown(figures(item.results)) for item in measured},
             damage={item.name: damage(item.results) for item in measured},
             benchmarks={item.name: benchmarks(item.results) for item in measured},
             kinds={item.name: {pair.after.set: pair.after.kind for pair in item.answers} for item in measured},
             fit_sentences={item.name: words.fit_sentence(item.run) for item in fits},
             chosen={item.name: words.chosen_trial(item.run) for item in fits},
-            frontier=charts.frontier(measured, fits),
+            limits={item.name: words.limits(item.run) for item in fits},
+            frontier=charts.frontier(measured),
+            strengths={item.name: charts.strengths(item) for item in fits},
+            strength_sets={item.name: strength_rows(item.run.trials, words.chosen_trial(item.run)) for item in fits},
             ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
             courses={item.name: charts.path_charts(item.paths) for item in fits},
             bars={item.name: charts.scan_bars(item.run.scan or []) for item in fits},
             shares=charts.SHARES,
-            wishes=charts.WISHES,
+            wishes=WISHES,
             browsers=browsers(measured, fits),
             labelling=labellings(measured),
             origins=origins(measured, fits),
@@ -98,6 +107,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {}  # columns of a table in their order, not sorted
     environment.filters |= {
         "percent": words.percent,
         "points": words.points,
@@ -106,24 +116,18 @@ def _environment() -> jinja2.Environment:
         "p_value": words.p_value,
         "minus": lambda text: text.replace("-", words.MINUS),
         "kind": lambda kind: kind.replace("_", "-"),
+        "name": name,
     }
     return environment
 
 
-@dataclass(frozen=True)
-class SetRow:
-    """A set as it is now, as it was, and how that changed; None where it was not measured or not compared."""
-
-    now: SetResult
-    was: SetResult | None
-    change: SetChange | None
+def name(text: str) -> Markup:
+    """`text`, a name or a path, which a narrow screen breaks after `_` and `/`."""
+    return Markup(re.sub("([_/])", r"\1<wbr>", str(escape(visible(text)))))
 
 
-def set_rows(results: Results) -> list[SetRow]:
-    """A row for each set."""
-    before = {(row.name, row.kind): row for row in (results.baseline.sets if results.baseline else [])}
-    changes = {(row.name, row.kind): row for row in (results.comparison.sets if results.comparison else [])}
-    return [SetRow(row, before.get((row.name, row.kind)), changes.get((row.name, row.kind))) for row in results.sets]
+def _shown(rows: Iterable[dict[str, Cell]]) -> list[dict[str, Cell]]:
+    return [{key: visible(cell) if isinstance(cell, str) else cell for key, cell in row.items()} for row in rows]
 
 
 @dataclass(frozen=True)
@@ -168,14 +172,45 @@ def benchmarks(results: Results) -> list[Figure]:
 
 
 @dataclass(frozen=True)
+class Example:
+    """One before and after: a pseudo-harmful prompt that was refused and is answered now.
+
+    `answered`: how many of the `asked` were; `refused`: how many went the other way.
+    """
+
+    source: str
+    pair: dict[str, Any]
+    answered: int
+    refused: int
+    asked: int
+
+
+def example(measured: Sequence[MeasureFolder]) -> Example | None:
+    """Of the first folder that has some, the one whose answer is of median length, so that it is not the best one."""
+    for item in measured:
+        pairs = [pair for pair in item.answers if pair.after.kind == "pseudo_harmful" and pair.before]
+        flips = [pair.flipped for pair in pairs]
+        answered = [pair for pair in pairs if pair.flipped == "answered"]
+        if answered:
+            ranked = sorted(answered, key=lambda pair: (len(pair.after.response), pair.after.prompt))
+            shown = pair_json(ranked[(len(ranked) - 1) // 2])
+            return Example(item.name, shown, len(answered), flips.count("refused"), len(pairs))
+    return None
+
+
+@dataclass(frozen=True)
 class Browser:
-    """A list of prompts with their answers, to be searched; `rows` are as the page's script takes them."""
+    """A list of prompts with their answers, to be searched; `rows` are as the page's script takes them.
+
+    `collapsed`: those that did not change are closed at first.
+    """
 
     title: str
     name: str
     note: str
     file: str
     compared: bool
+    collapsed: bool
     rows: list[dict[str, Any]]
 
 
@@ -190,10 +225,10 @@ def browsers(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> li
         note += " Score: how likely the answer refuses, says the judge."
         if item.unmatched:
             note += f" Answers of the baseline that belong to no prompt here, and are left out: {item.unmatched}."
-        found.append(Browser("Answers", item.name, note, RESPONSES_FILE, compared, _rows(item.answers)))
+        found.append(Browser("Answers", item.name, note, RESPONSES_FILE, compared, False, _rows(item.answers)))
     for fit in fits:
-        note = "Held-out prompts that the fit's gate asked, with both answers, those that flipped first."
-        found.append(Browser("Answers of the gate", fit.name, note, GATE_ANSWERS_FILE, True, _rows(fit.answers)))
+        note = "Held-out prompts that the fit's gate asked, those that flipped first; the others are closed."
+        found.append(Browser("Answers of the gate", fit.name, note, GATE_ANSWERS_FILE, True, True, _rows(fit.answers)))
     return [browser for browser in found if browser.rows]
 
 
@@ -283,11 +318,13 @@ def origins(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> lis
     found = []
     for item in measured:
         results = item.results
-        more = {name: value for name, value in (("judge", results.judge), ("engine", results.engine)) if value}
+        more = {"date": results.date, "judge": results.judge, "engine": results.engine}
+        more = {key: value for key, value in more.items() if value}
         found.append(Origin(item.name, results.command, _flat(results.settings | more), results.versions))
     for fit in fits:
         run = fit.run
         settings = run.settings | {"seconds": run.seconds, "prompts": json_of(run.prompts)}
+        settings |= {"date": run.date} if run.date else {}
         found.append(Origin(fit.name, run.command, _flat(settings), run.versions))
     return found
 

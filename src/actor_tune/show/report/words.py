@@ -1,13 +1,15 @@
-"""Numbers in words: percent, points, and the sentences a report opens with. Pure."""
+"""Numbers in words: percent, points, and what a report opens with. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...records.estimate import Interval, is_point
-from ...records.results import Results
+from ...prompts.prompt import Kind
+from ...records.estimate import Estimate, Interval, Z, is_point, wilson
+from ...records.results import Gate, LabelCount, Results
 from ...records.run import Run, Trial
 from .load import FitFolder, MeasureFolder
+from .sets import SetRow, gate_rows, set_rows, together
 
 Tone = Literal["good", "bad", "plain"]
 
@@ -15,22 +17,35 @@ MINUS, NBSP, DASH = "\N{MINUS SIGN}", "\N{NO-BREAK SPACE}", "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
-class Sentence:
-    """What happened in a few words (`gist`), the figures it rests on, and whether that is good."""
+class Number:
+    """One of the two numbers that a page opens with.
 
+    - `what` it counts, and which answers it `rests` on.
+    - `gist`: what happened in a few words, whether that is good (`tone`), and the figures of the `change`.
+    - `corrected`: the same by people's labels; `worst`: the harmful set to look at; empty and None where there is none.
+    """
+
+    what: str
+    rests: str
+    before: Interval | None
+    after: Interval
     gist: str
-    figures: str
+    change: str
     tone: Tone
+    corrected: str = ""
+    worst: SetRow | None = None
 
 
 @dataclass(frozen=True)
 class Banner:
-    """A verdict that stands before all figures, of the folder `source`."""
+    """A verdict of the folder `source`, on what it `rests`, and the harmful sets that it is about."""
 
     source: str
     title: str
+    rests: str
     text: str
     tone: Tone
+    rows: list[SetRow]
 
 
 def percent(value: float | None) -> str:
@@ -66,54 +81,98 @@ def p_value(value: float | None) -> str:
     return f"<{NBSP}0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def sentences(results: Results) -> list[Sentence]:
-    """What happened to over-refusal and to safety, each with its figures; and what was not asked as it should be."""
-    said = [
-        _sentence(
-            results,
-            "compliance_rate",
-            "Benign prompts that only look harmful are answered",
-            ("Over-refusal fell", "Over-refusal grew", "No clear change in over-refusal"),
-        ),
-        _sentence(
-            results,
-            "safety_score",
-            "Harmful prompts are refused",
-            ("Safety rose", "Safety fell", "No clear change in safety"),
-        ),
-    ]
-    if results.asked_otherwise:
-        told = "; ".join(results.asked_otherwise)
-        said.append(Sentence("A server was asked otherwise than greedily with a limit", f"{told}.", "plain"))
-    return [sentence for sentence in said if sentence]
+COUNTED: tuple[tuple[str, str, Kind, tuple[str, str, str]], ...] = (
+    (
+        "compliance_rate",
+        "Benign prompts answered",
+        "pseudo_harmful",
+        ("Over-refusal fell", "Over-refusal grew", "No clear change in over-refusal"),
+    ),
+    (
+        "safety_score",
+        "Harmful prompts refused",
+        "harmful",
+        ("Safety rose", "Safety fell", "No clear change in safety"),
+    ),
+)
+"""Of both numbers: the score, what it counts, of which kind, and what to say of a rise, of a fall, and of neither."""
 
 
-def _sentence(results: Results, score: str, what: str, gists: tuple[str, str, str]) -> Sentence | None:
-    """`gists`: what to say of a rise, of a fall, and of neither."""
-    after = results.score(score)
-    before = results.baseline.score(score) if results.baseline else None
-    difference: Interval | None = getattr(results.comparison, score, None)
-    if after is None:
-        return None
-    now = f"{what} in {percent(after.value)} of cases {interval(after)}"
-    if labelled := results.labelled.get(score):
-        now += f" by the judge, {percent(labelled.value)} {interval(labelled)} by {labelled.labels} labels"
-    if before is None:
-        return Sentence("", f"{now}.", "plain")
-    figures = f"{now}; before, in {percent(before.value)} {interval(before)}."
+def numbers(results: Results) -> list[Number]:
+    """What a measurement says of over-refusal and of safety, as far as it was measured."""
+    found, rows = [], set_rows(results)
+    for score, what, kind, gists in COUNTED:
+        after, before = results.score(score), results.baseline.score(score) if results.baseline else None
+        if after is None:
+            continue
+        sets = [row.now for row in rows if row.now.kind == kind and not row.now.guard]
+        rests = f"this measurement: n = {sum(item.n for item in sets)}"
+        rests += f" in {len(sets)} sets, each counting the same" if len(sets) > 1 else ""
+        difference: Interval | None = getattr(results.comparison, score, None)
+        gist, change, tone = _change(difference, gists) if before else ("", "", "plain")
+        harmful = [row for row in rows if row.now.kind == "harmful"]
+        worst = harmful[0] if kind == "harmful" and len(harmful) > 1 else None
+        found.append(Number(what, rests, before, after, gist, change, tone, _corrected(results, score), worst))
+    return found
+
+
+def fit_numbers(fit: FitFolder) -> list[Number]:
+    """What a fit's own judged answers say, where nothing was measured: of validation prompts, and of the gate's."""
+    chosen, found = chosen_trial(fit.run), []
+    rates = {rate.name: rate for rate in (chosen and chosen.answers) or []}
+    for name, (_, what, kind, gists) in zip(("compliance", "safety"), COUNTED, strict=True):
+        gate, asked = fit.run.gate, together(fit.answers, kind)
+        before, after = (side.rate if side else None for side in ((asked.was, asked.now) if asked else (None, None)))
+        if gate and asked and after:
+            rests = f"the gate of the fit: n = {asked.now.n} held-out prompts"
+            moved = Estimate(-gate.drop, -gate.high, -gate.low)
+        elif (rate := rates.get(name)) and rate.n:
+            before, after = (wilson(round(share * rate.n), rate.n) for share in (rate.before, rate.after))
+            rests = f"short answers to validation prompts, on which the strength was chosen: n = {rate.n}"
+            moved = Estimate(rate.rise, rate.rise - Z * rate.error, rate.rise + Z * rate.error)
+        else:
+            continue
+        found.append(Number(what, rests, before, after, *_change(moved, gists)))
+    return found
+
+
+def _change(difference: Interval | None, gists: tuple[str, str, str]) -> tuple[str, str, Tone]:
+    """What happened, its figures, and whether it is good."""
     if difference is None:
-        return Sentence("", f"{figures} No comparison prompt by prompt was stored.", "plain")
+        return "", "No comparison prompt by prompt was stored.", "plain"
     if is_point(difference):
-        change = f"{points(difference.value)} points; how sure that is was not stored: measure again"
-        return Sentence("", f"{figures} The change is {change}.", "plain")
-    change = (
-        f"{points(difference.value)} points (95{NBSP}% interval {points(difference.low)} to {points(difference.high)})"
-    )
+        said = f"The change is {points(difference.value)} points; how sure that is was not stored: measure again."
+        return "", said, "plain"
+    change = f"{points(difference.value)} points (95{NBSP}% interval {points(difference.low)} to "
+    change = f"The change is {change}{points(difference.high)})"
     if difference.low > 0:
-        return Sentence(gists[0], f"{figures} The change is {change}.", "good")
+        return gists[0], f"{change}.", "good"
     if difference.high < 0:
-        return Sentence(gists[1], f"{figures} The change is {change}.", "bad")
-    return Sentence(gists[2], f"{figures} The change is {change}: {_not_excluded(difference.low)}.", "plain")
+        return gists[1], f"{change}.", "bad"
+    return gists[2], f"{change}: {_not_excluded(difference.low)}.", "plain"
+
+
+def _corrected(results: Results, score: str) -> str:
+    """The score as people's labels correct it, and its change."""
+    now, was = results.labelled.get(score), results.baseline.labelled.get(score) if results.baseline else None
+    if now is None:
+        return ""
+    rates = " → ".join(f"{percent(item.value)} {interval(item)}" for item in (was, now) if item)
+    moved = results.comparison.labelled.get(score) if results.comparison else None
+    change = f", a change of {points(moved.value)} points {interval_of_difference(moved)}" if moved else ""
+    return f"Corrected by {now.labels} labels: {rates}{change}."
+
+
+def judge_errors(count: LabelCount | None) -> str:
+    """How the judge erred on the labelled answers; empty where that was not counted."""
+    if count is None or count.errors is None:
+        return ""
+    found = count.errors
+    return (
+        "Errors of the judge on the labelled answers, which are more often those it is unsure of: it took "
+        f"{found.missed} of {found.refused} refusals for answers, and {found.false_alarms} of {found.answered} answers "
+        "for refusals."
+    )
 
 
 def _not_excluded(low: float) -> str:
@@ -145,21 +204,53 @@ def chosen_trial(run: Run) -> Trial | None:
     return next((trial for trial in run.trials if trial.strength == run.strength), None)
 
 
+def limits(run: Run) -> dict[str, float]:
+    """What a fit was allowed to cost, by name (`repair.strength.Limits`)."""
+    stored = run.settings.get("limits")
+    parts = stored.items() if isinstance(stored, dict) else ()
+    return {name: float(value) for name, value in parts if type(value) in (int, float)}
+
+
+def dates(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
+    """When all was made, as far as that was stored: `Fitted 2026-01-30. Measured 2026-01-31.`"""
+    days = (
+        ("Fitted", sorted({item.run.date for item in fits if item.run.date})),
+        ("Measured", sorted({item.results.date for item in measured if item.results.date})),
+    )
+    return " ".join(f"{what} {', '.join(found)}." for what, found in days if found)
+
+
 def banners(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> list[Banner]:
-    """What must be read first: fits that failed, then gates, the failed ones before those that passed."""
+    """Fits that failed, then gates, the failed ones before those that passed; or that no gate was asked."""
     found = [
         Banner(
             item.name,
             "The fit failed" + (" and no model was written" if item.run.written is False else ""),
+            "",
             item.run.failure,
             "bad",
+            [],
         )
         for item in fits
         if item.run.failure
     ]
-    gates = [(item.name, item.run.gate) for item in fits] + [(item.name, item.results.gate) for item in measured]
-    for passed in (False, True):
-        title = "Safety gate passed" if passed else "Safety gate not passed"
-        tone: Tone = "good" if passed else "bad"
-        found += [Banner(name, title, gate.sentence, tone) for name, gate in gates if gate and gate.passed == passed]
-    return found
+    gates: list[Banner] = []
+    for fit in fits:
+        if fit.run.gate:
+            rests = f"answers to {fit.run.gate.n} held-out harmful prompts that the fit asked itself"
+            gates.append(_gate(fit.name, fit.run.gate, rests, gate_rows(fit.answers)))
+    for item in measured:
+        if gate := item.results.gate:
+            rests = f"answers to the {gate.n} harmful prompts of this measurement"
+            gates.append(_gate(item.name, gate, rests, set_rows(item.results)))
+    if not gates:
+        text = "Whether refusal of harmful prompts held was not put to a test: it takes a baseline and max_safety_drop."
+        gates = [Banner("", "Safety gate not asked", "", text, "plain", [])]
+    return found + sorted(gates, key=lambda banner: banner.tone == "good")
+
+
+def _gate(name: str, gate: Gate, rests: str, rows: Sequence[SetRow]) -> Banner:
+    title = "Safety gate passed" if gate.passed else "Safety gate failed"
+    text = gate.sentence.removeprefix(f"{title}: ")
+    harmful = [row for row in rows if row.now.kind == "harmful"]
+    return Banner(name, title, rests, text[:1].upper() + text[1:], "good" if gate.passed else "bad", harmful)
