@@ -99,10 +99,9 @@ def measure(
         chat_template_kwargs=options.template_kwargs(chat_template_kwargs),
         max_reasoning_tokens=max_reasoning_tokens,
     )
-    asked = subject(model)
     found = at.measure(
-        asked,
-        at.questions(given, at.trained_on(asked, trained_on), max_safety_drop, limit, system_prompt),
+        subject(model),
+        at.questions(given, at.trained_on(subject(model), trained_on), max_safety_drop, limit, system_prompt),
         baseline=_baseline(baseline, subject),
         max_new_tokens=max_new_tokens,
         judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},

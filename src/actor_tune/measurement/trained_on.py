@@ -63,5 +63,5 @@ def _place(model: str | Subject) -> Path:
             return model_folder(name, weights=False)
         except UserError as error:
             fix = "if you know it, name it with `trained_on=FILE`"
-            log.warning("%s: what it was trained on is not known, for %s; %s", name, error.found, fix)
+            log.warning("%s: what it was trained on is not known (%s); %s", name, error.found, fix)
     return Path(name).resolve()

@@ -97,7 +97,7 @@ def _result(dataset: str, metric: str, title: str, rate: Interval, n: int) -> Ev
 def _told(fitted: Fitted) -> dict[str, Any]:
     """What the template is filled with, of the fit."""
     run = fitted.run
-    first, chosen = run.trials[0], next(trial for trial in run.trials if trial.strength == run.strength)
+    first, chosen = run.trials[0], fitted.chosen
     lost = sorted((each for each in chosen.sets if each.kind == "harmful"), key=lambda each: -each.drop)
     link = f"[{fitted.base_model}](https://huggingface.co/{fitted.base_model})"
     return {

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import metadata_load
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import safe_open
 
 from ..errors import UserError
@@ -17,12 +19,12 @@ from ..models.origin import is_local
 from ..prompts.leakage import traces
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
-from ..records.file import read, read_rows, read_value
+from ..records.file import FIX, read, read_rows, read_value
 from ..records.lineage import Lineage
 from ..records.recipe import LearnedSet, Recipe
 from ..records.response import PromptRow
 from ..records.results import MARGIN, Results, SetChange
-from ..records.run import GATE_ANSWERS_FILE, GIVEN_FILE, POSITIONS_FILE, Base, GateAnswer, Position, Run
+from ..records.run import GATE_ANSWERS_FILE, GIVEN_FILE, POSITIONS_FILE, Base, GateAnswer, Position, Run, Trial
 from ..storage.loading import loading
 from .contents import MODEL, PATCH_FILE
 
@@ -45,12 +47,17 @@ class Fitted:
         and its patch, and a Hub id in.
         """
         name, patch = self.run.model.name, self.folder / PATCH_FILE
-        if is_local(name):
+        if is_local(name) or not _is_hub_id(name):
             return None
         card = self.folder / MODEL / "README.md"
         if card.is_file() and _said_base(card) == name:
             return name
         return name if "/" in name and patch.is_file() and _patched_base(patch) == name else None
+
+    @cached_property
+    def chosen(self) -> Trial:
+        """The strength that was kept, and what it did."""
+        return next(trial for trial in self.run.trials if trial.strength == self.run.strength)
 
     @property
     def base(self) -> str:
@@ -160,6 +167,8 @@ def read_fitted(run: Path, measured: Path | None = None) -> Fitted:
         fix = "give the folder that `fit` wrote"
         raise UserError(run, f"no {Run.FILE}", "the folder of a fit", fix)
     record = read(Run, run)
+    if record.strength not in [trial.strength for trial in record.trials]:
+        raise UserError(run / Run.FILE, "no trial of the strength that was kept", "a whole record", FIX)
     answers = run / GATE_ANSWERS_FILE
     return Fitted(
         folder=run,
@@ -168,6 +177,14 @@ def read_fitted(run: Path, measured: Path | None = None) -> Fitted:
         answers=read_rows(GateAnswer, answers) if answers.is_file() else [],
         measured=_measured(measured, run) if measured else None,
     )
+
+
+def _is_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def _said_base(card: Path) -> object:

@@ -248,4 +248,6 @@ def _reason(error: BaseException) -> str:
         said = cause.server_message or cause.response.reason_phrase
         more = {401: "; run `hf auth login`", 403: "; the token of your login may not write there"}.get(status, "")
         return f"{status}: {said}{more}"
+    while error.__cause__:  # the library says of an upload only that it failed
+        error = error.__cause__
     return re.sub(r"\?\S+", "", reason_of(error))

@@ -125,7 +125,7 @@ def published(
     **Raises:** `UserError` when there is no such model, what was given differs from what it was made from, or something
     is missing.
     """
-    folder = model_folder(str(name), weights=False) / recipe.FOLDER
+    folder = model_folder(str(name), weights=False, more=[f"{recipe.FOLDER}/*"]) / recipe.FOLDER
     made = read(Recipe, folder, "download it again")
     where = str(folder / Recipe.FILE)
     settings = _settings(made, where, system_prompt)
@@ -179,10 +179,7 @@ def _prompts(made: Recipe, folder: Path, given: list[Prompt]) -> list[Prompt]:
     for kind in KINDS:
         was, here = made.prompts.get(kind), of_kind(given, kind)
         if (was.n if was else 0) != len(here) or (was and was.sha256 != fingerprint(here)):
-            found = f"{len(here)} of kind {kind}, or others"
-            expected = (
-                f"the {was.n if was else 0} that it was trained on, by their hash {was.sha256[:12] if was else ''}"
-            )
+            found, expected = f"{len(here)} of kind {kind}", f"the {was.n if was else 0} given then, by their hash"
             raise UserError("prompts", found, expected, "give those, in the same order and with the same names of sets")
     if made.prompts_sha256 not in ("", fingerprint(given)):
         raise UserError("prompts", "the same in another order", "the order of then", "give the files in that order")
