@@ -22,12 +22,12 @@ def folders(tmp_path):
     return base, model
 
 
-def card(folders, gate=PASSED, reasons=(), thinks=None):
+def card(folders, gate=PASSED, reasons=(), thinks=None, name="some/base"):
     """Of the part of a `Fit` that a card tells."""
     base, model = folders
     block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN, rule=BOUNDARY)
     told = {"enable_thinking": False}
-    origin = SimpleNamespace(name="some/base", folder=base, chat_template_kwargs=told)
+    origin = SimpleNamespace(name=name, folder=base, chat_template_kwargs=told)
     fit = SimpleNamespace(model=origin, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks)
     write_card(model, fit)
     return (model / "README.md").read_text()
@@ -66,6 +66,18 @@ def test_the_bases_card_is_kept_and_its_licence_carried_over(folders):
     assert "- chat" in text
     assert "- actor-tune" in text
     assert (model / "BASE_README.md").read_text().endswith("The base.\n")
+
+
+def test_what_the_base_scored_and_was_made_from_is_not_said_of_the_model(folders):
+    metric = "metrics: [{type: accuracy, value: 99}]"
+    index = f"model-index: [{{name: b, results: [{{task: {{type: t}}, dataset: {{type: d, name: d}}, {metric}}}]}}]"
+    (folders[0] / "README.md").write_text(f"---\nbase_model: an/older-one\nlicense: mit\n{index}\n---\nThe base.\n")
+    text = card(folders)
+    assert "license: mit" in text
+    assert "base_model: some/base" in text
+    assert "accuracy" not in text
+    (folders[1] / "README.md").unlink()
+    assert "base_model" not in card(folders, name="./some/base"), "of a folder, the Hub knows no base"
 
 
 @pytest.mark.parametrize("content", [b"---\n\xff: [\n---\n", b"---\nlicense: [a\n---\nx\n"])

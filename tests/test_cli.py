@@ -54,6 +54,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     assert {file.name for file in out.iterdir()} == {
         "run.json",
         "guard.jsonl",
+        "prompts.jsonl",
         "patch.safetensors",
         "direction.safetensors",
         "positions.json",

@@ -131,7 +131,14 @@ def test_a_patch_that_is_withheld_cannot_be_had_and_saving_writes_the_record_alo
         _ = withheld.patch
     withheld.save(tmp_path / "run")
     files = {path.name for path in (tmp_path / "run").iterdir()}
-    assert files == {"run.json", "positions.json", "paths.json", "guard.jsonl", "direction.safetensors"}
+    assert files == {
+        "run.json",
+        "prompts.jsonl",
+        "positions.json",
+        "paths.json",
+        "guard.jsonl",
+        "direction.safetensors",
+    }
     assert file.read(Run, tmp_path / "run").written is False
 
 

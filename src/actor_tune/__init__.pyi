@@ -34,6 +34,10 @@ from .prompts.presets import read as read
 from .prompts.prompt import Message as Message
 from .prompts.prompt import Prompt as Prompt
 from .prompts.starter import starter as starter
+from .publishing.publication import Publication as Publication
+from .publishing.publication import publication as publication
+from .publishing.published import Published as Published
+from .publishing.published import published as published
 from .records.labels import Label as Label
 from .records.labels import read_labels as read_labels
 from .records.outcome import Comparison as Comparison

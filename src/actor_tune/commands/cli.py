@@ -17,6 +17,7 @@ from .judge import judge
 from .label import label
 from .measure import measure
 from .probe import probe
+from .push import push, reproduce
 from .report import report
 
 EXIT_USER_ERROR = 2
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (testbed, scan, fit, measure, compare, probe, judge, label, report, demo):
+for command in (testbed, scan, fit, measure, compare, probe, judge, label, report, push, reproduce, demo):
     app.command()(command)
 
 

@@ -101,7 +101,7 @@ def measure(
     )
     found = at.measure(
         subject(model),
-        at.questions(given, at.trained_on(model, trained_on), max_safety_drop, limit, system_prompt),
+        at.questions(given, at.trained_on(subject(model), trained_on), max_safety_drop, limit, system_prompt),
         baseline=_baseline(baseline, subject),
         max_new_tokens=max_new_tokens,
         judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},

@@ -133,6 +133,11 @@ def read_judged(path: Path) -> list[ResponseRow]:
     return rows
 
 
+def prompt_row(prompt: Prompt) -> PromptRow:
+    """The row of a prompt."""
+    return PromptRow(prompt=prompt.text, kind=prompt.kind, set=prompt.set, messages=conversation(prompt))
+
+
 def conversation(prompt: Prompt) -> list[Message] | None:
     """The column `messages` of a prompt; None where it is a single turn."""
     return [*prompt.context, Message("user", prompt.text)] if prompt.context else None

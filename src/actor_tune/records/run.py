@@ -1,4 +1,4 @@
-"""What a fit leaves: `run.json`, `positions.json`, `paths.json` and `guard.jsonl`."""
+"""What a fit leaves: `run.json`, `prompts.jsonl`, `positions.json`, `paths.json` and `guard.jsonl`."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +12,7 @@ from .response import PromptRow
 from .results import Gate
 from .scan import BlockEffect
 
+GIVEN_FILE = "prompts.jsonl"
 POSITIONS_FILE = "positions.json"
 PATHS_FILE = "paths.json"
 GATE_ANSWERS_FILE = "guard.jsonl"
@@ -121,6 +122,7 @@ class Run(Record):
     """Everything needed to say what was run and to run it again; where its file is, the run is whole.
 
     - `placement`, `settings`, `training`: what decided it, by name.
+    - `prompts_sha256`: fingerprint of the prompts given, in their order; empty in records of older versions.
     - `rule_reason`: why it was trained by that rule; None where the user chose it.
     - `scan`: None where the block was named.
     - `refusal_tokens`: what the model's own refusals begin with; empty where too few of its answers refused. Prompts
@@ -150,6 +152,7 @@ class Run(Record):
     boundary: float | None = None
     start_error: float | None = None
     prompts: dict[str, Given] = field(default_factory=dict)
+    prompts_sha256: str = ""
     starter_sha256: str | None = None
     trained_on: int = 0
     validated_on: int = 0

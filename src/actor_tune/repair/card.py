@@ -2,8 +2,9 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard, ModelCardData
 from yaml import YAMLError
@@ -43,7 +44,7 @@ def write_card(folder: Path, fit: "Fit") -> None:
     It is made to be published: of a base that is a local folder it has the last part of the path alone.
     """
     base, first, chosen = fit.model, fit.block.trials[0], fit.block.chosen
-    data = _base_data(base.folder)
+    data = inherited(base.folder)
     if not is_local(base.name):  # else the Hub would link to another model of that name
         data.base_model = base.name
     data.library_name = "transformers"
@@ -54,7 +55,7 @@ def write_card(folder: Path, fit: "Fit") -> None:
         rule=fit.block.rule.name,
         strength=chosen.strength,
         warning=UNSAFE.format(why=" ".join(fit.reasons)) if fit.reasons else "",
-        mode=_mode(fit),
+        mode=mode(fit.thinks, fit.model.chat_template_kwargs),
         sentence=fit.gate.sentence if fit.gate else "The safety gate was not measured.",
         compliance_before=f"{100 * first.compliance:.1f}",
         compliance_after=f"{100 * chosen.compliance:.1f}",
@@ -67,24 +68,33 @@ def write_card(folder: Path, fit: "Fit") -> None:
         temporary.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
 
 
-def _mode(fit: "Fit") -> str:
-    """Of a model that reasons: in which mode it was trained."""
-    if fit.thinks is None:
+def mode(thinks: bool | None, chat_template_kwargs: Mapping[str, Any]) -> str:
+    """Of a model that reasons: in which mode it was trained; `thinks` as in `records.run.Run`."""
+    if thinks is None:
         return ""
-    told = json.dumps(dict(fit.model.chat_template_kwargs)) if fit.model.chat_template_kwargs else "nothing besides"
+    told = json.dumps(dict(chat_template_kwargs)) if chat_template_kwargs else "nothing besides"
     modes = ("where it begins to reason", "Answering without reasoning"), ("where it answers", "Reasoning first")
-    trained, other = modes[0 if fit.thinks else 1]
+    trained, other = modes[0 if thinks else 1]
     return MODE.format(trained=trained, told=told, other=other)
 
 
-def _base_data(folder: Path | None) -> ModelCardData:
-    """What the base's card says of licence and language; nothing where it has no card, or one that cannot be read."""
+INHERITED = ("language", "license", "license_name", "license_link", "pipeline_tag", "tags")
+"""What holds of a model trained in the base too. Its own base, and what it scored, are the base's alone."""
+
+
+def inherited(folder: Path | None) -> ModelCardData:
+    """What the card in `folder`, of a model, says that holds of one trained in it too, such as licence and language.
+
+    Nothing where there is no card, or one that cannot be read.
+    """
     card = folder and folder / "README.md"
     if not card or not card.is_file():
         return ModelCardData()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of cards without metadata
-            return ModelCard.load(card, ignore_metadata_errors=True).data
+            data = ModelCard.load(card, ignore_metadata_errors=True).data
     except (ValueError, YAMLError):  # A card is free text: a damaged one does not stop a fit.
         return ModelCardData()
+    kept: dict[str, Any] = {name: getattr(data, name, None) for name in INHERITED}
+    return ModelCardData(**kept)

@@ -29,9 +29,20 @@ from ..prompts.starter import starter
 from ..records import file
 from ..records.lineage import Lineage
 from ..records.request import FitRequest, at_work
-from ..records.response import conversation
+from ..records.response import conversation, prompt_row
 from ..records.results import MARGIN, Gate
-from ..records.run import GATE_ANSWERS_FILE, PATHS_FILE, POSITIONS_FILE, Base, Experts, GateAnswer, Given, Position, Run
+from ..records.run import (
+    GATE_ANSWERS_FILE,
+    GIVEN_FILE,
+    PATHS_FILE,
+    POSITIONS_FILE,
+    Base,
+    Experts,
+    GateAnswer,
+    Given,
+    Position,
+    Run,
+)
 from ..storage.files import write_json
 from ..storage.folders import building
 from ..storage.versions import today, versions
@@ -174,6 +185,7 @@ class Fit:
             direction = {"vector": self.direction.vector, "origin": self.direction.origin}
             about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
             save_tensors(new / "direction.safetensors", direction, about)
+            file.write_rows(map(prompt_row, self.given), new / GIVEN_FILE)
             write_json(new / POSITIONS_FILE, [file.row_json(position) for position in self.positions()])
             write_json(new / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
             if self.gated:
@@ -230,6 +242,7 @@ class Fit:
             boundary=block.refusals.start.boundary,
             start_error=block.refusals.error,
             prompts={kind: Given(len(prompts), fingerprint(prompts)) for kind, prompts in given.items()},
+            prompts_sha256=fingerprint(self.given),
             starter_sha256=fingerprint(starter("train")) if settings.mixes_starter else None,
             trained_on=len(block.validation) - sum(block.validation),
             validated_on=sum(block.validation),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -16,13 +17,14 @@ INDEX_FILE = "model.safetensors.index.json"
 OTHER_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.md", "LICENSE*")
 
 
-def model_folder(name: str, weights: bool = True, code: bool = False) -> Path:
+def model_folder(name: str, weights: bool = True, code: bool = False, more: Sequence[str] = ()) -> Path:
     """The folder of `name`: itself when it is a local folder, else the downloaded snapshot of a Hub repository.
 
     **Arguments:**
 
     - `weights`: False leaves the weights on the Hub.
     - `code`: fetch Python files too.
+    - `more`: patterns of further files to fetch.
 
     **Raises:** `UserError` when it is neither.
     """
@@ -31,7 +33,7 @@ def model_folder(name: str, weights: bool = True, code: bool = False) -> Path:
             return Path(name)
         if Path(name).exists():
             raise UserError(name, "a file", "a model folder or a Hub id", "name the folder it is in")
-        wanted = [*OTHER_FILES, *([WEIGHT_FILES] if weights else []), *(["*.py"] if code else [])]
+        wanted = [*OTHER_FILES, *([WEIGHT_FILES] if weights else []), *(["*.py"] if code else []), *more]
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
