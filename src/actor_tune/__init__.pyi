@@ -25,6 +25,7 @@ from .models.load import load as load
 from .models.model import ChatModel as ChatModel
 from .models.model import wrap as wrap
 from .models.patch import Patch as Patch
+from .models.patched import revert as revert
 from .models.placement import Placement as Placement
 from .models.steering import steer as steer
 from .models.testbed.build import build_testbed as build_testbed
