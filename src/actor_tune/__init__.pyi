@@ -7,6 +7,8 @@ from .engines.engine import ANSWER_TOKENS as ANSWER_TOKENS
 from .engines.engine import REASONING_TOKENS as REASONING_TOKENS
 from .engines.engine import Subject as Subject
 from .errors import UserError as UserError
+from .exports.export import check_served as check_served
+from .exports.export import export as export
 from .judges.choose import judge as judge
 from .judges.choose import judge_by_name as judge_by_name
 from .judges.verdict import Exchange as Exchange
@@ -35,6 +37,8 @@ from .prompts.presets import read as read
 from .prompts.prompt import Message as Message
 from .prompts.prompt import Prompt as Prompt
 from .prompts.starter import starter as starter
+from .records.export import ADAPTER_ERROR as ADAPTER_ERROR
+from .records.export import Export as Export
 from .records.labels import Label as Label
 from .records.labels import read_labels as read_labels
 from .records.outcome import Comparison as Comparison

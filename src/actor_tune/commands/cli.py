@@ -13,6 +13,7 @@ from ..storage.files import storage_error
 from .apply import apply, revert
 from .compare import compare
 from .demo import demo, testbed
+from .export import export
 from .fit import fit, scan
 from .judge import judge
 from .label import label
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (testbed, scan, fit, measure, apply, revert, compare, probe, judge, label, report, demo):
+for command in (testbed, scan, fit, measure, apply, revert, export, compare, probe, judge, label, report, demo):
     app.command()(command)
 
 

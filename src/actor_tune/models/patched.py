@@ -47,29 +47,47 @@ def write_patched(patch: "Patch", base: str, folder: Path, run: Path | None, all
     if not known.passed and not allow_unsafe:
         found, fix = " ".join(known.reasons).rstrip("."), "`allow_unsafe=True` writes it all the same"
         raise UnsafeError(f"the patch of block {patch.layer} of {patch.base}", found, "a patch that passed", fix)
+    place = patch_base(patch, base)
+    with building(folder) as new:
+        put_patched(patch, base, place, new, known, folder)
+
+
+def patch_base(patch: "Patch", base: str) -> Path:
+    """The folder of `base`, which is the model that `patch` is for.
+
+    **Raises:** `UserError` when it is not, its weights are packed, or the patch does not fit into it.
+    """
     place = model_folder(base, code=True)
     check_folder(base, place)
-    config = json_object(place / CONFIG)
-    if config.get("quantization_config") is not None:
+    if json_object(place / CONFIG).get("quantization_config") is not None:
         fix = "name the model that it was made from"
         raise UserError(base, "weights that are packed", "the plain ones that the patch was trained in", fix)
     if weights_hash(place) != patch.base_sha256:
         found = f"other weights than those of {patch.base} that the patch was trained in"
         raise UserError(base, found, f"SHA-256 {patch.base_sha256[:12]}...", "name the model of the patch")
     check_places(base, place, patch.tensors)
+    return place
+
+
+def put_patched(patch: "Patch", base: str, place: Path, new: Path, known: Lineage, where: Path) -> None:
+    """Write `base`, which is in the folder `place`, with `patch` in it into the empty folder `new`.
+
+    **Arguments:**
+
+    - `known`: what it carries; `where`: what the folder becomes, for messages.
+    """
     earlier = read(Lineage, place).trained_on if (place / Lineage.FILE).is_file() else []
     originals = read_tensors(place, patch.tensors.__contains__)
     about = {"format": FORMAT, "base_model": patch.base, "base_sha256": patch.base_sha256}
-    with building(folder) as new:
-        write_merged(place, patch.tensors, new, code="auto_map" in config, where=folder, whole=True)
-        for file in _replaced(new):
-            file.rename(new / f"{OF_BASE}{file.name}")
-        save_tensors(new / ORIGINAL_FILE, originals, about)
-        text = CARD.format(
-            base=public_name(base), layer=patch.layer, warning="" if known.passed else UNSAFE, safety=patch.safety
-        )
-        (new / CARD_FILE).write_text(text, encoding="utf-8")
-        known.with_earlier(earlier).save(new)
+    code = "auto_map" in json_object(place / CONFIG)
+    write_merged(place, patch.tensors, new, code, where, whole=True)
+    for file in _replaced(new):
+        file.rename(new / f"{OF_BASE}{file.name}")
+    save_tensors(new / ORIGINAL_FILE, originals, about)
+    warning = "" if known.passed else UNSAFE
+    text = CARD.format(base=public_name(base), layer=patch.layer, warning=warning, safety=patch.safety)
+    (new / CARD_FILE).write_text(text, encoding="utf-8")
+    known.with_earlier(earlier).save(new)
 
 
 def lineage_of_patch(patch: "Patch", run: Path | None = None) -> Lineage:
