@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from actor_tune.errors import UserError
@@ -54,13 +55,17 @@ def made(tmp_path):
     return make_run(tmp_path / "run", saved(plain(), tmp_path / "base"), low_rank(2, "q_proj"))
 
 
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
 def test_a_gguf_file_is_made_of_the_trained_model_by_llama_cpps_converter(tmp_path, llama, made):
     found = export(made, "gguf", tmp_path / "out", llama_cpp=llama)
     weights = (made / "model" / "model.safetensors").read_bytes()
     assert (tmp_path / "out" / "base-actor.gguf").read_bytes() == b"GGUF" + weights
     assert found.files == ["base-actor.gguf"]
     assert (found.checked, found.unchecked) == (None, "nothing here reads a GGUF file")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"base-actor.gguf", "export.json", "actor_tune.json"}
+    assert names(tmp_path / "out") == {"base-actor.gguf", "export.json", "actor_tune.json"}
     model = made / "model"
     model.rename(tmp_path / "gone")  # then it is made of base and patch
     export(made, "gguf", tmp_path / "again", llama_cpp=llama)
@@ -127,8 +132,9 @@ def test_a_converter_with_an_environment_of_its_own_is_run_in_that(tmp_path, lla
 
 
 CHATML = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}"
-    "{% endif %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "{{ '<|im_start|>system\nBe kind.<|im_end|>\n' }}{% endif %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 LLAMA3 = (
@@ -136,45 +142,47 @@ LLAMA3 = (
     "{% if loop.first %}{% set c = bos_token + c %}{% endif %}{{ c }}{% endfor %}"
     "{{ '<|start|>assistant<|middle|>\n\n' }}"
 )
+EACH = "{% for m in messages %}<{{ m['role'] }}>"
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}"
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
+    f"{EACH}{{{{ m['content'] }}}}{{% endfor %}}"
 )
-STRIPPING = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] | upper }}{% endfor %}<assistant>"
-BRACES = "{% for m in messages %}{{ '{{' }}{{ m['role'] }}{{ m['content'] }}{% endfor %}<assistant>"
-IN_THE_LAST = (
-    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% if loop.last %}!{% endif %}{% endfor %}<assistant>"
-)
+UPPER = EACH + "{{ m['content'] | upper }}{% endfor %}<assistant>"
+BRACES = EACH + "{{ '{{' + m['content'] }}{% endfor %}<assistant>"
+LAST = EACH + "{{ m['content'] }}{% if loop.last %}!{% endif %}{% endfor %}<assistant>"
 
 
-def with_template(template):
+def with_template(template, begin="<|im_start|>", added=False):
+    """A tokenizer with a token that begins texts, which it may put there itself."""
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = template
-    tokenizer.bos_token = "<|system|>"
+    tokenizer.chat_template, tokenizer.bos_token = template, begin
+    if added:
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
+        )
     return tokenizer
 
 
 def filled(text, system, turns):
-    """What Ollama writes by a template `text`, read with its own eyes: once for each query, answers as they were."""
+    """What Ollama writes by a template `text`: it is filled in once for each query, and ends where an answer begins."""
     written = ""
     for number, (query, answer) in enumerate(turns):
-        values = {"System": system if number == 0 else "", "Prompt": query, "Response": answer}
-        one = re.sub(
-            r"\{\{ if \.(\w+) \}\}(.*?)\{\{ end \}\}",
-            lambda found: found[2] if values[found[1]] else "",
-            text,
-            flags=re.S,
-        )
-        if answer is None:
-            one = one.partition("{{ .Response }}")[0]
-        written += re.sub(r"\{\{ \.(\w+) \}\}", lambda found: values[found[1]] or "", one)
+        one = text
+        for name, value in (("System", "" if number else system), ("Prompt", query)):
+            one = re.sub(rf"{{{{ if \.{name} }}}}(.*?){{{{ end }}}}", r"\1" if value else "", one, flags=re.S)
+            one = one.replace(f"{{{{ .{name} }}}}", value or "")
+        before, _, after = one.partition("{{ .Response }}")
+        written += before + (answer + after if answer else "")
     return written
 
 
 @pytest.mark.parametrize("system", ["", "Be brief."])
-@pytest.mark.parametrize(("template", "default"), [(CHATML, "Be kind."), (LLAMA3, None), (TEMPLATE, None)])
-def test_ollamas_template_says_what_the_chat_template_says(template, default, system):
-    tokenizer = with_template(template)
+@pytest.mark.parametrize(
+    ("template", "default", "begin"), [(CHATML, "Be kind.", None), (LLAMA3, None, "<|pad|>"), (TEMPLATE, None, None)]
+)
+def test_ollamas_template_says_what_the_chat_template_says(template, default, begin, system):
+    """But for a beginning that llama.cpp puts there itself, as the tokenizer does."""
+    tokenizer = with_template(template, begin, added=True) if begin else with_template(template)
     pieces = pieces_of(tokenizer, {})
     assert pieces.default == default
     text = modelfile("x.gguf", pieces, ["<|end|>"])
@@ -186,10 +194,10 @@ def test_ollamas_template_says_what_the_chat_template_says(template, default, sy
         messages += [{"role": "user", "content": query}]
         messages += [{"role": "assistant", "content": answer}] if answer else []
     said = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert filled(written, system or default, turns) == said
+    assert (begin or "") + filled(written, system or default, turns) == said
 
 
-@pytest.mark.parametrize("template", [NO_SYSTEM, STRIPPING, BRACES, IN_THE_LAST])
+@pytest.mark.parametrize("template", [NO_SYSTEM, UPPER, BRACES, LAST])
 def test_a_chat_template_that_does_more_is_not_written_and_that_is_told(tmp_path, llama, made, template):
     assert pieces_of(with_template(template), {}) is None
     assert "TEMPLATE" not in modelfile("x.gguf", None, ["<|end|>"])
@@ -212,19 +220,6 @@ def test_a_modelfile_stands_beside_the_gguf_file(tmp_path, llama, made):
     (made / "run.json").write_text(json.dumps(record))
     found = export(made, "ollama", tmp_path / "again", llama_cpp=llama)
     assert "It was trained with a system prompt, which the Modelfile does not have." in found.notes
-
-
-def test_a_beginning_that_llama_cpp_writes_is_not_written_twice():
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = with_template(LLAMA3)
-    begin = tokenizer.bos_token
-    assert pieces_of(tokenizer, {}).before_user.startswith(begin) is False  # it stands before a system prompt too
-    assert pieces_of(tokenizer, {}).template.count(begin) in (0, 1)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{begin} $A", special_tokens=[(begin, tokenizer.bos_token_id)]
-    )
-    assert begin not in pieces_of(tokenizer, {}).template
 
 
 @pytest.mark.slow

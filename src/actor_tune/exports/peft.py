@@ -73,8 +73,8 @@ def write(source: Source, new: Path, error: float, whole_modules: bool, placemen
     - `error`: the bound, 0..1, of the whole change and of each matrix.
     - `whole_modules`: also keep modules that are not linear, as they are; vLLM takes no such adapter.
 
-    **Raises:** `UserError` when the base is not there or another model, or what is no linear weight has more of the
-    change than the bound.
+    **Raises:** `UserError` when the base is not there or another model, what is no linear weight has more of the change
+    than the bound, or PEFT does not load what was written.
     """
     require_package("`to=peft`", "peft", "testbed")
     if not 0 < error < 1:
@@ -88,13 +88,14 @@ def write(source: Source, new: Path, error: float, whole_modules: bool, placemen
     needed, cuts = cut(change, left, error)
     rank = next(iter(cuts.values())).down.shape[0]
     _save(source, new, change, cuts, kept)
+    put_adapter("the adapter", new, chat_model.model).eval()  # else it is none
     found = _measured(change, cuts, left, kept, error, needed)
     notes = _notes(found)
     if (size := (new / ADAPTER_WEIGHTS).stat().st_size) > (source.folder / PATCH_FILE).stat().st_size:
         notes.append(f"The adapter has {size / 1e6:.1f} MB, more than the patch: the change is of high rank.")
     return Made(
         ["adapter_config.json", ADAPTER_WEIGHTS],
-        partial(_answering, chat_model, new),
+        partial(_answering, chat_model),
         low_rank=found,
         notes=[*notes, *([] if rank <= VLLM_RANKS[-1] else [f"vLLM takes no rank above {VLLM_RANKS[-1]}."])],
         tools={"peft": version("peft")},
@@ -242,7 +243,5 @@ def _notes(found: LowRank) -> list[str]:
 
 
 @contextmanager
-def _answering(chat_model: ChatModel, adapter: Path) -> Iterator[Answering]:
-    with_adapter = put_adapter(str(adapter), adapter, chat_model.model)
-    with_adapter.eval()
+def _answering(chat_model: ChatModel) -> Iterator[Answering]:
     yield Answering(local_engine(chat_model), f"transformers with PEFT {version('peft')}", PORTION)

@@ -162,8 +162,6 @@ def put_adapter(name: str, adapter: Path, model: PreTrainedModel) -> Any:
         warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
         # PEFT asks transformers for a property that the latter has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        # It adds a rank for fused experts to whatever adapter of a model that has some.
-        warnings.filterwarnings("ignore", "The following rank_pattern keys did not match", RuntimeWarning)
         return PeftModel.from_pretrained(model, adapter)
 
 
