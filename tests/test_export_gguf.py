@@ -1,5 +1,6 @@
 """GGUF files and Modelfiles: llama.cpp's programs are run as they are; stand-ins say what they were asked for."""
 
+import importlib.util
 import json
 import os
 import re
@@ -20,10 +21,13 @@ from conftest import TEMPLATE, make_tokenizer
 from test_cli import run as actor
 from test_export import PLACEMENT, judge, low_rank, make_run, plain, saved  # noqa: F401 - `judge` is a fixture
 
+READER = llama_cpp.reader
+ALL = {"llama_cpp", "openai", "gguf"}
+
 CONVERTER = """
 import json, pathlib, sys
 folder, rest = pathlib.Path(sys.argv[1]), sys.argv[2:]
-assert rest[0] == "--outfile" and rest[2:] == ["--outtype", "auto"], rest
+assert rest[0] == "--outfile" and rest[2:] == ["--outtype", "auto", "--model-name", "base-actor"], rest
 print("INFO: loading")
 weights = (folder / "model.safetensors").read_bytes()
 pathlib.Path(rest[1]).write_bytes(b"GGUF" + weights)
@@ -40,7 +44,7 @@ def llama(tmp_path, monkeypatch):
     """A folder with a converter and a quantiser that are none, and nothing that answers."""
     monkeypatch.delenv("LLAMA_CPP", raising=False)
     monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(llama_cpp, "can_answer", lambda folder: False)
+    monkeypatch.setattr(llama_cpp, "reader", lambda folder, told: None)
     folder = tmp_path / "llama.cpp"
     (folder / "build" / "bin").mkdir(parents=True)
     (folder / "convert_hf_to_gguf.py").write_text(CONVERTER)
@@ -220,6 +224,81 @@ def test_a_modelfile_stands_beside_the_gguf_file(tmp_path, llama, made):
     (made / "run.json").write_text(json.dumps(record))
     found = export(made, "ollama", tmp_path / "again", llama_cpp=llama)
     assert "It was trained with a system prompt, which the Modelfile does not have." in found.notes
+
+
+SERVER = """#!{python}
+import json, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert open(options["-m"], "rb").read(4) == b"GGUF"
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send({{"object": "list", "data": [{{"id": "x.gguf", "object": "model"}}]}})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        assert asked["temperature"] == 0, asked
+        turn = {{"role": "assistant", "content": "llama.cpp"}}
+        self.send({{"id": "1", "object": "chat.completion", "choices": [
+            {{"index": 0, "message": turn, "finish_reason": "stop"}}]}})
+
+    def send(self, value):
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+HTTPServer((options["--host"], int(options["--port"])), Handler).serve_forever()
+"""
+
+
+def test_the_file_is_answered_by_llama_cpps_server_where_that_is_all_there_is(tmp_path, llama, made, monkeypatch):
+    pytest.importorskip("openai")
+    server = llama / "build" / "bin" / "llama-server"
+    server.write_text(SERVER.format(python=sys.executable))
+    server.chmod(0o755)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(llama_cpp, "reader", READER)
+    without(monkeypatch, "llama_cpp")
+    found = export(made, "gguf", tmp_path / "out", llama_cpp=llama, limit=20)
+    assert found.checked.by == "llama.cpp (its llama-server)"
+    assert (found.checked.n, found.checked.texts) == (20, 20)
+    server.write_text(f"#!{sys.executable}\nraise SystemExit(7)")
+    with pytest.raises(UserError, match="it ended with status 7 before it answered"):
+        export(made, "gguf", tmp_path / "other", llama_cpp=llama, limit=20)
+    assert not (tmp_path / "other").exists()
+
+
+def without(monkeypatch, *packages):
+    known = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name in packages else known(name, *rest)
+    )
+
+
+def test_what_reads_a_gguf_file_is_llama_cpp_before_transformers(llama, monkeypatch):
+    known = importlib.util.find_spec
+    there = {"llama_cpp", "openai", "gguf"}
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: "there" if name in there else None if name in ALL else known(name),
+    )
+    assert READER(llama, {}) == "bindings"
+    assert READER(llama, {"enable_thinking": False}) == "transformers"  # the bindings would not pass it on
+    (llama / "build" / "bin" / "llama-server").touch()
+    assert READER(llama, {"enable_thinking": False}) == "server"
+    there -= {"llama_cpp", "openai"}
+    assert READER(llama, {}) == "transformers"
+    there.clear()
+    assert READER(llama, {}) is None
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def write(source: Source, new: Path, where: Path, llama: Path | None, quantize: 
         whole = new / "whole"
         whole.mkdir()
         source.write_whole(whole, where)
-    llama_cpp.run([script, whole, "--outfile", plain, "--outtype", "auto"], plain)
+    llama_cpp.run([script, whole, "--outfile", plain, "--outtype", "auto", "--model-name", stem], plain)
     if whole.parent == new:
         shutil.rmtree(whole)
     made = plain
@@ -42,7 +42,9 @@ def write(source: Source, new: Path, where: Path, llama: Path | None, quantize: 
         made = new / f"{stem}-{quantize}.gguf"
         llama_cpp.run([packer, plain, made, quantize], made)
         plain.unlink()
-    answered = partial(llama_cpp.answering, made, folder, device) if llama_cpp.can_answer(folder) else None
+    told = source.run.chat_template_kwargs
+    by = llama_cpp.reader(folder, told)
+    answered = partial(llama_cpp.answering, made, folder, told, device, by) if by else None
     notes = [
         f"{made.name}: {made.stat().st_size / 1e6:.0f} MB, by {script.name}{f' and {packer.name}' if packer else ''}."
     ]

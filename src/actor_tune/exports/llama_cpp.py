@@ -9,12 +9,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..engines.engine import PORTION, REASONING_TOKENS, Answer, Engine
 from ..engines.local import local_engine
@@ -31,6 +31,8 @@ QUANTIZER = "llama-quantize"
 SERVER = "llama-server"
 CONTEXT = 4096
 """Tokens of a conversation: the gate's are short, and a model's own limit may need more memory than there is."""
+Reader = Literal["bindings", "server", "transformers"]
+
 START_SECONDS = 300.0
 """How long a server may take to load a model."""
 
@@ -111,26 +113,34 @@ def run(command: Sequence[object], result: Path) -> None:
         )
 
 
+def reader(folder: Path | None, told: Mapping[str, Any]) -> Reader | None:
+    """What answers here with a GGUF file: llama.cpp where it is there, else transformers; None: nothing.
+
+    **Arguments:**
+
+    - `told`: what the chat template is told besides, which llama-cpp-python does not pass on.
+    """
+    installed = {name for name in ("llama_cpp", "openai", "gguf") if importlib.util.find_spec(name) is not None}
+    if "llama_cpp" in installed and not told:
+        return "bindings"
+    if "openai" in installed and program(folder, SERVER) is not None:
+        return "server"
+    return "transformers" if "gguf" in installed else None
+
+
 @contextmanager
-def answering(gguf: Path, folder: Path | None, device: str = "auto") -> Iterator[Answering]:
-    """What answers with the file `gguf`: llama.cpp where it is there, else transformers, which reads such files too."""
-    if importlib.util.find_spec("llama_cpp") is not None:
-        yield Answering(_bindings_engine(gguf), f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})")
-        return
+def answering(gguf: Path, folder: Path | None, told: Mapping[str, Any], device: str, by: Reader) -> Iterator[Answering]:
+    """The file `gguf`, answering by what `reader` found."""
     server = program(folder, SERVER)
-    if server is not None and importlib.util.find_spec("openai") is not None:
+    if by == "bindings":
+        yield Answering(_bindings_engine(gguf), f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})")
+    elif by == "server" and server is not None:
         with _served(server, gguf) as url:
-            yield Answering(openai_engine(url), "llama.cpp (its llama-server)")
-        return
-    name = f"transformers {version('transformers')}, which read the GGUF file; llama.cpp was not there"
-    yield Answering(local_engine(load(str(gguf), Placement(device))), name, PORTION)
-
-
-def can_answer(folder: Path | None) -> bool:
-    """Whether anything here reads a GGUF file (`answering`)."""
-    known = ("llama_cpp", "gguf")
-    served = program(folder, SERVER) is not None and importlib.util.find_spec("openai") is not None
-    return served or any(importlib.util.find_spec(name) is not None for name in known)
+            yield Answering(openai_engine(url, "auto", chat_template_kwargs=told), "llama.cpp (its llama-server)")
+    else:
+        name = f"transformers {version('transformers')}, which read the GGUF file, and not llama.cpp"
+        chat_model = load(str(gguf), Placement(device), chat_template_kwargs=told)
+        yield Answering(local_engine(chat_model), name, PORTION)
 
 
 def _bindings_engine(gguf: Path) -> Engine:

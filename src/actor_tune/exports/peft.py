@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..engines.engine import PORTION
 from ..engines.local import local_engine
-from ..errors import UserError, require_package
+from ..errors import UserError
 from ..models.checkpoint import read_tensors, save_tensors
 from ..models.load import load, put_adapter
 from ..models.model import ChatModel, block_name
@@ -76,7 +76,6 @@ def write(source: Source, new: Path, error: float, whole_modules: bool, placemen
     **Raises:** `UserError` when the base is not there or another model, what is no linear weight has more of the change
     than the bound, or PEFT does not load what was written.
     """
-    require_package("`to=peft`", "peft", "testbed")
     if not 0 < error < 1:
         raise UserError("`error=`", f"{error:g}", "more than 0 and less than 1", f"leave it out for {ADAPTER_ERROR:g}")
     patch_base(source.patch, source.base)

@@ -134,12 +134,6 @@ class Run(Record):
     - `written`: False where the model was withheld as unsafe.
     """
 
-    @property
-    def reasons(self) -> list[str]:
-        """Why its block should not be used, in sentences; empty where it may be."""
-        failed = self.gate.sentence if self.gate and not self.gate.passed else None
-        return [reason for reason in (self.failure, failed) if reason]
-
     FILE: ClassVar[str] = "run.json"
     SCHEMA: ClassVar[int] = 1
 
@@ -173,6 +167,12 @@ class Run(Record):
     opening: str = ""
     thinks: bool | None = None
     experts: Experts | None = None
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why its block should not be used, in sentences; empty where it may be."""
+        failed = self.gate.sentence if self.gate and not self.gate.passed else None
+        return [reason for reason in (self.failure, failed) if reason]
 
 
 @dataclass(frozen=True, kw_only=True)
