@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from ..engines.openai import openai_engine
-from ..errors import UserError
+from ..errors import UserError, require_package
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.origin import public_name
 from ..models.placement import Placement
@@ -56,6 +56,8 @@ def export(
     """
     if to not in TARGETS:
         raise UserError(f"`to={to}`", "no such target", f"one of {', '.join(TARGETS)}", "correct the name")
+    if to == "peft":
+        require_package("`to=peft`", "peft", "testbed")
     source, where = open_source(Path(run), base, allow_unsafe), Path(output_dir)
     check_new(where)
     llama = Path(llama_cpp) if llama_cpp else None
