@@ -119,6 +119,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
         ("matplotlib", "plot", ("compare", "MODEL", "--train", "P", "--eval", "P")),
         ("peft", "testbed", ("probe", "run")),
         ("matplotlib", "plot", ("probe", "run")),
+        ("peft", "testbed", ("export", "run", "--to", "peft")),
         ("matplotlib", "plot", ("demo",)),
     ],
 )

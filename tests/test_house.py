@@ -56,4 +56,5 @@ def test_no_message_of_the_package_names_an_option_of_the_command_line():
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documentation:
                 found += [(named(module), text) for text in re.findall(r"(?<![\w-])--[a-z][\w-]*", node.value)]
     allowed = {"--quiet", "--no-deps", "--dest"}  # pip's, of the testbed
+    allowed |= {"--outfile", "--outtype", "--model-name", "--host", "--port"}  # llama.cpp's
     assert [(where, text) for where, text in found if text not in allowed] == []

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from actor_tune.errors import UserError
 from actor_tune.models.load import load
-from actor_tune.models.patch import Patch, base_hash
+from actor_tune.models.patch import Patch, _tensors_hash, base_hash
 from actor_tune.models.placement import Placement
 from actor_tune.models.state import state_of
 from actor_tune.models.stored import stored_block
@@ -73,6 +73,7 @@ def test_the_file_names_its_base(base, tmp_path):
             "base_model": base.name,
             "base_sha256": base_hash(base),
             "safety": "It passed.",
+            "tensors_sha256": _tensors_hash(patch_of(base).tensors),
         }
 
 

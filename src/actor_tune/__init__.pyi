@@ -7,6 +7,8 @@ from .engines.engine import ANSWER_TOKENS as ANSWER_TOKENS
 from .engines.engine import REASONING_TOKENS as REASONING_TOKENS
 from .engines.engine import Subject as Subject
 from .errors import UserError as UserError
+from .exports.export import check_served as check_served
+from .exports.export import export as export
 from .judges.choose import judge as judge
 from .judges.choose import judge_by_name as judge_by_name
 from .judges.verdict import Exchange as Exchange
@@ -25,6 +27,7 @@ from .models.load import load as load
 from .models.model import ChatModel as ChatModel
 from .models.model import wrap as wrap
 from .models.patch import Patch as Patch
+from .models.patched import revert as revert
 from .models.placement import Placement as Placement
 from .models.steering import steer as steer
 from .models.testbed.build import build_testbed as build_testbed
@@ -38,6 +41,8 @@ from .publishing.publication import Publication as Publication
 from .publishing.publication import publication as publication
 from .publishing.published import Published as Published
 from .publishing.published import published as published
+from .records.export import ADAPTER_ERROR as ADAPTER_ERROR
+from .records.export import Export as Export
 from .records.labels import Label as Label
 from .records.labels import read_labels as read_labels
 from .records.outcome import Comparison as Comparison

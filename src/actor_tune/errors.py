@@ -29,6 +29,10 @@ class UserError(Exception):
         return UserError(self.where, self.found, self.expected, f"{self.fix}; {step}")
 
 
+class UnsafeError(UserError):
+    """Something that would give out a model that did not pass the safety gate; the command line exits with status 3."""
+
+
 LONGEST = 300
 """Characters of each part of a message; what is longer loses its middle, for a row's number is at the end."""
 

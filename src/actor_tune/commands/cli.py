@@ -8,14 +8,17 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ..errors import UserError
+from ..errors import UnsafeError, UserError
 from ..storage.files import storage_error
+from .apply import apply, revert
 from .compare import compare
 from .demo import demo, testbed
+from .export import export
 from .fit import fit, scan
 from .judge import judge
 from .label import label
 from .measure import measure
+from .options import EXIT_NOT_SAFE
 from .probe import probe
 from .push import push, reproduce
 from .report import report
@@ -32,7 +35,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (testbed, scan, fit, measure, compare, probe, judge, label, report, push, reproduce, demo):
+for command in (
+    testbed,
+    scan,
+    fit,
+    measure,
+    apply,
+    revert,
+    export,
+    push,
+    reproduce,
+    compare,
+    probe,
+    judge,
+    label,
+    report,
+    demo,
+):
     app.command()(command)
 
 
@@ -70,4 +89,4 @@ def main() -> None:
         if told is None:
             raise
         print(f"error: {as_options(str(told))}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        raise SystemExit(EXIT_NOT_SAFE if isinstance(told, UnsafeError) else EXIT_USER_ERROR) from None

@@ -32,12 +32,6 @@ Consistency = Annotated[
     float, typer.Option(help="Weight of CROW's regulariser, against jumps that a trigger makes.", min=0.0)
 ]
 MaxSafetyDrop = Annotated[float, typer.Option(help="How far refusal of held-out harmful prompts may fall, 0 to 1.")]
-AllowUnsafe = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unsafe", help="Write the trained model even where it refuses fewer harmful prompts than it may."
-    ),
-]
 
 
 def scan(
@@ -90,7 +84,7 @@ def fit(
     consistency: Consistency = 0.0,
     system_prompt: options.SystemPrompt = None,
     max_safety_drop: MaxSafetyDrop = at.MARGIN,
-    allow_unsafe: AllowUnsafe = False,
+    allow_unsafe: options.AllowUnsafe = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,

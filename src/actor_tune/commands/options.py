@@ -47,6 +47,10 @@ Starter = Annotated[
     typer.Option(help="Also train on the built-in prompts, which hold refusal in place; not by the paper's rules."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of splits, order, noise and t-SNE.", min=0)]
+AllowUnsafe = Annotated[
+    bool,
+    typer.Option("--allow-unsafe", help="Write the model even where it refuses fewer harmful prompts than it may."),
+]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, mps ...")]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

@@ -4,6 +4,7 @@ Weight files are read and written by their headers alone: no tensor but those of
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,12 @@ from .state import State
 
 # Files with weights, in any format; those that transformers does not load would not have the change: left out.
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".gguf", ".h5", ".msgpack", ".onnx")
+
+ORIGINAL_FILE = "actor_tune.original"
+"""The tensors of the base that a patch took the place of. No loader takes a file of this name for weights."""
+
+OF_A_FIT = (Lineage.FILE, ORIGINAL_FILE)
+"""What says of a model how it was trained: not true of one that is made from it."""
 
 # By their names in safetensors. Others (float8, integers) are quantised and cannot be trained as they are.
 FLOAT_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
@@ -83,26 +90,57 @@ def save_merged(base_folder: Path, tensors: State, folder: Path, code: bool = Fa
 
     **Raises:** `KeyError` when the base has no tensor of a name, `ValueError` when it has another dtype or shape there.
     """
+    with building(folder) as new:
+        write_merged(base_folder, tensors, new, code, folder)
+
+
+def write_merged(
+    base_folder: Path,
+    tensors: State,
+    new: Path,
+    code: bool = False,
+    where: Path | None = None,
+    whole: bool = False,
+) -> None:
+    """As `save_merged`, into the folder `new`, which is empty.
+
+    **Arguments:**
+
+    - `where`: what it becomes, for messages.
+    - `whole`: also copy what says of the base how it was trained.
+    """
     headers = {file: read_header(file) for file in loaded_files(base_folder)}
     if missing := tensors.keys() - set().union(*headers.values()):
         raise KeyError(f"the checkpoint {base_folder} has no tensors named {', '.join(sorted(missing))}")
     # Left out: indexes of other formats, or of shards beside a single file.
     read = INDEX_FILE if base_folder / SINGLE_FILE not in headers else ""
-    with building(folder) as new:
-        for file, stored in headers.items():
-            changed = [name for name in tensors if name in stored]
-            if not changed:
-                link_or_copy(file, new / file.name)
-                continue
+    for file, stored in headers.items():
+        changed = [name for name in tensors if name in stored]
+        if not changed:
+            link_or_copy(file, new / file.name)
+            continue
+        clone_or_copy(file, new / file.name)
+        with storing(where or new), (new / file.name).open("r+b") as stream:
+            for name in changed:
+                _overwrite(stream, name, stored[name], tensors[name])
+    for file in sorted(base_folder.iterdir()):
+        left_out = file.suffix in WEIGHT_SUFFIXES or (file.match("*.index.json") and file.name != read)
+        left_out |= (file.suffix == ".py" and not code) or file.name.startswith(".")
+        left_out |= file.name in OF_A_FIT and not whole
+        if file.is_file() and not left_out:
             clone_or_copy(file, new / file.name)
-            with storing(folder), (new / file.name).open("r+b") as stream:
-                for name in changed:
-                    _overwrite(stream, name, stored[name], tensors[name])
-        for file in sorted(base_folder.iterdir()):
-            left_out = file.suffix in WEIGHT_SUFFIXES or (file.match("*.index.json") and file.name != read)
-            left_out |= (file.suffix == ".py" and not code) or file.name.startswith(".") or file.name == Lineage.FILE
-            if file.is_file() and not left_out:
-                clone_or_copy(file, new / file.name)
+
+
+def read_tensors(folder: Path, wanted: Callable[[str], bool]) -> State:
+    """The floating-point tensors of the checkpoint in `folder` whose names are `wanted`."""
+    found = {}
+    for file in loaded_files(folder):
+        stored = read_header(file)
+        with safe_open(file, framework="pt") as reader:
+            for name in stored:
+                if wanted(name) and stored[name].dtype in FLOAT_DTYPES:
+                    found[name] = reader.get_tensor(name)
+    return found
 
 
 def _overwrite(stream: BinaryIO, name: str, stored: StoredTensor, tensor: torch.Tensor) -> None:

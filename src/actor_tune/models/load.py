@@ -146,6 +146,15 @@ def with_adapter(name: str, adapter: Path, model: PreTrainedModel) -> PreTrained
 
     **Raises:** `UserError` when it is not one for this model.
     """
+    merged: PreTrainedModel = put_adapter(name, adapter, model).merge_and_unload()
+    return merged
+
+
+def put_adapter(name: str, adapter: Path, model: PreTrainedModel) -> Any:
+    """The `PeftModel` of `model`, which is changed in place: the adapter in the folder `adapter` is beside its weights.
+
+    **Raises:** `UserError` when it is not one for this model.
+    """
     from peft import PeftModel
 
     with loading(name, f"an adapter for {type(model).__name__}", "train it for this base"), warnings.catch_warnings():
@@ -153,8 +162,7 @@ def with_adapter(name: str, adapter: Path, model: PreTrainedModel) -> PreTrained
         warnings.filterwarnings("error", "Found missing adapter keys", UserWarning)
         # PEFT asks transformers for a property that the latter has renamed.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        merged: PreTrainedModel = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return merged
+        return PeftModel.from_pretrained(model, adapter)
 
 
 def dequantised(config: PreTrainedConfig) -> Any | None:

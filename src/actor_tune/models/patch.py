@@ -1,5 +1,6 @@
 """A trained block by itself: as a file (`patch.safetensors`), put into its model, and taken out again."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from torch import nn
 
 from ..errors import UserError
+from ..records.results import PASSED
 from ..storage.files import storing
 from ..storage.folders import building
 from ..storage.loading import loading, reason_of
@@ -37,6 +39,7 @@ class Patch:
         at.answer(model, prompts)
     patch.apply(model)
     patch.revert(model)
+    patch.write("MODEL", "patched", allow_unsafe=not patch.passed)
     ```
 
     - `layer`: the block; `tensors`: its parameters under their names in the checkpoint, in the dtype that is stored.
@@ -54,6 +57,7 @@ class Patch:
         """Write it to `path`, bound to its base by name and hash in the metadata."""
         metadata = {"format": FORMAT, "layer": str(self.layer), "base_model": self.base}
         metadata |= {"base_sha256": self.base_sha256, "safety": self.safety}
+        metadata |= {"tensors_sha256": _tensors_hash(self.tensors)}
         save_tensors(Path(path), self.tensors, metadata)
 
     @classmethod
@@ -78,6 +82,8 @@ class Patch:
                 raise ValueError(f"layer is {layer!r}")
             if other := [name for name, tensor in tensors.items() if tensor.dtype not in FLOAT_DTYPES.values()]:
                 raise ValueError(f"{other[0]} is {tensors[other[0]].dtype}")
+            if about.get("tensors_sha256") not in (None, _tensors_hash(tensors)):  # older ones have none
+                raise ValueError("its tensors are not those that were saved")
             return cls(int(layer), tensors, base, sha256, safety)
 
     def apply(self, chat_model: ChatModel) -> None:
@@ -134,6 +140,31 @@ class Patch:
             chat_model.model.save_pretrained(new)
             chat_model.tokenizer.save_pretrained(new)
 
+    def write(
+        self, base: str | Path, folder: str | Path, run: str | Path | None = None, allow_unsafe: bool = False
+    ) -> None:
+        """Write the model `base` with the block in it into the new `folder`, file by file: the model is not loaded.
+
+        What it was made of lies beside, so that `revert` gives the base's bytes back.
+
+        **Arguments:**
+
+        - `base`: a folder or Hub id.
+        - `run`: the folder of the fit, whose record the model is to carry; None: it carries what the patch says.
+        - `allow_unsafe`: write it even where the gate had failed, or nothing is known of it.
+
+        **Raises:** `UnsafeError` when it did not pass; `UserError` when `base` is another model or has packed weights,
+        the patch is damaged, `run` is of another one, or `folder` is not new or empty.
+        """
+        from .patched import write_patched
+
+        write_patched(self, str(base), Path(folder), Path(run) if run else None, allow_unsafe)
+
+    @property
+    def passed(self) -> bool:
+        """Whether what was found about it is that it may be used, and nothing else."""
+        return self.safety.startswith(PASSED)
+
     def _block(self, chat_model: ChatModel) -> nn.Module:
         """The block in `chat_model`."""
         if not self.layer < len(chat_model.blocks):
@@ -172,6 +203,15 @@ _APPLIED: WeakKeyDictionary[nn.Module, _Applied] = WeakKeyDictionary()  # models
 def _put(block: nn.Module, values: State) -> None:
     for name, parameter in block.named_parameters():
         parameter.copy_(values[name])
+
+
+def _tensors_hash(tensors: State) -> str:
+    """SHA-256 (hex) over names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def base_hash(chat_model: ChatModel) -> str:

@@ -1,18 +1,22 @@
 """What a trained model carries in its own folder, `actor_tune.json`: it is known for what it is wherever it goes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import ClassVar
 
-from ..prompts.leakage import Trace
-from .file import Record
+from ..prompts.leakage import Trace, traces
+from .file import Record, read, read_value
 from .results import Gate
+from .run import POSITIONS_FILE, Position, Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage(Record):
     """How a model was trained, on what, and what the safety gate said.
 
-    - `base_sha256`: of the model that block `layer` was trained in, by `rule`, of which `strength` is kept.
+    - `base_sha256`: of the model that block `layer` was trained in, by `rule`, of which `strength` is kept; None where
+      nothing but the patch is known.
     - `passed`: whether it may be used; if not, the `reasons`, in sentences.
     - `trained_on`: what tells the prompts it was trained on from others, without their words.
     """
@@ -22,10 +26,33 @@ class Lineage(Record):
 
     base_sha256: str
     layer: int
-    rule: str
-    strength: float
+    rule: str | None
+    strength: float | None
     passed: bool
     reasons: list[str]
     gate: Gate | None
     trained_on: list[Trace]
     versions: dict[str, str] = field(default_factory=dict)
+
+    def with_earlier(self, earlier: Sequence[Trace]) -> "Lineage":
+        """This, of a base that was trained before, on prompts of which `earlier` tells."""
+        return replace(self, trained_on=[*earlier, *self.trained_on])
+
+
+def lineage_of(run: Path) -> Lineage:
+    """What the model of the fit in the folder `run` carries, as its record says.
+
+    **Raises:** `UserError` when that is missing or damaged.
+    """
+    record, positions = read(Run, run), read_value(list[Position], run / POSITIONS_FILE)
+    return Lineage(
+        base_sha256=record.model.sha256,
+        layer=record.layer,
+        rule=record.training.get("rule"),
+        strength=record.strength,
+        passed=not record.reasons,
+        reasons=record.reasons,
+        gate=record.gate,
+        trained_on=traces([position.asked for position in positions]),
+        versions=record.versions,
+    )

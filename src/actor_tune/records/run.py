@@ -173,6 +173,12 @@ class Run(Record):
     experts: Experts | None = None
     date: str = ""
 
+    @property
+    def reasons(self) -> list[str]:
+        """Why its block should not be used, in sentences; empty where it may be."""
+        failed = self.gate.sentence if self.gate and not self.gate.passed else None
+        return [reason for reason in (self.failure, failed) if reason]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Position(PromptRow):
