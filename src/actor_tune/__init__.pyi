@@ -51,7 +51,7 @@ from .repair.preflight import preflight as preflight
 from .repair.settings import Settings as Settings
 from .repair.strength import Limits as Limits
 from .show.report import write_report as write_report
-from .show.trackers import check_tracker as check_tracker
+from .show.summary import summary as summary
 from .show.trackers import report_to as report_to
 
 __version__: str

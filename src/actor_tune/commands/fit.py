@@ -9,6 +9,7 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..show.trackers import check_tracker
 from ..storage.folders import unfinished
 from . import options
 from .options import command_line
@@ -126,7 +127,7 @@ def fit(
         consistency=consistency,
     )
     told = options.template_kwargs(chat_template_kwargs)
-    at.check_tracker(log_to)
+    check_tracker(log_to)
     with unfinished(output_dir) as work:
         need = at.preflight(model, given, settings, placement, max_safety_drop, told)
         console.print(need.sentence)

@@ -56,7 +56,6 @@ def _wandb(folder: Path) -> Tracker:
     import wandb
 
     tracker = _like_wandb(wandb, folder)
-    wandb.define_metric("*/step", hidden=True)
     for of in ("train", "strength", "gate"):
         wandb.define_metric(f"{of}/*", step_metric=f"{of}/step")
     return tracker
