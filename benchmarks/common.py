@@ -23,8 +23,8 @@ import psutil
 import torch
 
 import actor_tune as at
+from actor_tune.progress import Stages
 from actor_tune.prompts.prompt import KINDS, of_kind
-from actor_tune.repair import method
 from actor_tune.repair.method import fit_block
 from actor_tune.storage.versions import VERSIONS_OF
 
@@ -143,16 +143,16 @@ class Phases:
     @contextmanager
     def of_fit(self, until: str | None = None) -> Iterator[None]:
         """Record the stages of a fit inside, and leave it after the stage `until`."""
-        timed = method._timed
+        timed = Stages.__call__
 
         @contextmanager
-        def stage(seconds: dict[str, float], name: str) -> Iterator[None]:
-            with self.phase(name), timed(seconds, name):
+        def stage(stages: Stages, name: str) -> Iterator[None]:
+            with self.phase(name), timed(stages, name):
                 yield
             if name == until:
                 raise StageReached(name)
 
-        with suppress(StageReached), patch.object(method, "_timed", stage):
+        with suppress(StageReached), patch.object(Stages, "__call__", stage):
             yield
 
 

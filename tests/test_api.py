@@ -12,6 +12,7 @@ import torch
 import actor_tune as at
 from actor_tune.records.results import Gate
 from conftest import make_model, make_prompts, save_model
+from test_trackers import plant_tracker
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -44,7 +45,7 @@ FUNCTIONS = [name for name in sorted(at.__all__) if inspect.isroutine(getattr(at
 
 
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("build_testbed", "check_served")])
-def test_the_example_in_each_docstring_runs(name, notebook):
+def test_the_example_in_each_docstring_runs(name, notebook, monkeypatch):
     found = examples(getattr(at, name))
     assert found, f"{name} has no example"
     model = at.wrap(make_model().model, make_model().tokenizer)
@@ -53,8 +54,10 @@ def test_the_example_in_each_docstring_runs(name, notebook):
     if any(re.search(r"\bfit\.|\"run", example) and "fit =" not in example for example in found):
         names["fit"] = at.fit(at.load("MODEL"), names["prompts"], at.Settings(starter=False, layer=1))
         names["fit"].save("run")
-    if name == "write_report":
+    if name in ("write_report", "summary"):
         at.measure(model, names["prompts"][:12], max_new_tokens=2).save("after")
+    if name == "report_to":
+        plant_tracker(monkeypatch, "trackio", "init", "log", "finish")
     if name == "read_labels":
         (notebook / "after").mkdir()
         (notebook / "after" / "labels.csv").write_text("prompt,response,label\nHi,Hello!,compliance\n")

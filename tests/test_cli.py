@@ -13,14 +13,16 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import actor_tune
-from actor_tune.commands.cli import as_options, main
+from actor_tune.commands.cli import main
 from actor_tune.commands.demo import demo
 from actor_tune.commands.fit import fit
+from actor_tune.commands.terminal import as_options
 from actor_tune.judges import choose
 from actor_tune.judges.verdict import Verdict
 from actor_tune.prompts.prompt import KINDS
 from actor_tune.repair.scan import candidate_layers
 from actor_tune.repair.settings import Settings
+from actor_tune.show.trackers import TRACKERS
 from conftest import make_prompts
 
 PACKAGE = Path(actor_tune.__file__).parent
@@ -59,6 +61,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
         "direction.safetensors",
         "positions.json",
         "paths.json",
+        "actor.toml",
         "model",
     }
     record = json.loads((out / "run.json").read_text())
@@ -121,6 +124,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
         ("matplotlib", "plot", ("probe", "run")),
         ("peft", "testbed", ("export", "run", "--to", "peft")),
         ("matplotlib", "plot", ("demo",)),
+        *((name, name, ("fit", "MODEL", "--log-to", name)) for name in TRACKERS),
     ],
 )
 def test_what_is_not_installed_is_told_before_a_file_is_written(

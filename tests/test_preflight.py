@@ -7,7 +7,7 @@ from actor_tune.errors import UserError
 from actor_tune.models.machine import Memory
 from actor_tune.models.placement import Placement
 from actor_tune.models.speed import Rates
-from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, texts_of
+from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, Work, texts_of
 from actor_tune.repair.gated import gate_prompts
 from actor_tune.repair.method import prepare
 from actor_tune.repair.preflight import FEWEST_ANSWERS, Preflight, preflight, sentence
@@ -24,6 +24,8 @@ COST = Cost(
     rule=replace(BOUNDARY, schedule=SCHEDULE, strengths=(0.0, 0.5, 1.0)),
     given=Texts(100, 1000, 20),
     validation_prompts=20,
+    own_answers=12,
+    own_tokens=4,
     gate=Texts(50, 400, 12),
     answer_tokens=4,
     answer_batch=16,
@@ -31,8 +33,8 @@ COST = Cost(
     scanned=False,
     placement=Placement("cuda"),
     value=2,
-    speed=Speed(Rates(1e6, 1e5), Rates(5e5, 5e4), disk=1e4),
 )
+SPEED = Speed(Rates(1e6, 1e5), Rates(5e5, 5e4), disk=1e4)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,8 @@ def large(tmp_path_factory) -> Cost:
         rule=BOUNDARY,
         given=Texts(600, 24000, 80),
         validation_prompts=120,
+        own_answers=72,
+        own_tokens=24,
         gate=Texts(304, 10000, 60),
         answer_tokens=24,
         answer_batch=64,
@@ -50,7 +54,6 @@ def large(tmp_path_factory) -> Cost:
         scanned=False,
         placement=Placement("cpu"),
         value=4,
-        speed=Speed(Rates(2e11, 2e11), Rates(2e11, 2e11)),
     )
 
 
@@ -79,7 +82,7 @@ def assert_phases(cost: Cost, expected: list[tuple[str, int, int, float]]) -> No
     assert [phase.name for phase in found] == [name for name, *_ in expected]
     for phase, (_, device, results, seconds) in zip(found, expected, strict=True):
         assert phase.memory == Memory(device, LIBRARIES + results)
-        assert phase.seconds == pytest.approx(seconds)
+        assert SPEED.seconds(phase.work) == pytest.approx(seconds)
 
 
 # By hand: a block is 3904 bytes, everything else 6432, its largest tensor 3200, what is kept 1000 x 16 x 2 = 32000;
@@ -90,7 +93,14 @@ def test_phases_of_a_named_block_are_as_computed_by_hand():
     assert_phases(
         COST,
         [
-            ("run blocks below", 3 * 3904 + 6432 + 32000 + 188160, 0, 4 * 1952 * 1000 / 1e6 + 18144 / 1e4),
+            # 12 of 10 tokens each are read, and answered with 4; all 6 blocks are 23424 bytes.
+            (
+                "own answers",
+                29856 + 188160,
+                12 * 100 * 4,
+                2 * (6 * 1952 * 240 + 1600 * 60) / 1e6 + 2 * 6 * 1952 * 48 / 1e5,
+            ),
+            ("run blocks below", 3 * 3904 + 6432 + 32000 + 188160, 0, 4 * 1952 * 1000 / 1e6),
             # 64 prompts x 20 tokens x 6 x 16 values x 4 bytes are more than gradients, moments and a batch of 10.
             (
                 "train",
@@ -102,10 +112,19 @@ def test_phases_of_a_named_block_are_as_computed_by_hand():
                 "choose strength",
                 6 * 3904 + 6432 + 3904 + 7808 + 32000 + 188160,
                 3 * 20 * 100 * 4,
-                2 * (4 * 1952 * 600 + 1600 * 60) / 1e6 + 3 * 3904 / 1e4,
+                2 * (4 * 1952 * 600 + 1600 * 60 + 6 * 1952 * 120 + 1600 * 48) / 1e6
+                + 2 * 6 * 1952 * 48 / 1e5
+                + 3 * 3904 / 1e4,
+            ),
+            # 2 x 24 prompts for the directions and 2 x 3 that are shown, these in 6 blocks.
+            (
+                "look again",
+                29856 + 3904 + 7808 + 32000 + 188160,
+                6 * 54 * 16 * 4,
+                2 * (1952 * 1000 + 6 * 1952 * 540 + 1600 * (54 + 36)) / 1e6,
             ),
             (
-                "answer",
+                "gate",
                 29856 + 2 * 3904 + 16 * 16 * 96 * 2 + 16 * (12 * 122 * 2 + 1000),
                 0,
                 2 * 2 * ((6 * 1952 * 400 + 1600 * 200) / 1e6 + 6 * 1952 * 200 / 1e5),
@@ -118,42 +137,42 @@ def test_phases_of_a_streamed_model_are_as_computed_by_hand():
     found = phases(held(COST, offload="stream"))
     one = 3200 + 3904
     assert [phase.memory.device for phase in found] == [
+        one + 188160,
         one + 3904 + 32000 + 188160,
         one + 32000 + 7808 + 491520,
         one + 2 * 3904 + 7808 + 2 * 32000 + 188160,
+        one + 2 * 3904 + 7808 + 32000 + 188160,
         one + 2 * 3904 + 49152 + 62848,
     ]
-    # Read: two blocks; one; four blocks for each strength; all for each token of four batches, before and after.
-    read = [2 * 3904 + 6432, 3904 + 6432, 3 * (4 * 3904 + 6432), 2 * 4 * 4 * 29856]
-    plain = phases(replace(COST, speed=replace(COST.speed, disk=1e30)))
-    assert [phase.seconds for phase in found] == pytest.approx(
-        [phase.seconds + count / 1e4 for phase, count in zip(plain, read, strict=True)]
-    )
+    # Read: all for first tokens and each of 4; two blocks; one; four blocks for each strength; all twice; all for each
+    # token of four batches, before and after.
+    read = [5 * 29856, 2 * 3904 + 6432, 3904 + 6432, 3 * (4 * 3904 + 6432), 2 * 29856, 2 * 4 * 4 * 29856]
+    assert [phase.work.read for phase in found] == read
+    assert [replace(phase.work, read=0) for phase in found] == [replace(each.work, read=0) for each in phases(COST)]
 
 
 def test_a_block_chosen_by_a_scan_is_the_last_candidate_and_the_whole_model_is_loaded():
     found = phases(replace(COST, layer=3, scanned=True))
-    assert [phase.name for phase in found][:2] == ["choose block", "run blocks below"]
+    assert [phase.name for phase in found][:3] == ["own answers", "choose block", "run blocks below"]
     # 96 prompts of 20 tokens, received and returned; keys of 32 in one of 6 blocks, twice; 2 candidates moved 4 ways.
-    scan, below = found[0], found[1]
+    _, scan, below, *_ = found
     assert scan.memory.device == 29856 + 2 * 96 * 20 * 16 * 2 + 2 * 32 * 20 * 16 * 2 + 188160
     assert scan.memory.ram == LIBRARIES + (96 + 256) * 100 * 4
-    assert scan.seconds == pytest.approx(
-        2 * (6 * 1952 * 960 + 1600 * 352) / 1e6 + 2 * 6 * 1952 * 256 / 1e5 + 29856 / 1e4
-    )
+    seconds = 2 * (6 * 1952 * 960 + 1600 * 352) / 1e6 + 2 * 6 * 1952 * 256 / 1e5
+    assert SPEED.seconds(scan.work) == pytest.approx(seconds)
     assert below.memory.device == 29856 + 32000 + 188160
-    assert below.seconds == pytest.approx(2 * 3 * 1952 * 1000 / 1e6)
+    assert SPEED.seconds(below.work) == pytest.approx(2 * 3 * 1952 * 1000 / 1e6)
 
 
 def test_gradients_and_moments_count_where_they_are_more_than_a_batch_of_outputs():
     big = replace(SIZE, blocks=(10**6,) * 6)
-    train = phases(replace(COST, size=big))[1]
+    train = phases(replace(COST, size=big))[2]
     assert train.memory.device == 3 * 2 * 10**6 + 6432 + 32000 + 16 * 10**6 + 10 * 20 * 6 * 16 * 4
 
 
 def test_recomputing_the_direction_costs_time():
     often = replace(COST.rule, schedule=replace(SCHEDULE, recompute_every=4))
-    more = phases(replace(COST, rule=often))[1].seconds - phases(COST)[1].seconds
+    more = SPEED.seconds(phases(replace(COST, rule=often))[2].work) - SPEED.seconds(phases(COST)[2].work)
     assert more == pytest.approx(4 * 2 * 80 * (2560 / 5e5 + 1952 / 5e4))
 
 
@@ -164,8 +183,8 @@ def test_on_a_processor_both_memories_are_one():
 
 
 def test_four_bits_pack_linear_layers_of_all_blocks_but_the_trained_one():
-    packed = phases(held(COST, quantization="bnb_4bit"))[0]
-    assert phases(COST)[0].memory.device - packed.memory.device == 2 * (2 * 1920 - 1056)
+    packed = phases(held(COST, quantization="bnb_4bit"))[1]
+    assert phases(COST)[1].memory.device - packed.memory.device == 2 * (2 * 1920 - 1056)
 
 
 def test_streaming_needs_less_than_holding_everything(large):
@@ -269,17 +288,10 @@ def test_ram_can_be_what_is_lacking_beside_a_gpu():
         need(COST, GIB, GIB // 3).check()
 
 
-def test_the_sentence_names_the_heaviest_and_the_longest_phase():
-    found = [
-        Phase("train", Memory(int(4.4 * GIB), 0), 70.0),
-        Phase("run blocks below", Memory(GIB, 0), 130.0),
-        Phase("answer", Memory(GIB, 0), 40.0),
-    ]
-    assert sentence(found, Memory(int(18.2 * GIB), 0)) == (
-        "Heaviest phase: train, about 4.4 GiB; longest: run blocks below, about 2 min of 4 min; 18.2 GiB free"
-    )
-    assert "about 1 s of 1 s" in sentence([Phase("train", Memory(1, 1), 0.2)], Memory(1, 1))
-    assert "about 2.5 h of 2.5 h" in sentence([Phase("train", Memory(1, 1), 9000)], Memory(1, 1))
+def test_the_sentence_names_the_heaviest_phase_and_no_time_that_nobody_measured():
+    found = [Phase("train", Memory(int(4.4 * GIB), 0), Work()), Phase("gate", Memory(GIB, 0), Work(prompts=1e30))]
+    expected = "Heaviest phase: train, about 4.4 GiB; 18.2 GiB free"
+    assert sentence(found, Memory(int(18.2 * GIB), 0)) == expected
 
 
 def test_fewer_prompts_are_answered_at_a_time_where_their_cache_is_what_does_not_fit(large):
@@ -328,7 +340,14 @@ def test_a_negative_block_counts_from_the_end_and_one_to_be_scanned_for_is_the_l
 def test_every_rule_has_its_cost(folder):
     for rule in RULES:
         steps = preflight(folder, make_prompts(), Settings(rule=rule, layer=1), Placement("cpu", "float32")).phases
-        assert [phase.name for phase in steps] == ["run blocks below", "train", "choose strength", "answer"]
+        assert [phase.name for phase in steps] == [
+            "own answers",
+            "run blocks below",
+            "train",
+            "choose strength",
+            "look again",
+            "gate",
+        ]
 
 
 def test_too_few_prompts_are_told_before_anything_is_estimated():

@@ -32,6 +32,8 @@ from .models.placement import Placement as Placement
 from .models.steering import steer as steer
 from .models.testbed.build import build_testbed as build_testbed
 from .models.testbed.recipes import TESTBED as TESTBED
+from .progress import Report as Report
+from .progress import Stages as Stages
 from .progress import show_progress as show_progress
 from .prompts.presets import read as read
 from .prompts.prompt import Message as Message
@@ -58,6 +60,8 @@ from .repair.preflight import preflight as preflight
 from .repair.settings import Settings as Settings
 from .repair.strength import Limits as Limits
 from .show.report import write_report as write_report
+from .show.summary import summary as summary
+from .show.trackers import report_to as report_to
 
 __version__: str
 __all__: list[str]

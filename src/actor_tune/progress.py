@@ -1,10 +1,12 @@
-"""Progress bars: on stderr, so that what a command prints can be piped, and in notebooks.
+"""How far something is: progress bars on stderr and in notebooks, phases in the log, figures to whoever wants them.
 
-One switch, `show_progress`, turns them off; where nobody would see them they are not drawn in any case.
+One switch, `show_progress`, turns bars off; where nobody would see them they are not drawn in any case.
 """
 
 import importlib.util
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -12,6 +14,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 Item = TypeVar("Item")
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[str, Mapping[str, float], int], None]
+"""What takes figures as they come: what they are of, the figures by name, and the step, from 0."""
 
 console = Console(stderr=True)
 
@@ -55,3 +62,49 @@ def track(items: Sequence[Item], what: str) -> Iterable[Item]:
         for item in items:
             yield item
             advance()
+
+
+class Stages:
+    """What is done one after the other: how long each took, and in the log, at the start of each, how far that is.
+
+    - `names`: all that will be done, in order; what has another name is timed, and the log says nothing of it.
+    - `seconds`: by name, of those that are done.
+    - `expected`: seconds by name, once they are known.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self.names = list(names)
+        self.seconds: dict[str, float] = {}
+        self.expected: Mapping[str, float] = {}
+        self._began = time.perf_counter()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Time what is done within it."""
+        start = time.perf_counter()
+        if name in self.names:
+            log.info("%s", self._line(name, start - self._began))
+        yield
+        end = time.perf_counter()
+        self.seconds[name] = round(end - start, 2)
+        if name in self.names[-1:]:
+            log.info("%d phases in %s", len(self.names), duration(end - self._began))
+
+    def _line(self, name: str, passed: float) -> str:
+        number = self.names.index(name)
+        line = f"{number + 1} of {len(self.names)}: {name}"
+        if name in self.expected:
+            left = sum(self.expected.get(later, 0.0) for later in self.names[number:])
+            line += f", about {duration(self.expected[name])}; about {duration(left)} left"
+        return f"{line}; {duration(passed)} passed" if number else line
+
+
+def duration(seconds: float) -> str:
+    """As people say it: 42 s, 7 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def no_report(_of: str, _figures: Mapping[str, float], _step: int) -> None:
+    """Takes figures, and does nothing."""

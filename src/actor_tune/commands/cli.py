@@ -1,15 +1,14 @@
-"""The command `actor`: its commands, and what happens to errors."""
+"""The command `actor`: its commands."""
 
-import logging
-import re
+import functools
+import inspect
 import sys
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
-from ..errors import UnsafeError, UserError
-from ..storage.files import storage_error
+from .. import __version__
 from .apply import apply, revert
 from .compare import compare
 from .demo import demo, testbed
@@ -18,23 +17,70 @@ from .fit import fit, scan
 from .judge import judge
 from .label import label
 from .measure import measure
-from .options import EXIT_NOT_SAFE
 from .probe import probe
 from .push import push, reproduce
 from .report import report
-
-EXIT_USER_ERROR = 2
-
-OPTIONS = {"margin": "--max-safety-drop", "evaluation": "--eval"}
-"""Settings whose option has another name than theirs."""
+from .settings import Config
+from .terminal import EXIT_STATUSES, console, run_app
 
 app = typer.Typer(
-    help="Measure and repair over-refusal of chat models by training one transformer block.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    epilog=f"\b\n{EXIT_STATUSES}\n\nAny option can also be set in the environment, as ACTOR_FIT_SEED for --seed of "
+    "`actor fit`, or in a file: --config.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Measure and repair over-refusal of chat models by training one transformer block."""
+
+
+def _switch(name: str, text: str) -> Any:
+    """An option of every command that the command itself need not know; `terminal.run_app` looks for it."""
+    return Annotated[bool, typer.Option(f"--{name}", help=text, expose_value=False, allow_from_autoenv=False)]
+
+
+SHARED = {
+    "config": (Config, None),
+    "quiet": (_switch("quiet", "Say nothing but errors."), False),
+    "verbose": (_switch("verbose", "Say all that is logged, with time and place."), False),
+    "json": (_switch("json", "Print the result as one JSON object on stdout; all else goes to stderr."), False),
+}
+
+
+def _register(command: Callable[..., Any]) -> None:
+    """Make `command` a command of the app, with the options that all share, and its summary uncut."""
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:  # by the signature below
+        return command(**{name: value for name, value in given.items() if name not in SHARED})
+
+    own = inspect.signature(command)
+    for parameter in own.parameters.values():
+        for option in getattr(parameter.annotation, "__metadata__", ()):
+            option.show_envvar = False  # said once, in the help of `actor`
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option)
+        for name, (option, default) in SHARED.items()
+    ]
+    signature = own.replace(parameters=[*own.parameters.values(), *shared])
+    setattr(run, "__signature__", signature)  # noqa: B010 - functions have it by custom
+    environment = {"auto_envvar_prefix": f"ACTOR_{command.__name__.upper()}"}
+    app.command(short_help=inspect.getdoc(command), context_settings=environment)(run)
+
+
 for command in (
     testbed,
     scan,
@@ -52,41 +98,10 @@ for command in (
     report,
     demo,
 ):
-    app.command()(command)
-
-
-def as_options(message: str) -> str:
-    """`message` with the settings that it names, as in `layer=3`, written as options of the command line: --layer 3."""
-
-    def option(match: re.Match[str]) -> str:
-        setting, value = match.groups()
-        name = OPTIONS.get(setting, "--" + setting.replace("_", "-"))
-        if value == "False":
-            return name.replace("--", "--no-", 1)
-        return name if value in ("", "True") else f"{name} {value}"
-
-    return re.sub(r"`([a-z_]+)=([^`]*)`", option, message)
-
-
-class _AsOptions(logging.Filter):
-    """Settings in log lines, as in errors."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = as_options(record.getMessage()), None
-        return True
+    _register(command)
 
 
 def main() -> None:
     """Run the command line; a mistake that the user can fix is one line and exit status 2."""
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_path=False)
-    handler.addFilter(_AsOptions())
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("actor_tune").setLevel(logging.INFO)
-    try:
-        app()
-    except (UserError, OSError) as error:
-        told = error if isinstance(error, UserError) else storage_error(error)
-        if told is None:
-            raise
-        print(f"error: {as_options(str(told))}", file=sys.stderr)
-        raise SystemExit(EXIT_NOT_SAFE if isinstance(told, UnsafeError) else EXIT_USER_ERROR) from None
+    if status := run_app(app):
+        sys.exit(status)

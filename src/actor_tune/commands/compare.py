@@ -20,9 +20,11 @@ from .options import (
     Model,
     TrustRemoteCode,
     command_line,
-    console,
+    output_folder,
     template_kwargs,
 )
+from .settings import keep_settings
+from .terminal import Result, console
 
 Limit = Annotated[int | None, typer.Option(help="At most this many evaluation prompts of each set.", min=1)]
 AnswersFrom = Annotated[
@@ -38,10 +40,7 @@ AnswersFrom = Annotated[
 def compare(
     model: Model,
     output_dir: Annotated[
-        Path,
-        typer.Option(
-            help="Folder for the results: new, or one begun with the same command, whatever its methods.", metavar="DIR"
-        ),
+        Path, output_folder("Folder for the results: new, or one begun with the same command, whatever its methods.")
     ],
     train: Annotated[str, typer.Option(help="Prompts of all three kinds to learn from.", metavar="FILE|NAME")],
     evaluation: Annotated[
@@ -64,7 +63,7 @@ def compare(
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
     chat_template_kwargs: ChatTemplateKwargs = None,
-) -> None:
+) -> Result:
     """Compare methods on the same prompts, with the same judge and the same rule for their strength."""
     require_package("actor compare", "matplotlib", "plot")
     placement = at.Placement(device, dtype, trust_remote_code=trust_remote_code).checked()
@@ -88,4 +87,6 @@ def compare(
     console.print(compare_table(compared.methods))
     picture = output_dir / "frontier.png"
     draw_frontier(picture, compared.methods)  # before the record, which says that all is there
+    keep_settings(output_dir)
     console.print(f"Numbers in {compared.save(output_dir)}, picture in {picture}")
+    return Result(compared.json())

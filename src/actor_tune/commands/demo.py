@@ -11,8 +11,9 @@ import actor_tune as at
 from ..errors import require_package
 from ..storage.folders import check_new
 from .fit import RuleOption, show_and_save
-from .measure import print_gate, show
-from .options import Device, MaxNewTokens, OutputDir, Seed, command_line, console
+from .measure import gate_status, show
+from .options import Device, MaxNewTokens, OutputDir, Seed, command_line, output_folder
+from .terminal import Result, console
 
 Testbed = Annotated[
     str,
@@ -32,22 +33,22 @@ Base = Annotated[
 ]
 
 
-def testbed(output_dir: OutputDir, model: Testbed = at.TESTBED, base: Base = None) -> None:  # noqa: PT028 - no test
+def testbed(output_dir: OutputDir, model: Testbed = at.TESTBED, base: Base = None) -> Result:  # noqa: PT028 - no test
     """Build a testbed: a small real chat model that refuses too much."""
-    console.print(f"The testbed is in {at.build_testbed(output_dir, model, base)}")
+    folder = at.build_testbed(output_dir, model, base)
+    console.print(f"The testbed is in {folder}")
+    return Result({"testbed": str(folder)})
 
 
 def demo(
-    output_dir: Annotated[
-        Path | None, typer.Option(help="New or empty folder; default: runs/demo-DATE-TIME.", metavar="DIR")
-    ] = None,
+    output_dir: Annotated[Path | None, output_folder("New or empty folder; default: runs/demo-DATE-TIME.")] = None,
     model: Testbed = at.TESTBED,
     base: Base = None,
     rule: RuleOption = "auto",
     max_new_tokens: MaxNewTokens = at.ANSWER_TOKENS,
     seed: Seed = 0,
     device: Device = "auto",
-) -> None:
+) -> Result:
     """The whole road on a small real model: testbed, fit, measurements before and after on held-out prompts, report."""
     require_package("actor demo", "matplotlib", "plot")
     check_new(folder := output_dir or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}")
@@ -65,7 +66,8 @@ def demo(
 
     console.rule("3 of 4  One block trained, on the training prompts alone")
     fitted = at.fit(at.load(default, placement), at.starter("train"), at.Settings(rule, seed=seed))
-    show_and_save(fitted, folder / "run", "merged")
+    if (kept := show_and_save(fitted, folder / "run", "merged")).status:
+        return kept
 
     console.rule("4 of 4  Measured again")
     after = at.measure(
@@ -82,4 +84,4 @@ def demo(
     drawn = ", ".join(map(str, pictures.draw_fit(folder, fitted.block)))
     page = at.write_report([folder / "run", folder / "after"], folder / "report.html")
     console.print(f"Pictures: {drawn}\nReport:  {page}\nModel:   {trained}")
-    print_gate(after)
+    return Result(after.results.json(), gate_status(after))

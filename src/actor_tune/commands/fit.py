@@ -1,5 +1,6 @@
 """`actor scan` and `actor fit`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -8,9 +9,12 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..show.trackers import check_tracker
 from ..storage.folders import unfinished
 from . import options
-from .options import EXIT_NOT_SAFE, command_line, console
+from .options import command_line
+from .settings import resolved
+from .terminal import EXIT_NOT_SAFE, Result, console
 
 RuleOption = Annotated[
     Literal["auto", "odds", "boundary", "paper", "uniform"],
@@ -33,6 +37,11 @@ Consistency = Annotated[
 ]
 MaxSafetyDrop = Annotated[float, typer.Option(help="How far refusal of held-out harmful prompts may fall, 0 to 1.")]
 
+LogTo = Annotated[
+    Literal["trackio", "wandb", "mlflow", "tensorboard"] | None,
+    typer.Option(help="Log losses, strengths and the gate there as they come.", show_default=False),
+]
+
 
 def scan(
     model: options.Model,
@@ -40,7 +49,7 @@ def scan(
     harmful: options.Harmful,
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
-    output_dir: Annotated[Path, typer.Option(help="Folder for scan.json.", metavar="DIR")] = Path("."),
+    output_dir: Annotated[Path, options.output_folder("Folder for scan.json.")] = Path("."),
     starter: options.Starter = True,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -50,7 +59,7 @@ def scan(
     quantization: options.Quantization = "none",
     trust_remote_code: options.TrustRemoteCode = False,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
-) -> None:
+) -> Result:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
     target = output_dir / at.Scan.FILE
@@ -65,6 +74,7 @@ def scan(
 
     console.print(scan_table(blocks))
     console.print(f"Written to {blocks.save(output_dir)}")
+    return Result(blocks.json())
 
 
 def fit(
@@ -93,12 +103,11 @@ def fit(
     trust_remote_code: options.TrustRemoteCode = False,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
-) -> None:
+    log_to: LogTo = None,
+) -> Result:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
-    if select_fraction is not None and select == "none":
-        fix = "add `select=upcore`, or leave the share out"
-        raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)
+    _check_select(select, select_fraction)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,
@@ -112,37 +121,37 @@ def fit(
         consistency=consistency,
     )
     told = options.template_kwargs(chat_template_kwargs)
+    check_tracker(log_to)
     with unfinished(output_dir) as work:
         need = at.preflight(model, given, settings, placement, max_safety_drop, told)
         console.print(need.sentence)
         need.check()
-        fitted = at.fit(
-            at.load(model, placement, settings.last_block, told),
-            given,
-            settings,
-            max_safety_drop,
-            answer_batch=need.answer_batch,
-            max_reasoning_tokens=max_reasoning_tokens,
-            work=work / "parts",
-        )
-        show_and_save(fitted, output_dir, export)
+        with (stages := need.stages())("load"):
+            loaded = at.load(model, placement, settings.last_block, told)
+        stages.expected = need.seconds(loaded, given)
+        fitting = partial(at.fit, loaded, given, settings, max_safety_drop, answer_batch=need.answer_batch)
+        with at.report_to(log_to, output_dir) as report:
+            limit, kept = max_reasoning_tokens, work / "parts"
+            fitted = fitting(max_reasoning_tokens=limit, work=kept, stages=stages, report=report)
+        return show_and_save(fitted, output_dir, export)
 
 
-def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> None:
-    """Print what a fit found and save it. Exits with status 3 where the model was withheld as unsafe."""
+def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> Result:
+    """Print what a fit found and save it; the exit status says whether the model was withheld as unsafe."""
     from ..show.repair import fit_table
 
     console.print(fit_table(fitted.block))
     for reason in fitted.reasons:
         console.print(reason, style="bold red")
-    fitted.save(folder, export, command_line())
+    fitted.save(folder, export, command := command_line(), resolved())
+    record = fitted.record(export, command).json()
     if fitted.withheld:
         console.print(
             "No model was written. Add harmful prompts that look like your pseudo-harmful ones, look for harmful "
             "prompts among those, or try another --rule or --layer; --allow-unsafe writes it all the same. "
             f"Record: {folder / 'run.json'}"
         )
-        raise typer.Exit(EXIT_NOT_SAFE)
+        return Result(record, EXIT_NOT_SAFE)
     if fitted.gate_in_four_bits and export == "merged":
         console.print(
             "The gate answered with all blocks but one in 4 bits. Before you ship it, measure what was written: "
@@ -152,6 +161,13 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
     if fitted.gate and fitted.gate.passed:
         console.print(fitted.gate.sentence, style="green")
     console.print(f"Block {fitted.layer} trained. Everything is in {folder}")
+    return Result(record)
+
+
+def _check_select(select: str, fraction: float | None) -> None:
+    if fraction is not None and select == "none":
+        fix = "add `select=upcore`, or leave the share out"
+        raise UserError(f"`select_fraction={fraction:g}`", "no `select=`", "a way to choose them", fix)
 
 
 def _layer(value: str) -> int | Literal["auto", "silhouette"]:

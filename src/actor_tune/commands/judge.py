@@ -1,5 +1,6 @@
 """The command `actor judge`: judge stored answers, without generating them again."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,9 +14,11 @@ from ..errors import UserError
 from ..judges.agreement import agreement
 from ..judges.choose import CHOICES, judge_by_name
 from ..judges.rows import disagreement_rows, human_verdicts, judged_rows, read_exchanges, write_rows
+from ..records.file import json_of
 from ..records.labels import said_of
 from ..storage.tables import read_table
-from .options import console, judge_names
+from .options import judge_names
+from .terminal import Result, console
 
 HUMAN = "human"
 JUDGES = f"One of {', '.join(CHOICES)}. Repeatable: agreement and disagreements are shown."
@@ -29,7 +32,10 @@ def judge(
         ),
     ],
     output: Annotated[
-        Path, typer.Option(help="New file for the rows with their verdicts: .jsonl or .csv.", metavar="FILE")
+        Path,
+        typer.Option(
+            "--output", "-o", help="New file for the rows with their verdicts: .jsonl or .csv.", metavar="FILE"
+        ),
     ],
     judge: Annotated[list[str], judge_names(JUDGES)],
     labels: Annotated[
@@ -44,7 +50,7 @@ def judge(
         str | None, typer.Option(help="Server of openai=MODEL, as http://localhost:8000/v1.", metavar="URL")
     ] = None,
     device: Annotated[str, typer.Option(help="Where judge models run: auto, cpu, cuda ...")] = "auto",
-) -> None:
+) -> Result:
     """Judge stored answers: compliance, partial, refusal or unscored, each with its reason."""
     names = list(dict.fromkeys(judge))
     differing = output.with_name(f"{output.stem}.disagreements.jsonl")
@@ -67,13 +73,15 @@ def judge(
         console.print(label_note(said.count))
     if unscored := [one.reason for one in verdicts[next(iter(verdicts))] if one.outcome == "unscored"]:
         console.print(unscored_listed(unscored))
+    pairs = [agreement(a, verdicts[a], b, verdicts[b]) for a, b in combinations(verdicts, 2)]
     if several:
-        pairs = [agreement(a, verdicts[a], b, verdicts[b]) for a, b in combinations(verdicts, 2)]
         console.print(agreement_table(pairs))
         disagreeing = disagreement_rows([row.number for row in rows], exchanges, verdicts)
         write_rows(differing, disagreeing)
         console.print(disagreements_listed(disagreeing, list(verdicts)), f"All of them in {differing}", sep="\n")
     console.print(f"Verdicts in {output}")
+    counts = {name: Counter(one.outcome for one in given) for name, given in verdicts.items()}
+    return Result({"output": str(output), "verdicts": counts, "agreement": json_of(pairs)})
 
 
 def _check_output(output: Path, files: Sequence[Path]) -> None:

@@ -9,7 +9,7 @@ import typer
 from ..errors import UserError
 from ..records.labels import LABELS_FILE, read_own_labels, write_labels
 from ..records.to_label import LABELLED_PROMPTS, choose, labels_of, read_pairs, said_before
-from .options import console
+from .terminal import Result, console
 
 
 def label(
@@ -17,7 +17,7 @@ def label(
     n: Annotated[
         int, typer.Option("--n", help="Prompts to label; where there is a baseline, both answers.", min=1)
     ] = LABELLED_PROMPTS,
-) -> None:
+) -> Result:
     """Label answers yourself, a key each, for rates that are right for your model; the same command goes on."""
     from ..show.keys import keys
     from ..show.labelling import label_answers
@@ -35,3 +35,4 @@ def label(
     console.print(
         f"{done}, in {file}\nRates by them: the command that measured, with --labels {file}" if said else done
     )
+    return Result({"labels": str(file) if said else None, "labelled": len(said), "to_label": len(chosen)})

@@ -14,7 +14,9 @@ from ..judges.choose import CHOICES
 from ..records.response import DISAGREEMENTS_FILE
 from ..storage.tables import read_text
 from . import options
-from .options import EXIT_NOT_SAFE, command_line, console
+from .options import command_line
+from .settings import keep_settings
+from .terminal import EXIT_NOT_SAFE, Result, console
 
 TRAINED_ON = (
     "Run folder or prompts that the model was trained on: the like of them are kept out. A model inside its run folder "
@@ -83,10 +85,9 @@ def measure(
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
     labels: LabelsOption = None,
-) -> None:
+) -> Result:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
-    if max_safety_drop is not None and baseline is None:  # said again here, before a judge is loaded
-        raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
+    _check_baseline(baseline, max_safety_drop)
     _check_engine(engine, perplexity, lm_eval)
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful)
     given = given or at.starter("held_out")
@@ -112,16 +113,17 @@ def measure(
         work=output_dir,
         command=command_line(),
     )
+    keep_settings(output_dir)  # first: where the results are, all is
     found.save(output_dir)
-    _tell(found, output_dir)
+    return _told(found, output_dir)
 
 
-def _tell(found: "at.Measurement", folder: Path) -> None:
+def _told(found: "at.Measurement", folder: Path) -> Result:
     show(found)
     console.print(f"Answers in {folder / 'responses.jsonl'}, rates in {folder / 'results.json'}")
     if found.disagreements:
         console.print(f"All on which judges disagree in {folder / DISAGREEMENTS_FILE}")
-    print_gate(found)
+    return Result(found.results.json(), gate_status(found))
 
 
 def show(found: "at.Measurement") -> None:
@@ -136,16 +138,18 @@ def show(found: "at.Measurement") -> None:
         console.print(disagreements_listed(found.disagreements, found.judges))
 
 
-def print_gate(found: "at.Measurement") -> None:
-    """Say what the safety gate decided, if there was one. Exits with status 3 where the model did not pass."""
-    if found.gate:
-        console.print(found.gate.sentence, style="green" if found.gate.passed else "bold red")
-        if not found.gate.passed:
-            console.print(
-                "Look at the harmful prompts that are answered now (actor report shows them as flipped); where the "
-                "interval is wide, add harmful prompts with --harmful FILE. Do not ship this model before."
-            )
-            raise typer.Exit(EXIT_NOT_SAFE)
+def gate_status(found: "at.Measurement") -> int:
+    """Say what the safety gate decided, if there was one, and return the exit status."""
+    if not found.gate:
+        return 0
+    console.print(found.gate.sentence, style="green" if found.gate.passed else "bold red")
+    if found.gate.passed:
+        return 0
+    console.print(
+        "Look at the harmful prompts that are answered now (actor report shows them as flipped); where the "
+        "interval is wide, add harmful prompts with --harmful FILE. Do not ship this model before."
+    )
+    return EXIT_NOT_SAFE
 
 
 def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.Subject | at.EarlierMeasurement | None":
@@ -153,6 +157,12 @@ def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.
     if value is None:
         return None
     return at.EarlierMeasurement.read(value, subject) if at.EarlierMeasurement.is_in(value) else subject(value)
+
+
+def _check_baseline(baseline: str | None, max_safety_drop: float | None) -> None:
+    """As `at.measure` does, but before a judge is loaded."""
+    if max_safety_drop is not None and baseline is None:
+        raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
 
 
 def _check_engine(engine: str, perplexity: Path | None, lm_eval: str | None) -> None:

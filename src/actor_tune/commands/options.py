@@ -7,15 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from ..errors import UserError
 from ..judges.choose import DEFAULT
-
-EXIT_NOT_SAFE = 3
-
-# No markup: set names, paths and answers are not to be trusted with it.
-console = Console(markup=False, emoji=False, highlight=False)
 
 PROMPTS = (
     "csv, jsonl or parquet with the columns prompt (or messages), kind and optionally set; or a public set by name "
@@ -28,13 +22,18 @@ def several(name: str, text: str, metavar: str = "FILE") -> Any:
     return typer.Option(name, help=text, metavar=metavar, default_factory=list, show_default=False)
 
 
+def output_folder(text: str) -> Any:
+    """The option --output-dir, or -o."""
+    return typer.Option("--output-dir", "-o", help=text, metavar="DIR")
+
+
 def judge_names(text: str) -> Any:
     """The option --judge, which may be given several times."""
     return typer.Option("--judge", help=text, metavar="NAME", default_factory=lambda: [DEFAULT], show_default=DEFAULT)
 
 
 Model = Annotated[str, typer.Argument(help="Model folder or Hugging Face Hub id.", metavar="MODEL")]
-OutputDir = Annotated[Path, typer.Option(help="New folder, or that of the same command cut off.", metavar="DIR")]
+OutputDir = Annotated[Path, output_folder("New folder, or that of the same command cut off.")]
 Prompts = Annotated[list[str], several("--prompts", PROMPTS, "FILE|NAME[=FILE]")]
 Harmful = Annotated[list[Path], several("--harmful", "Harmful prompts alone; also txt, one a line.")]
 Harmless = Annotated[list[Path], several("--harmless", "Harmless prompts alone.")]

@@ -18,9 +18,10 @@ from .options import (
     Seed,
     TrustRemoteCode,
     command_line,
-    console,
     template_kwargs,
 )
+from .settings import keep_settings
+from .terminal import Result, console
 
 
 def probe(
@@ -36,7 +37,7 @@ def probe(
     dtype: Dtype = "auto",
     trust_remote_code: TrustRemoteCode = False,
     chat_template_kwargs: ChatTemplateKwargs = None,
-) -> None:
+) -> Result:
     """Does safety last when the model is fine-tuned on benign data, and which topics did the edit disturb?"""
     require_package("actor probe", "matplotlib", "plot")
     record = _record(run)
@@ -54,7 +55,9 @@ def probe(
     picture = output_dir / "durability.png"
     console.print(probe_tables(probed))
     draw_durability(picture, probed.durability)
+    keep_settings(output_dir)
     console.print(f"Numbers in {probed.save(output_dir)}, picture in {picture}")
+    return Result(probed.json())
 
 
 def _record(folder: Path) -> Run:

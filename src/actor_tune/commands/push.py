@@ -10,7 +10,7 @@ import actor_tune as at
 from ..storage.folders import unfinished
 from . import options
 from .fit import show_and_save
-from .options import EXIT_NOT_SAFE, console
+from .terminal import EXIT_NOT_SAFE, console
 
 EXIT_OTHER_BYTES = 1
 

@@ -199,3 +199,9 @@ def _points(drop: Estimate | Labelled) -> str:
     what = "drop" if drop.value >= 0 else "rise"
     ends = f"{_percent(drop.low)} to {_percent(drop.high)}"
     return f"a {what} of {_percent(abs(drop.value))} points (95 % interval of the drop {ends})"
+
+
+def figures_of(gate: Gate) -> dict[str, float]:
+    """What `gate` found, each figure by its name."""
+    own = {name: float(getattr(gate, name)) for name in ("passed", "margin", "drop", "low", "high", "n")}
+    return own | {f"{rise.name}/{name}": getattr(rise, name) for rise in gate.rises for name in ("before", "after")}

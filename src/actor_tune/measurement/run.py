@@ -14,6 +14,7 @@ from ..judges.choose import DEFAULT, judge_by_name
 from ..judges.rows import disagreement_rows
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
+from ..progress import Stages
 from ..prompts.leakage import Trace
 from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import Estimate
@@ -191,17 +192,34 @@ def measure(
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
     request = _request(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
+    stages = Stages([*(["answers of the baseline"] if other else []), "answers", "verdicts"])
     with at_work(folder, request, again=labels is not None):
-        kept = folder and folder / BASELINE_FILE
-        before = None if baseline is None else _before(baseline, asked, request, text, kept)
-        reference = before.compared if before and before.logprobs else ()
-        kept = folder and folder / RESPONSES_FILE
-        after = ask(model, model.open(), asked.prompts, max_new_tokens, store=kept, reference=reference, text=text)
+        before, after = _answered(model, baseline, asked, request, text, folder, stages)
     check_some(labels or [], {"responses": after, "baseline": before or []})
-    found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)}, kept=bool(folder))
+    with stages("verdicts"):
+        found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)}, kept=bool(folder))
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     found = replace(found, results=replace(found.results, command=command, benchmarks=figures))
     return found if labels is None else found.with_labels(labels)
+
+
+def _answered(
+    model: Subject,
+    baseline: Subject | Answers | EarlierMeasurement | None,
+    asked: Questions,
+    request: MeasureRequest,
+    text: str | None,
+    folder: Path | None,
+    stages: Stages,
+) -> tuple[Answers | None, Answers]:
+    before = None
+    if baseline is not None:
+        with stages("answers of the baseline"):
+            before = _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
+    reference, kept = before.compared if before and before.logprobs else (), folder and folder / RESPONSES_FILE
+    with stages("answers"):
+        opened, tokens = model.open(), request.max_new_tokens
+        return before, ask(model, opened, asked.prompts, tokens, store=kept, reference=reference, text=text)
 
 
 def _check_margin(asked: Questions, baseline: object) -> None:

@@ -31,11 +31,15 @@ class Record:
     FILE: ClassVar[str]
     SCHEMA: ClassVar[int]
 
+    def json(self) -> dict[str, Any]:
+        """As it is stored, its schema first."""
+        return {"schema": self.SCHEMA} | dict(json_of(self))
+
     def save(self, folder: str | Path) -> Path:
-        """Write it into `folder`, which is made where it is missing, its schema first, and return the file."""
+        """Write it into `folder`, which is made where it is missing, and return the file."""
         path = Path(folder) / self.FILE
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"schema": self.SCHEMA} | json_of(self))
+        write_json(path, self.json())
         return path
 
 

@@ -16,6 +16,8 @@ GIVEN_FILE = "prompts.jsonl"
 POSITIONS_FILE = "positions.json"
 PATHS_FILE = "paths.json"
 GATE_ANSWERS_FILE = "guard.jsonl"
+SETTINGS_FILE = "actor.toml"
+"""The command's settings, as it is given them again."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""What a phase of a fit needs in memory and time, from a model's `config.json` alone: the sums that all phases share.
+"""What a phase of a fit needs in memory and work, from a model's `config.json` alone: the sums that all phases share.
 
 Each phase has its own `cost` beside it; `preflight.py` puts them together. Memory is an upper estimate: padded to the
-longest prompt, all experts of a block counted. Attention's quadratic term, small for usual prompts, is left out.
+longest prompt, all experts of a block counted. Attention's quadratic term, small for usual prompts, is left out. What
+the work takes in time is measured on the loaded model (`forecast.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ..models.chat import TokenIds
 from ..models.inputs import PREFIX_BATCH, PREFIX_TOKENS
@@ -37,12 +38,40 @@ def texts_of(token_ids: Sequence[TokenIds], opening: int = 0) -> Texts:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What is computed and read.
+
+    - `prompts`, `steps`: FLOPs in the model's dtype, where whole prompts run, and where each has one token more, as in
+      an answer; `training`, `training_steps`: the same in float32.
+    - `read`: bytes from disk.
+    """
+
+    prompts: float = 0.0
+    steps: float = 0.0
+    training: float = 0.0
+    training_steps: float = 0.0
+    read: float = 0.0
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(*[mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)])
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(*[times * each for each in astuple(self)])
+
+
+@dataclass(frozen=True)
 class Speed:
     """What the machine does a second: FLOPs of a block, in the model's dtype and in float32; bytes read from disk."""
 
     model: Rates
     float32: Rates
     disk: float = 1e9  # between a SATA and an NVMe disk
+
+    def seconds(self, work: Work) -> float:
+        """That `work` takes."""
+        here = work.prompts / self.model.prompts + work.steps / self.model.steps
+        training = work.training / self.float32.prompts + work.training_steps / self.float32.steps
+        return here + training + work.read / self.disk
 
 
 @dataclass(frozen=True)
@@ -51,14 +80,15 @@ class Phase:
 
     name: str
     memory: Memory
-    seconds: float
+    work: Work
 
 
 @dataclass(frozen=True)
 class Cost:
     """All that an estimate rests on, and the sums that its phases share.
 
-    - `given`: all prompts of training and validation; `validation_prompts` of them are kept aside.
+    - `given`: all prompts of training and validation; `validation_prompts` of them are kept aside, of which the model
+      answers `own_answers` itself with `own_tokens`, to show how it refuses.
     - `gate`: prompts that the safety gate answers with `answer_tokens`, `answer_batch` at a time, before and after.
     - `layer`: the block to train; where it is `scanned` for, the last that may be chosen.
     - `placement`: where the model is held, its device by name; `value`: bytes of a parameter there. All blocks are held
@@ -70,6 +100,8 @@ class Cost:
     rule: Rule
     given: Texts
     validation_prompts: int
+    own_answers: int
+    own_tokens: int
     gate: Texts
     answer_tokens: int
     answer_batch: int
@@ -77,7 +109,6 @@ class Cost:
     scanned: bool
     placement: Placement
     value: int
-    speed: Speed
 
     @property
     def every(self) -> range:
@@ -131,16 +162,26 @@ class Cost:
         """Bytes on disk of `blocks`, embeddings and head."""
         return (self.size.within(blocks) + self.size.other_parameters) * self.size.stored_bytes
 
-    def computing(self, blocks: range, tokens: float, heads: float, steps: float = 0) -> float:
-        """Seconds for `tokens` of prompts and `steps` of answers through `blocks`, and `heads` positions through the
-        head: 2 FLOPs a parameter.
+    def computing(self, blocks: range, tokens: float, heads: float, steps: float = 0) -> Work:
+        """`tokens` of prompts and `steps` of answers through `blocks`, and `heads` positions through the head: 2 FLOPs
+        a parameter.
         """
         whole = self.size.within(blocks) * tokens + self.size.d_model * self.size.vocabulary * heads
-        return 2 * (whole / self.speed.model.prompts + self.size.within(blocks) * steps / self.speed.model.steps)
+        return Work(prompts=2 * whole, steps=2 * self.size.within(blocks) * steps)
 
-    def phase(self, name: str, tensors: int, results: int, computing: float, read: float) -> Phase:
-        """From bytes where the model computes and of results in RAM, seconds of computing, and bytes to read."""
+    def answering(self, prompts: int, tokens: float, answer_tokens: int) -> Work:
+        """`prompts` of `tokens` in all, each answered with `answer_tokens`."""
+        answered = prompts * answer_tokens
+        return self.computing(self.every, tokens, answered, steps=answered)
+
+    @property
+    def own_answering(self) -> Work:
+        """The model's own answers to some validation prompts."""
+        return self.answering(self.own_answers, self.own_answers * self.mean_tokens, self.own_tokens)
+
+    def phase(self, name: str, tensors: int, results: int, work: Work, read: float) -> Phase:
+        """From bytes where the model computes and of results in RAM, what is computed, and bytes to read."""
         own, ram = tensors, LIBRARIES + results
         if not self.placement.device.startswith("cuda"):
             own = ram = ram + tensors
-        return Phase(name, Memory(own, ram), computing + read / self.speed.disk)
+        return Phase(name, Memory(own, ram), work + Work(read=read))

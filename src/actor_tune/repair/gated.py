@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..judges.reasoning import opened
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
-from ..measurement.gate import check_power, decide, with_damage
+from ..measurement.gate import check_power, decide, figures_of, with_damage
 from ..measurement.verdicts import verdicts_on
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
@@ -23,6 +23,7 @@ from ..models.origin import public_name
 from ..models.patch import Patch, base_hash
 from ..models.placement import held
 from ..models.state import loaded
+from ..progress import Report, Stages, no_report
 from ..prompts.leakage import find_leaks, traces, without
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, with_system_prompt
 from ..prompts.starter import starter
@@ -36,6 +37,7 @@ from ..records.run import (
     GIVEN_FILE,
     PATHS_FILE,
     POSITIONS_FILE,
+    SETTINGS_FILE,
     Base,
     Experts,
     GateAnswer,
@@ -159,7 +161,7 @@ class Fit:
         safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
         return Patch(self.layer, tensors, public_name(self.model.name), self.base_sha256, safety)
 
-    def save(self, folder: str | Path, export: Export = "merged", command: str = "") -> None:
+    def save(self, folder: str | Path, export: Export = "merged", command: str = "", settings: str = "") -> None:
         """Write the run into the new or empty `folder`, which is there whole or not at all.
 
         Patch and model are not written where they are withheld.
@@ -171,7 +173,7 @@ class Fit:
         **Arguments:**
 
         - `export`: "merged" writes patch and model, "patch" the patch alone, "none" neither.
-        - `command`: as it was typed, for the record.
+        - `command`: as it was typed, for the record; `settings`: all of it as TOML, to be a file beside that.
 
         **Raises:** `UserError` when `folder` has something in it or cannot be written.
         """
@@ -190,6 +192,8 @@ class Fit:
             write_json(new / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
             if self.gated:
                 file.write_rows(self.gated.answers, new / GATE_ANSWERS_FILE)
+            if settings:
+                (new / SETTINGS_FILE).write_text(settings, encoding="utf-8", newline="\n")
             self.record(export, command).save(new)
 
     def lineage(self) -> Lineage:
@@ -274,6 +278,8 @@ def fit(
     answer_batch: int | None = None,
     max_reasoning_tokens: int = REASONING_TOKENS,
     work: str | Path | None = None,
+    stages: Stages | None = None,
+    report: Report = no_report,
 ) -> Fit:
     """Train one block of `chat_model`, which is left as it was, and put it before the safety gate.
 
@@ -291,6 +297,8 @@ def fit(
     - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers the gate.
     - `work`: a folder in which what is done is kept, so that the same call goes on after a kill; None: nowhere.
+    - `stages`: says how far it is (`preflight(...).stages()`); `report`: takes figures as they come, by name and step:
+      "train" the loss of each step, "strength" what each strength does, "gate" what the gate found.
 
     **Raises:** `UserError` when there are too few prompts, the block cannot be trained, a patch is applied, or `work`
     holds something else or another process is at work in it.
@@ -309,11 +317,15 @@ def fit(
         prompts_sha256=fingerprint(prompts),
         versions=versions(),
     )
+    stages = stages or Stages()
     with at_work(kept.folder, request):
-        block = fit_block(chat_model, prompts, settings, judge, kept)
+        block = fit_block(chat_model, prompts, settings, judge, kept, stages, report)
         gated = None  # where nothing has changed, `failure` says so
         if block.chosen.strength:
-            gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
+            with stages("gate"):
+                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
+            report("gate", figures_of(gated.gate), 0)
+    block = replace(block, seconds=dict(stages.seconds))
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
 
 
@@ -365,7 +377,6 @@ def cost(need: Cost) -> Phase:
     cache = rows * length * need.size.kv_values_per_token * need.value
     blocks = 2 * need.value * need.size.blocks[need.layer]  # as it was, and as it will be
     tensors = need.weights(need.every, need.every, head=True) + blocks + cache + need.working(rows, gate.longest)
-    answered = gate.prompts * need.answer_tokens
-    computing = 2 * need.computing(need.every, gate.tokens, answered, steps=answered)  # before and after
+    computing = need.answering(gate.prompts, gate.tokens, need.answer_tokens) * 2  # before and after
     passes = 2 * need.answer_tokens * math.ceil(gate.prompts / rows)
-    return need.phase("answer", tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)
+    return need.phase("gate", tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)

@@ -3,9 +3,7 @@
 prompts -> activations -> block and direction -> targets -> one trained block -> its strength
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -25,6 +23,7 @@ from ..models.model import ChatModel, check_layer
 from ..models.placement import device_of, held, is_elsewhere, settle
 from ..models.state import State, interpolate, loaded, state_of
 from ..models.stored import StoredBlock, stored_block
+from ..progress import Report, Stages, no_report
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
 from ..prompts.split import Split, split_validation
 from ..prompts.starter import with_starter
@@ -41,7 +40,7 @@ from .refusals import Refusals, how_it_refuses
 from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
 from .settings import DEFAULTS, Settings
-from .strength import Tried, answered, choose, failure, try_strengths
+from .strength import Tried, answered, choose, failure, rates_of, try_strengths
 from .suited import Suited, suited_rule
 from .train import TrainedBlock, block_outputs, train_block
 
@@ -103,33 +102,27 @@ class Learned:
     warnings: list[str]
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - start, 2)
-
-
 def fit_block(
     chat_model: ChatModel,
     prompts: Sequence[Prompt],
     settings: Settings = DEFAULTS,
     judge: Judge = judge_trained,
     kept: Kept = NOTHING_KEPT,
+    stages: Stages | None = None,
+    report: Report = no_report,
 ) -> FittedBlock:
     """Train one block of `chat_model`, which is left as it was, on `prompts` and choose how much of it to keep.
 
     `judge` says which of the model's own answers, as it is and as trained, are refusals. What is `kept` of the same fit
-    is not done again.
+    is not done again. `stages` times what is done, and `report` takes the losses by step and the strengths tried.
 
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
     require(prompts, MINIMUM_PROMPTS)
-    seconds: dict[str, float] = {}
-    split = prepare(prompts, settings)
+    stages, split = stages or Stages(), prepare(prompts, settings)
     if isinstance(settings.layer, int):
         check_layer(chat_model, settings.layer)
-    with _timed(seconds, "own answers"):
+    with stages("own answers"):
         chat_model = where_answers_begin(chat_model, split.train)
         if settings.foreseen.odds_objective and _above_wait(chat_model):
             settle(chat_model.model)
@@ -137,7 +130,7 @@ def fit_block(
         refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed, own))
         if not _above_wait(chat_model):  # else it is asked when the blocks above are there
             refusals()
-    with _timed(seconds, "choose block"):
+    with stages("choose block"):
         if isinstance(settings.layer, int):
             scanned, layer = None, check_layer(chat_model, settings.layer)
         else:
@@ -149,12 +142,12 @@ def fit_block(
             layer = (scanned.best() if settings.layer == "auto" else scanned.best_silhouette()).layer
         restore_precision(chat_model, layer)
     with held(chat_model.blocks[layer]):
-        return _fit_block(_Begun(chat_model, split, settings, judge, kept, refusals, layer, scanned, seconds))
+        return _fit_block(_Begun(chat_model, split, settings, judge, kept, refusals, layer, scanned, stages, report))
 
 
 @dataclass(frozen=True)
 class _Begun:
-    """A fit whose block is chosen and in memory; `seconds` are those of the stages before; `refusals` asks once."""
+    """A fit whose block is chosen and in memory; `refusals` asks once."""
 
     chat_model: ChatModel
     split: Split
@@ -164,14 +157,15 @@ class _Begun:
     refusals: Callable[[], Refusals]
     layer: int
     scanned: Scan | None
-    seconds: dict[str, float]
+    stages: Stages
+    report: Report
 
 
 def _fit_block(begun: _Begun) -> FittedBlock:
     chat_model, split, settings, layer = begun.chat_model, begun.split, begun.settings, begun.layer
-    seconds = begun.seconds
+    stages = begun.stages
     block, stored = chat_model.blocks[layer], stored_block(chat_model, layer)
-    with _timed(seconds, "run blocks below"):
+    with stages("run blocks below"):
         token_ids = chat_model.encode(split.train + split.validation)
         check_reading(chat_model, layer, token_ids)
         above_wait = _above_wait(chat_model)
@@ -182,23 +176,23 @@ def _fit_block(begun: _Begun) -> FittedBlock:
     everything, count = split.train + split.validation, len(split.train)
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
 
-    with _timed(seconds, "train"):
+    with stages("train"):
         refusals = begun.refusals() if settings.foreseen.odds_objective else None
-        learned = learn(chat_model, split.train, training, settings, refusals, begun.kept)
+        learned = learn(chat_model, split.train, training, settings, refusals, begun.kept, begun.report)
     position, trained, rule = learned.direction.position, learned.trained, learned.rule
     before = position(torch.cat([learned.activations, block_outputs(chat_model, validation)]))
 
-    with _timed(seconds, "choose strength"):
+    with stages("choose strength"):
         if above_wait:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
         given = Tried(validation, split.validation, trained.state, stored.dtypes)
         trials = begun.kept.value("trials.json", list[Trial], lambda: _trials(begun, given, rule, refusals))
-        chosen = _chosen(trials, rule, settings)
+        chosen = _chosen(begun, trials, rule)
 
     state = interpolate(state_of(block), trained.state, chosen.strength, stored.dtypes)
-    with _timed(seconds, "look again"):
+    with stages("look again"):
         with loaded(block, state):
             after = position(block_outputs(chat_model, inputs))
         shown = paths(chat_model, layer, state, refusals, dict(zip(everything, (after - before).tolist(), strict=True)))
@@ -224,7 +218,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         warnings=learned.warnings,
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
         paths=shown,
-        seconds=seconds,
+        seconds=dict(stages.seconds),
         failure=failure(trials, chosen, settings.limits),
     )
 
@@ -241,7 +235,10 @@ def _above_wait(chat_model: ChatModel) -> bool:
     return elsewhere and placement.offload == "none" and placement.device_map is None
 
 
-def _chosen(trials: list[Trial], rule: Rule, settings: Settings) -> Trial:
+def _chosen(begun: _Begun, trials: list[Trial], rule: Rule) -> Trial:
+    settings = begun.settings
+    for step, trial in enumerate(trials):
+        begun.report("strength", rates_of(trial), step)
     chosen = choose(trials, settings.limits) if rule.searched else trials[-1]
     if chosen.strength == 0 and settings.allow_unsafe:
         return next(trial for trial in trials if trial.strength == 1)
@@ -255,10 +252,11 @@ def learn(
     settings: Settings,
     refusals: Refusals | None,
     kept: Kept = NOTHING_KEPT,
+    report: Report = no_report,
 ) -> Learned:
     """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
 
-    A trained block that was `kept` is taken instead.
+    A trained block that was `kept` is taken instead. `report` takes the loss of each step.
 
     **Raises:** `UserError` when training diverges.
     """
@@ -277,7 +275,7 @@ def learn(
             loss = rule.objective(activations, kinds, direction)
         else:
             loss, renewed = _loss_by_odds(chat_model, inputs, activations, kinds, rule, refusals)
-        return train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed)
+        return train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed, report)
 
     trained = kept.training(device_of(chat_model.blocks[inputs.layer]), train)
     if not all(tensor.isfinite().all() for tensor in trained.state.values()):
@@ -381,5 +379,5 @@ def cost(need: Cost) -> Phase:
     below = range(need.layer)
     weights = need.weights(below, need.early, head=False, beside=True)
     tensors = weights + need.kept() + need.working_on_given()
-    read = need.stored(below) if need.streamed else 0 if need.scanned else need.stored(need.early)
+    read = need.stored(below) if need.streamed else 0
     return need.phase("run blocks below", tensors, 0, need.computing(below, need.given.tokens, 0), read)

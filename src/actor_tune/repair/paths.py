@@ -11,6 +11,7 @@ from ..models.state import State, loaded
 from ..prompts.prompt import KINDS, Kind, Prompt, of_kind, rows_of_kind
 from ..records.response import conversation
 from ..records.run import PromptPath
+from .cost import Cost, Phase
 from .direction import refusal_direction
 from .refusals import Refusals
 
@@ -78,3 +79,16 @@ def _typical(refusals: Refusals, of: Sequence[int], refused: bool, moved: Mappin
     """Of the rows `of`, that of the median movement among those `refused` or not; among all where there are none."""
     meant = [row for row in of if refusals.verdicts[row].refused == refused] or [*of]
     return sorted(meant, key=lambda row: moved[refusals.asked[row]])[len(meant) // 2]
+
+
+def cost(need: Cost) -> Phase:
+    """What looking at the trained block again needs: all prompts through it, and some through all blocks."""
+    shown = len(POLES) * DIRECTION_PROMPTS + 2 * len(KINDS)
+    here = range(need.layer, need.layer + 1)
+    computing = need.computing(here, need.given.tokens, 0)
+    computing += need.computing(need.every, shown * need.mean_tokens, shown + 2 * len(KINDS) * len(need.every))
+    kept = len(need.every) * shown * need.size.d_model * 4
+    blocks = (need.value + 4) * need.size.blocks[need.layer]  # as it will be, and as trained
+    tensors = need.weights(need.every, need.every, head=True, beside=True) + blocks
+    tensors += need.kept() + need.working_on_given()
+    return need.phase("look again", tensors, kept, computing, 2 * need.stored(need.every) if need.streamed else 0)

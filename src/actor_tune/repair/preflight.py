@@ -1,4 +1,4 @@
-"""Preflight: whether a fit of a model fits into this machine, how long it takes, and if not, what would.
+"""Preflight: whether a fit of a model fits into this machine, and if not, what would.
 
 Nothing but the model's config and tokenizer is read. What a phase needs is said beside it: `cost` in its module.
 """
@@ -7,26 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from ..engines.local import AUTO_BATCH_SIZE
 from ..errors import UserError
 from ..models.chat import encode
-from ..models.inputs import PREFIX_BATCH
 from ..models.kv_cache import common_opening
 from ..models.load import described, weights_size
 from ..models.machine import Memory, free_memory
-from ..models.model import DEFAULT_PLACEMENT
+from ..models.model import DEFAULT_PLACEMENT, ChatModel
 from ..models.origin import origin_of
 from ..models.placement import Placement, resolve_dtype
 from ..models.size import model_size
-from ..models.speed import block_rates
 from ..models.structure import check_count, stored_dtype
 from ..models.tokenizer import check_chat
-from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
+from ..progress import Stages
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, of_kind, require
 from ..records.results import MARGIN
-from . import gated, method, scan, strength, train
-from .cost import Cost, Phase, Speed, Texts, texts_of
+from . import gated, method, paths, refusals, scan, strength, train
+from .cost import Cost, Phase, Texts, texts_of
+from .forecast import measured_speed
 from .settings import DEFAULTS, Settings
 
 FEWEST_ANSWERS = 4  # at a time: below this, a shortage of memory is not mended by answering fewer
@@ -46,9 +44,9 @@ class Preflight:
 
     @property
     def phases(self) -> list[Phase]:
-        """Every phase in order, with its peak memory and its time."""
+        """Every phase in order, with its peak memory and its work."""
         scanning = [scan] if self.cost.scanned else []
-        return [phase.cost(self.cost) for phase in (*scanning, method, train, strength, gated)]
+        return [phase.cost(self.cost) for phase in (refusals, *scanning, method, train, strength, paths, gated)]
 
     @property
     def most(self) -> int:
@@ -62,7 +60,7 @@ class Preflight:
 
     @property
     def sentence(self) -> str:
-        """The heaviest phase, the longest one, and what is free."""
+        """The heaviest phase, and what is free."""
         return sentence(self.phases, self.free)
 
     @property
@@ -111,6 +109,15 @@ class Preflight:
                 return f"{change} (needs about {_gib(need.most)})"
         return "choose a smaller model"
 
+    def seconds(self, chat_model: ChatModel, prompts: Sequence[Prompt]) -> dict[str, float]:
+        """What each phase will take, by name, from batches of `prompts` that the loaded model runs now."""
+        speed = measured_speed(chat_model, prompts, self.cost)
+        return {phase.name: speed.seconds(phase.work) for phase in self.phases}
+
+    def stages(self) -> Stages:
+        """What says how far the fit is, loading counted too; `expected` of it may be what `seconds` finds."""
+        return Stages(["load", *(phase.name for phase in self.phases)])
+
 
 def preflight(
     name: str,
@@ -145,12 +152,13 @@ def preflight(
         return texts_of(token_ids, common_opening(config, token_ids))
 
     given = texts(split.train + split.validation)
-    mean = max(2, given.tokens // given.prompts)
     cost = Cost(
         size=size,
         rule=settings.foreseen,
         given=given,
         validation_prompts=len(split.validation),
+        own_answers=sum(min(refusals.ASKED, len(of_kind(split.validation, kind))) for kind in KINDS),
+        own_tokens=refusals.ANSWER_TOKENS,
         gate=texts(asked),
         answer_tokens=gated.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
@@ -158,21 +166,14 @@ def preflight(
         scanned=isinstance(settings.layer, str),
         placement=placement,
         value=dtype.itemsize,
-        speed=Speed(
-            block_rates(config, device, dtype, PREFIX_BATCH, mean),
-            block_rates(config, device, torch.float32, settings.foreseen.schedule.batch_size, mean),
-        ),
     )
     return Preflight(name, cost, free_memory(device), placement.device_map is not None).with_fewer_answers()
 
 
 def sentence(phases: Sequence[Phase], free: Memory) -> str:
-    """The heaviest phase, the longest one, and what is free."""
+    """The heaviest phase, and what is free."""
     heavy = max(phases, key=lambda phase: phase.memory.device)
-    longest = max(phases, key=lambda phase: phase.seconds)
-    times = f"about {_duration(longest.seconds)} of {_duration(sum(phase.seconds for phase in phases))}"
-    memory = f"{heavy.name}, about {_gib(heavy.memory.device)}"
-    return f"Heaviest phase: {memory}; longest: {longest.name}, {times}; {_gib(free.device)} free"
+    return f"Heaviest phase: {heavy.name}, about {_gib(heavy.memory.device)}; {_gib(free.device)} free"
 
 
 def _half(cost: Cost) -> Cost:
@@ -183,9 +184,3 @@ def _half(cost: Cost) -> Cost:
 
 def _gib(count: int) -> str:
     return f"{count / 2**30:.1f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

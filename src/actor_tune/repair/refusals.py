@@ -6,6 +6,7 @@ and a token counts as the beginning of a refusal where most answers that begin w
 wrong is told beside it.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..engines.local import local_engine
+from ..engines.local import AUTO_BATCH_SIZE, local_engine
 from ..engines.respond import respond
 from ..judges.verdict import Judge, Verdict
 from ..measurement.verdicts import verdicts_on
@@ -22,6 +23,7 @@ from ..models.model import ChatModel
 from ..prompts.prompt import KINDS, Prompt, of_kind, rows_of_kind
 from ..records.response import Response
 from ..records.run import RefusalToken
+from .cost import Cost, Phase
 from .odds import RefusalStart, log_odds
 
 ASKED = 48  # prompts of each kind at most
@@ -100,3 +102,13 @@ def best_boundary(values: torch.Tensor, refused: torch.Tensor) -> tuple[float, f
     at = best[len(best) // 2]
     ends = torch.cat([order.values[:1] - 1, order.values, order.values[-1:] + 1])
     return float((ends[at] + ends[at + 1]) / 2), float(wrong.min()) / len(values)
+
+
+def cost(need: Cost) -> Phase:
+    """What asking the model how it refuses needs; an engine that is short of memory answers fewer at a time."""
+    asked = need.own_answers
+    tensors = need.weights(need.every, need.every, head=True) + need.working_on_given()
+    computing = need.computing(need.every, asked * need.mean_tokens, asked) + need.own_answering
+    passes = 1 + need.own_tokens * math.ceil(asked / AUTO_BATCH_SIZE)
+    read = passes * need.stored(need.every) if need.streamed else 0
+    return need.phase("own answers", tensors, asked * need.size.vocabulary * 4, computing, read)

@@ -128,5 +128,5 @@ def cost(need: Cost) -> Phase:
     # Last tokens of two kinds, in two directions.
     moved = len(MOVED) * len(SIGNS) * MAX_PROMPTS * len(candidate_layers(len(need.every)))
     computing = need.computing(need.every, rows * need.mean_tokens, rows + moved, steps=moved)
-    read = need.stored(need.every)
+    read = need.stored(need.every) if need.streamed else 0
     return need.phase("choose block", tensors, (rows + moved) * size.vocabulary * 4, computing, read)

@@ -140,6 +140,13 @@ def answered_rates(
     ]
 
 
+def rates_of(trial: Trial) -> dict[str, float]:
+    """What `trial` did, each rate by its name; refusal also by set, and by judged answers where there are some."""
+    rates = {name: getattr(trial, name) for name in ("strength", "compliance", "safety", "safety_drop", "kl_harmless")}
+    rates |= {f"refusal/{item.kind}/{item.name}": item.refusal for item in trial.sets}
+    return rates | {f"answers/{rate.name}": rate.after for rate in trial.answers or []}
+
+
 def trials(
     read: Callable[[float], torch.Tensor],
     prompts: Sequence[Prompt],
@@ -264,6 +271,7 @@ def cost(need: Cost) -> Phase:
     results = 3 * need.validation_prompts * need.size.vocabulary * 4
     prompts = strengths * need.validation_prompts
     computing = need.computing(above, prompts * need.mean_tokens, prompts)
+    computing += need.own_answering  # with the strength that is chosen
     rest = need.stored(need.every) - need.stored(need.early)
     read = strengths * need.stored(above) if need.streamed else rest
     return need.phase("choose strength", tensors + need.working_on_given(), results, computing, read)

@@ -18,10 +18,10 @@ from ..models.machine import give_back
 from ..models.model import ChatModel
 from ..models.placement import device_of, held
 from ..models.state import State, compact, in_float32, state_of
-from ..progress import progress_bar
+from ..progress import Report, no_report, progress_bar
 from ..records.run import Epoch
 from .consistency import consistency_loss
-from .cost import Cost, Phase
+from .cost import Cost, Phase, Work
 from .direction import RefusalDirection, refusal_direction
 from .rules import HARMFUL, HARMLESS, KIND_CODES, PSEUDO_HARMFUL, LossFunction, Schedule
 from .suited import MOST_PROMPTS
@@ -53,6 +53,7 @@ def train_block(
     schedule: Schedule,
     seed: int,
     renewed: Callable[[torch.Tensor], LossFunction] | None = None,
+    report: Report = no_report,
 ) -> TrainedBlock:
     """Train block `inputs.layer` on `inputs` (paper, Algorithm 1). The model itself is left as it was.
 
@@ -61,6 +62,7 @@ def train_block(
     - `kinds`: (prompt) int64 codes as in `rules.KIND_CODES`.
     - `direction`: that of the unedited model.
     - `renewed`: what the loss is from epoch `schedule.renew_after` on, from activations (prompt, d_model) at that time.
+    - `report`: takes the loss of each step.
     """
     block, shuffler = chat_model.blocks[inputs.layer], random.Random(seed)
     disturb = _noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
@@ -92,6 +94,7 @@ def train_block(
                 loss.backward()
                 optimizer.step()
                 losses.append(loss.item())
+                report("train", {"loss": losses[-1]}, step)
                 seen[batch.rows] = direction.position(activations.detach())
                 step += 1
                 advance()
@@ -198,8 +201,8 @@ def cost(need: Cost) -> Phase:
     runs += steps // schedule.recompute_every if schedule.recompute_every else 0
     # Only keys and values are computed for every token; their weights have d_model inputs.
     keys = need.mean_tokens * size.d_model * size.kv_values_per_token / len(need.every)
-    rates, flops = need.speed.float32, 2 * runs * prompts * keys + steps * UPDATE_FLOPS * parameters
-    computing = flops / rates.prompts + 2 * runs * prompts * parameters / rates.steps
+    whole = 2 * runs * prompts * keys + steps * UPDATE_FLOPS * parameters
+    computing = Work(training=whole, training_steps=2 * runs * prompts * parameters)
     # To choose the rule: log-probabilities of first tokens, as they come, together, and normalised once more.
     results = 3 * MOST_PROMPTS * size.vocabulary * 4 if need.rule.odds_objective else 0
     return need.phase("train", tensors, results, computing, need.stored(here) if need.streamed else 0)

@@ -10,7 +10,7 @@ from ..prompts.prompt import KINDS
 from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, LabelCount, Measured, Results, SetResult
-from .text import COLOURS, plain, stacked
+from .text import COLOURS, plain, points_text, stacked
 
 SCORES = (
     ("compliance rate", "compliance_rate"),
@@ -73,9 +73,7 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
 
 def _change(change: Interval | None, labelled: Labelled | None = None) -> str:
     """Points gained or lost, with their interval on a second line; by people's labels on two more."""
-    if change is None:
-        return "-"
-    lines = f"{100 * change.value:+.1f}\n[{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+    lines = points_text(change).replace(" [", "\n[")
     return f"{lines}\nlabels {_change(labelled)}" if labelled else lines
 
 

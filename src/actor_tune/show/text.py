@@ -20,6 +20,13 @@ def rate_text(rate: Interval | None) -> str:
     return "-" if rate is None else f"{100 * rate.value:.1f} [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 
+def points_text(change: Interval | None) -> str:
+    """Points gained or lost with their interval, as in `-2.1 [-4.0, +0.3]`; a dash where nothing could be measured."""
+    if change is None:
+        return "-"
+    return f"{100 * change.value:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
+
+
 def stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
     """As `rate_text`, on two lines, with the rate by people's labels on two more."""
     lines = rate_text(rate).replace(" [", "\n[")

@@ -19,8 +19,8 @@ def render(paths: Sequence[Path]) -> str:
     return page(*load(paths))
 
 
-def write_report(paths: Sequence[str | Path], output: str | Path) -> Path:
-    """Write the page on the folders `paths` to the new file `output`, and return that.
+def write_report(paths: Sequence[str | Path], output: str | Path, force: bool = False) -> Path:
+    """Write the page on the folders `paths` to the file `output`, which is new or `force`d, and return that.
 
     ```python
     at.write_report(["run", "after"], "report.html")
@@ -29,8 +29,8 @@ def write_report(paths: Sequence[str | Path], output: str | Path) -> Path:
     **Raises:** `UserError` when `output` exists or cannot be written, or a folder's files are missing or damaged.
     """
     output, where = Path(output), f"`output={output}`"
-    if output.exists():
-        raise UserError(where, "it exists", "a new name", "choose another, or remove it")
+    if output.is_dir() or (output.exists() and not force):
+        raise UserError(where, "it exists", "a new name", "choose another, or give `force=True`")
     if not output.parent.is_dir():
         raise UserError(where, "no such folder", "a file in a folder that is there", "make the folder")
     text = render([Path(path) for path in paths])

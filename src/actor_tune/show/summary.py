@@ -1,0 +1,70 @@
+"""A measurement as some lines of markdown, for the page of a check or a pull request."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..records.file import read
+from ..records.results import Results, SetChange, SetResult
+from .measurement import SCORES
+from .text import plain, points_text, rate_text
+
+
+def summary(folder: str | Path) -> str:
+    """What the measurement in `folder` found: the gate, then each harmful set, worst first, then the others.
+
+    ```python
+    print(at.summary("after"))
+    ```
+
+    **Raises:** `UserError` when there is none, or it is damaged.
+    """
+    found = read(Results, Path(folder))
+    title = f"{_safe(found.model)} since {_safe(found.baseline.model)}" if found.baseline else _safe(found.model)
+    lines = [f"## {title}", ""]
+    if found.gate:
+        decided = "passed" if found.gate.passed else "not passed"
+        lines += [f"**Safety gate {decided}.** {_safe(found.gate.sentence)}", ""]
+    return "\n".join([*lines, *(_changes(found) if found.baseline else _rates(found)), ""])
+
+
+def _rates(found: Results) -> list[str]:
+    rows = [(_name(item), str(item.n), rate_text(item.rate)) for item in found.sets]
+    scores = [(label, "", rate_text(found.score(name))) for label, name in SCORES]
+    return _table(("refused, % with 95 % intervals", "n", "refused"), [*rows, *scores])
+
+
+def _changes(found: Results) -> list[str]:
+    before, change = found.baseline, found.comparison
+    if before is None or change is None:
+        return _rates(found)
+    changed = {(item.name, item.kind): item for item in change.sets}
+    pairs = [(old, new, changed.get((new.name, new.kind))) for old, new in zip(before.sets, found.sets, strict=True)]
+    rows: list[tuple[str, ...]] = []
+    for old, new, item in sorted(pairs, key=_worst_first):
+        moved = points_text(item.estimate if item else None)
+        rows.append((_name(new), str(item.n if item else 0), rate_text(old.rate), rate_text(new.rate), moved))
+    for label, name in SCORES:
+        scores = (rate_text(side.score(name)) for side in (before, found))
+        rows.append((label, "", *scores, points_text(getattr(change, name))))
+    return _table(("refused, % with 95 % intervals", "n", "before", "after", "change"), rows)
+
+
+def _worst_first(pair: tuple[SetResult, SetResult, SetChange | None]) -> tuple[bool, float]:
+    _, new, item = pair
+    return new.kind != "harmful", item.difference if item and new.kind == "harmful" else 0.0
+
+
+def _name(item: SetResult) -> str:
+    return f"{_safe(item.name)} ({item.kind})"
+
+
+def _safe(text: str) -> str:
+    """Text of others, which may be neither HTML nor markdown here."""
+    escaped = html.escape(plain(text, 1000), quote=False)
+    return "".join(f"\\{character}" if character in "\\`*_[]|#!" else character for character in escaped)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+    line = "|".join(["---", *["---:"] * (len(head) - 1)])
+    return [f"| {' | '.join(head)} |", f"|{line}|", *(f"| {' | '.join(row)} |" for row in rows)]
