@@ -135,6 +135,7 @@ def test_without_extras_help_judge_and_report_work(actor, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 30_000
 
 
+@pytest.mark.parametrize("clean", [".whl"], indirect=True)
 @pytest.mark.parametrize(
     ("extra", "command"),
     [
