@@ -1,10 +1,11 @@
-# make install | demo | test | check | results | comparison | bench | attack | labels-page | judge-page | api-page | tour
+# make install | demo | test | check | docs | pages | dist | results | comparison | bench | attack | labels-page | judge-page | tour
 PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
+PAGES := api commands functions architecture limits tour
 
-.PHONY: install demo test check fix attack results comparison bench gate-page labels-page judge-page api-page tour
+.PHONY: install demo test check fix docs pages dist attack results comparison bench gate-page labels-page judge-page tour
 
 install: .venv/installed
 
@@ -22,7 +23,7 @@ test: install
 	RUN_LONG=$(RUN_SLOW) RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
 
-check: install
+check: install docs
 	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
@@ -32,9 +33,18 @@ fix: install
 	$(BIN)/ruff format src tests tools benchmarks
 	$(BIN)/ruff check --fix src tests tools benchmarks
 
-# docs/api.md, from the docstrings.
-api-page: install
-	$(BIN)/python -m tools.make_api_page --output docs/api.md
+# The documentation as a site, in site/; a warning is an error.
+docs: install
+	$(BIN)/zensical build --clean --strict
+
+# The pages that are made from the code and from other pages.
+pages: install
+	for page in $(PAGES); do $(BIN)/python -m tools.make_$${page}_page --output docs/$$page.md || exit 1; done
+
+# What is installed from elsewhere, with its size.
+dist: install
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	ls -l dist
 
 # The file of the testbed that is written last.
 $(TESTBED): | install

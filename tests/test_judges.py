@@ -9,9 +9,9 @@ from sklearn.metrics import cohen_kappa_score
 from actor_tune.judges.agreement import CLASSES
 from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.trained.judge import judge_trained, shipped_weights, weights_from
-from actor_tune.judges.trained.training import train, training_answers, with_cuts
 from actor_tune.judges.verdict import Exchange
 from tools.judge_sources import examples, read_sources
+from tools.judge_training import train, training_answers, with_cuts
 
 LABELS = Path(__file__).parents[2] / "shared" / "benchmarks"
 SOURCES = sorted(LABELS.glob("judge/*.jsonl"))

@@ -1,7 +1,6 @@
 """The programs that make what ships, and the pages that say what was measured."""
 
 import csv
-import importlib.resources
 import io
 import json
 import re
@@ -16,8 +15,6 @@ from peft import PeftModel
 from transformers import TrainingArguments
 
 from actor_tune.comparison.lora import answer_examples, answer_loss, collator
-from actor_tune.judges import trained
-from actor_tune.judges.trained.training import training_answers
 from actor_tune.judges.verdict import Exchange
 from actor_tune.records.file import read
 from actor_tune.records.response import Response
@@ -27,6 +24,7 @@ from conftest import make_model, make_prompts
 from tools import (
     combine_judge_answers,
     judge_sources,
+    judge_training,
     make_gate_page,
     make_judge_page,
     make_results,
@@ -34,7 +32,6 @@ from tools import (
 )
 
 ROOT = Path(__file__).parents[1]
-SHIPPED = importlib.resources.files(trained)
 
 
 def call(program, monkeypatch, *arguments):
@@ -42,9 +39,9 @@ def call(program, monkeypatch, *arguments):
     program.main()
 
 
-def test_the_shipped_training_answers_are_those_that_are_combined(tmp_path, monkeypatch):
-    file = tmp_path / "training.csv"
-    shipped = (SHIPPED / "training.csv").read_bytes()
+def test_the_training_answers_are_those_that_are_combined(tmp_path, monkeypatch):
+    file = tmp_path / "answers.csv"
+    shipped = judge_training.ANSWERS.read_bytes()
     header, *rows = csv.reader(io.StringIO(shipped.decode(), newline=""))
     with file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([header, *(row for row in rows if row[-1] != "combined help")])
@@ -195,7 +192,7 @@ def test_the_judges_page_says_how_it_does_on_sources_left_out_the_worst_one_firs
         file = tmp_path / "judge" / f"{name}.jsonl"
         file.write_text("".join(json.dumps(one | shared) + "\n" for one in answers * 20))
     monkeypatch.setattr(make_judge_page, "RESAMPLES", 40)
-    monkeypatch.setattr(make_judge_page, "training_answers", lambda: training_answers()[::10])
+    monkeypatch.setattr(make_judge_page, "training_answers", lambda: judge_training.training_answers()[::10])
     labelled = judge_sources.read_sources(tmp_path)
     assert len(labelled) == 60 + 5 * 40  # those with an arguable label are left out
     page = make_judge_page.page(labelled)

@@ -1,6 +1,6 @@
 """Add answers combined from written pieces to the training answers of the default judge.
 
-    python -m tools.combine_judge_answers --answers src/actor_tune/judges/trained/training.csv
+    python -m tools.combine_judge_answers --answers tools/judge_training.csv
 
 The answers written whole are kept; rows whose style starts with "combined" are made anew from `judge_pieces.json`.
 Long answers of preachy models are sequences of stock sentences, which this makes of fewer lines than writing each out.

@@ -14,9 +14,10 @@ from typing import Literal
 import actor_tune as at
 from actor_tune.judges.reasoning import split
 from actor_tune.judges.trained.languages import tongues
-from actor_tune.judges.trained.training import Example
 from actor_tune.judges.verdict import Outcome
 from actor_tune.storage.tables import read_table
+
+from .judge_training import Example
 
 XSTEST: dict[str, Outcome] = {
     "1_full_compliance": "compliance",

@@ -14,7 +14,7 @@ import actor_tune
 
 HEAD = """# The Python API
 
-Made by `python -m tools.make_api_page` from the docstrings. `import actor_tune as at`; nothing is printed, and only
+Made by `make pages` from the docstrings; do not edit. `import actor_tune as at`; nothing is printed, and only
 `save` and `write_report` write. Every mistake that a user can fix is an `at.UserError` of one line.
 """
 

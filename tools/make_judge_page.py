@@ -23,9 +23,9 @@ from actor_tune.judges.reasoning import split
 from actor_tune.judges.strings import judge_strings
 from actor_tune.judges.trained.features import Reading, read
 from actor_tune.judges.trained.judge import Weights, judge_trained, shipped_weights, weights_from
-from actor_tune.judges.trained.training import Example, train_on, training_answers, with_cuts
 
 from .judge_sources import LICENCES, SOURCE_WEIGHT, Labelled, cut, examples, read_sources
+from .judge_training import Example, train_on, training_answers, with_cuts
 from .pages import fixed, percent, render, table
 
 RESAMPLES = 2000

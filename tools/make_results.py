@@ -28,8 +28,8 @@ from actor_tune.storage.versions import VERSIONS_OF
 from .pages import actor, percent, render, table
 
 SETS = ("xstest_safe", "or_bench_hard", "xstest_unsafe", "advbench", "alpaca")
-HEADLINE, HEADLINE_END = "<!-- made by make results -->", "<!-- end of what make results made -->"
-"""Between these, README.md has the headline."""
+HEADLINE, HEADLINE_END = (f"<!-- --8<-- [{end}:headline] made by make results -->" for end in ("start", "end"))
+"""Between these, README.md has the headline; the site's first page takes it from there."""
 
 HEADLINE_SCORES = {
     "benign look-alikes answered": "compliance_rate",

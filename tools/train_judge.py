@@ -9,10 +9,10 @@ random: the same answers and the same scikit-learn give the same weights.
 import argparse
 from pathlib import Path
 
-from actor_tune.judges.trained.training import train, training_answers, with_cuts
 from actor_tune.storage.files import write_json
 
 from .judge_sources import LICENCES, examples, read_sources
+from .judge_training import train, training_answers, with_cuts
 
 
 def main() -> None:

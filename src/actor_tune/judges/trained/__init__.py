@@ -1,3 +1,3 @@
-"""The default judge: features of an answer, weighed by regressions, with the written answers that these were trained
-on. What other judges share does not belong here.
+"""The default judge: features of an answer, weighed by regressions. What other judges share, and what these were
+trained on, does not belong here.
 """

@@ -1,14 +1,16 @@
 """Train the default judge: labelled answers -> features -> two logistic regressions."""
 
 import csv
-import importlib.resources
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
-from ..verdict import Exchange, Outcome
-from .features import read
+from actor_tune.judges.trained.features import read
+from actor_tune.judges.verdict import Exchange, Outcome
+
+ANSWERS = Path(__file__).parent / "judge_training.csv"
 
 INVERSE_PENALTY = 1.0
 """scikit-learn's `C`."""
@@ -34,8 +36,8 @@ class Example:
 
 
 def training_answers() -> list[Example]:
-    """The training answers, as they ship with the package."""
-    text = (importlib.resources.files(__package__) / "training.csv").read_text(encoding="utf-8")
+    """The training answers, which stay out of the package."""
+    text = ANSWERS.read_text(encoding="utf-8")
     return [
         Example(Exchange(row["prompt"], row["answer"]), cast(Outcome, row["label"]), row["style"])
         for row in csv.DictReader(io.StringIO(text, newline=""))
