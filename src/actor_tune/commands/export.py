@@ -9,7 +9,7 @@ import actor_tune as at
 
 from ..errors import UserError
 from . import options
-from .options import console
+from .terminal import Result, console
 
 Run = Annotated[Path, typer.Argument(help="Folder of a fit.", metavar="RUN")]
 To = Annotated[
@@ -59,7 +59,7 @@ def export(
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
-) -> None:
+) -> Result:
     """Write a fit's model for another program; what was written answers the safety gate's prompts."""
     if base_url is None:
         if served_model is not None:
@@ -81,3 +81,4 @@ def export(
     console.print(f"Everything is in {output_dir}. To serve it:")
     console.print(f"  {SERVE[made.target].format(base=made.base, rank=rank, folder=output_dir, file=made.files[0])}")
     console.print(f"Then ask what is served: actor export {run} --to {to} --output-dir {output_dir} --base-url URL")
+    return Result(made.json())

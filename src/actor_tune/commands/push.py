@@ -10,7 +10,7 @@ import actor_tune as at
 from ..storage.folders import unfinished
 from . import options
 from .fit import show_and_save
-from .terminal import EXIT_NOT_SAFE, console
+from .terminal import EXIT_NOT_SAFE, Result, console
 
 EXIT_OTHER_BYTES = 1
 
@@ -52,11 +52,12 @@ def push(
     private: Private = False,
     allow_unsafe: AllowUnsafe = False,
     output_dir: Written = None,
-) -> None:
+) -> Result:
     """Publish a trained model on the Hugging Face Hub: with a card, and with what is needed to make it again."""
     what = at.publication(run, repo, patch_only, with_prompts, measured)
     from ..show.publishing import files_table
 
+    told = {"repo": repo, "passed": what.passed, "reasons": what.reasons, "files": what.sizes}
     if not what.passed:
         console.print(f"Not safe to ship: {' '.join(what.reasons)}", style="bold red")
     console.print(files_table(what.sizes, repo))
@@ -65,13 +66,15 @@ def push(
     console.print(what.sentence, style="green" if what.passed else "bold red")
     if not what.passed and not allow_unsafe:
         console.print("Nothing was published. --allow-unsafe publishes it all the same; its card says so first.")
-        raise typer.Exit(EXIT_NOT_SAFE)
+        return Result(told, EXIT_NOT_SAFE)
     if output_dir:
         what.save(output_dir, allow_unsafe)
         console.print(f"Written to {output_dir}. Nothing was sent.")
-        return
+        return Result(told)
     console.print(f"If {repo} is new, it is {'private' if private else 'public, unless its owner has set otherwise'}.")
-    console.print(f"Published: {what.push(private, allow_unsafe)}")
+    url = what.push(private, allow_unsafe)
+    console.print(f"Published: {url}")
+    return Result(told | {"url": url})
 
 
 def reproduce(
@@ -86,7 +89,7 @@ def reproduce(
     allow_unsafe: AllowAgain = False,
     device: DeviceAgain = None,
     trust_remote_code: options.TrustRemoteCode = False,
-) -> None:
+) -> Result:
     """Make a published model again, and say of each file whether it has the same bytes; exits with 1 where not."""
     given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful)
     again = at.published(name, given, model, system_prompt, allow_unsafe, device, trust_remote_code)
@@ -105,5 +108,5 @@ def reproduce(
     same = sum(check.same for check in checks)
     style = "green" if same == len(checks) else "bold red"
     console.print(f"{same} of {len(checks)} files have the same bytes", style=style)
-    if same < len(checks):
-        raise typer.Exit(EXIT_OTHER_BYTES)
+    found = {"files": {check.name: check.same for check in checks}, "differences": again.differences}
+    return Result(found, 0 if same == len(checks) else EXIT_OTHER_BYTES)
