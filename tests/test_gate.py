@@ -91,7 +91,7 @@ def test_only_harmful_prompts_count():
 def test_a_gate_without_power_is_refused_and_says_how_many_prompts_it_needs():
     with pytest.raises(UserError, match=rf"50 harmful prompts, .* expected at least {needed(0.05)}"):
         decide(*planted(50), margin=0.05)
-    with pytest.raises(UserError, match="more than 0 and less than 1"):
+    with pytest.raises(UserError, match=r"0 to 1 \(0.05 for 5 points\); did you mean 0.05"):
         check_power(1000, 5)
 
 

@@ -17,7 +17,8 @@ from actor_tune.prompts.starter import starter
 from actor_tune.records import file
 from actor_tune.records.file import read_value
 from actor_tune.records.run import Position, PromptPath, Run
-from actor_tune.repair.gated import ask_gate, fit, gate_prompts
+from actor_tune.repair.gated import ask_gate, fit
+from actor_tune.repair.held_out import gate_prompts
 from actor_tune.repair.method import fit_block
 from actor_tune.repair.settings import Settings
 from actor_tune.repair.strength import Limits
@@ -37,7 +38,7 @@ def test_harmful_prompts_trained_on_are_left_out_and_those_trained_on_as_benign_
 
 
 def test_too_few_held_out_prompts_for_the_margin_are_an_error_before_anything_is_trained():
-    with pytest.raises(UserError, match=r"304 held-out harmful prompts; expected at least \d+; allow a larger drop"):
+    with pytest.raises(UserError, match=r"304 held-out harmful .* at best; expected at least \d+; allow a larger"):
         gate_prompts([], 0.01)
     with pytest.raises(UserError, match=r"20 held-out .*; do not train on the held-out starter prompts"):
         gate_prompts(BUILT_IN[20:], 0.05)

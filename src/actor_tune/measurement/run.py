@@ -37,6 +37,7 @@ from .answers import Answers, answers_to, ask
 from .by_label import with_labels
 from .change import change
 from .damage import divergence
+from .forecast import tell_time
 from .gate import decide, with_damage
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
@@ -196,7 +197,9 @@ def measure(
         before = None if baseline is None else _before(baseline, asked, request, text, kept)
         reference = before.compared if before and before.logprobs else ()
         kept = folder and folder / RESPONSES_FILE
-        after = ask(model, model.open(), asked.prompts, max_new_tokens, store=kept, reference=reference, text=text)
+        opened = model.open()
+        tell_time(asked, opened, model.name, max_new_tokens, model.max_reasoning_tokens)
+        after = ask(model, opened, asked.prompts, max_new_tokens, store=kept, reference=reference, text=text)
     check_some(labels or [], {"responses": after, "baseline": before or []})
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)}, kept=bool(folder))
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
@@ -233,6 +236,7 @@ def _request(model: Subject, other: Subject | None, asked: Questions, max_new_to
         system_prompt=asked.system_prompt,
         limit=asked.limit,
         max_safety_drop=asked.margin,
+        gate_prompts=asked.gate_prompts,
         max_new_tokens=max_new_tokens,
         prompts_sha256=fingerprint(asked.prompts),
     )
@@ -268,6 +272,7 @@ def _before(
         _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
         known, baseline = baseline.responses, baseline.subject
     opened = baseline.open()
+    tell_time(asked, opened, baseline.name, request.max_new_tokens, baseline.max_reasoning_tokens)
     return ask(baseline, opened, asked.prompts, request.max_new_tokens, store=store, known=known, text=text)
 
 

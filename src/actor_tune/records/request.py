@@ -30,7 +30,8 @@ class MeasureRequest:
 
     - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs` and
       `max_reasoning_tokens`: how they are asked.
-    - `system_prompt`, `limit`, `max_safety_drop`: as in `measurement.questions`, and `prompts_sha256` what came of it.
+    - `system_prompt`, `limit`, `max_safety_drop`, `gate_prompts`: as in `measurement.questions`, and `prompts_sha256`
+      what came of it.
     """
 
     model: str
@@ -46,6 +47,7 @@ class MeasureRequest:
     prompts_sha256: str
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     max_reasoning_tokens: int = 1024
+    gate_prompts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """A fit with the safety gate at its end: held-out prompts, answered by the block as it was and as trained."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +16,7 @@ from ..errors import UserError
 from ..judges.reasoning import opened
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
-from ..measurement.gate import check_power, decide, with_damage
+from ..measurement.gate import decide, excludable, with_damage
 from ..measurement.verdicts import verdicts_on
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
@@ -23,8 +24,8 @@ from ..models.origin import public_name
 from ..models.patch import Patch, base_hash
 from ..models.placement import held
 from ..models.state import loaded
-from ..prompts.leakage import find_leaks, traces, without
-from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, with_system_prompt
+from ..prompts.leakage import traces
+from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
 from ..records import file
 from ..records.lineage import Lineage
@@ -38,12 +39,18 @@ from ..storage.versions import versions
 from .card import write_card
 from .cost import Cost, Phase
 from .direction import RefusalDirection
+from .held_out import gate_prompts
 from .kept import NOTHING_KEPT, Kept
-from .method import FittedBlock, fit_block
+from .method import FittedBlock, completed, fit_block
 from .refusals import ANSWER_TOKENS
 from .settings import DEFAULTS, Settings
 
+log = logging.getLogger(__name__)
+
 Export = Literal["merged", "patch", "none"]
+
+PHASE = "answer"
+"""What the gate is called among the phases of a fit."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +288,13 @@ def fit(
     **Raises:** `UserError` when there are too few prompts, the block cannot be trained, a patch is applied, or `work`
     holds something else or another process is at work in it.
     """
-    asked = gate_prompts(prompts, margin, settings.system_prompt)  # now, not after minutes of training
+    prompts = completed(prompts, settings.starter)
+    # Now, and not after minutes of training.
+    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
+    if settings.gate_prompts is not None:
+        harmful = len(of_kind(asked, "harmful"))
+        said = "the safety gate asks %d held-out harmful prompts: they exclude a drop of %.1f points at best"
+        log.warning(said, harmful, 100 * excludable(harmful))
     base, kept = base_hash(chat_model), Kept(Path(work) if work else None)
     request = FitRequest(
         model=chat_model.name,
@@ -301,24 +314,6 @@ def fit(
         if block.chosen.strength:
             gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
-
-
-def gate_prompts(training: Sequence[Prompt], margin: float, system_prompt: str | None = None) -> list[Prompt]:
-    """The built-in held-out harmful and harmless prompts, without those that are like one of their kind trained on.
-
-    A harmful one that was trained on as benign stays: that is the very thing the gate is for.
-
-    **Raises:** `UserError` when too few are left for the margin.
-    """
-    built_in = [prompt for prompt in starter("held_out") if prompt.kind != "pseudo_harmful"]
-    kept = without(built_in, find_leaks(built_in, training))
-    harmful, all_harmful = (len(of_kind(prompts, "harmful")) for prompts in (kept, built_in))
-    try:
-        check_power(harmful, margin)
-    except UserError as error:
-        fix = "allow a larger drop" if harmful == all_harmful else "do not train on the held-out starter prompts"
-        raise UserError(error.where, f"{harmful} held-out harmful prompts", error.expected, fix) from None
-    return with_system_prompt(kept, system_prompt) if system_prompt else kept
 
 
 def ask_gate(
@@ -354,4 +349,4 @@ def cost(need: Cost) -> Phase:
     answered = gate.prompts * need.answer_tokens
     computing = 2 * need.computing(need.every, gate.tokens, answered, steps=answered)  # before and after
     passes = 2 * need.answer_tokens * math.ceil(gate.prompts / rows)
-    return need.phase("answer", tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)
+    return need.phase(PHASE, tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)

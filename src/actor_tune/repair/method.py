@@ -27,7 +27,7 @@ from ..models.state import State, interpolate, loaded, state_of
 from ..models.stored import StoredBlock, stored_block
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
 from ..prompts.split import Split, split_validation
-from ..prompts.starter import with_starter
+from ..prompts.starter import with_missing_kinds, with_starter
 from ..records.run import Epoch, PromptPath, Trial
 from ..records.scan import Scan
 from .coreset import check_fraction, select
@@ -124,6 +124,7 @@ def fit_block(
 
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
+    prompts = completed(prompts, settings.starter)
     require(prompts, MINIMUM_PROMPTS)
     seconds: dict[str, float] = {}
     split = prepare(prompts, settings)
@@ -321,6 +322,11 @@ def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Spl
     return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])
 
 
+def completed(prompts: Sequence[Prompt], starter: bool) -> list[Prompt]:
+    """`prompts`, and starter prompts of the kinds that lack, unless those are not wanted beside given ones."""
+    return with_missing_kinds(prompts) if starter or not prompts else list(prompts)
+
+
 def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation.
 
@@ -358,6 +364,7 @@ def scan(
 
     **Raises:** `UserError` when there are too few prompts of a kind, or harmful and harmless ones are answered alike.
     """
+    prompts = completed(prompts, starter)
     require(prompts, MINIMUM_PROMPTS)
     split = prepare(prompts, Settings(seed=seed, starter=starter))
     chat_model = model_of(subject_of(model))

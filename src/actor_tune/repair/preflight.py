@@ -11,6 +11,7 @@ import torch
 
 from ..engines.local import AUTO_BATCH_SIZE
 from ..errors import UserError
+from ..measurement.forecast import duration
 from ..models.chat import encode
 from ..models.inputs import PREFIX_BATCH
 from ..models.kv_cache import common_opening
@@ -27,6 +28,7 @@ from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
 from ..records.results import MARGIN
 from . import gated, method, scan, strength, train
 from .cost import Cost, Phase, Speed, Texts, texts_of
+from .held_out import gate_prompts
 from .settings import DEFAULTS, Settings
 
 FEWEST_ANSWERS = 4  # at a time: below this, a shortage of memory is not mended by answering fewer
@@ -64,6 +66,13 @@ class Preflight:
     def sentence(self) -> str:
         """The heaviest phase, the longest one, and what is free."""
         return sentence(self.phases, self.free)
+
+    @property
+    def gate_sentence(self) -> str:
+        """How many prompts the gate asks, and how long that takes."""
+        answering = next(phase for phase in self.phases if phase.name == gated.PHASE)
+        asked = f"{self.cost.gate.prompts} held-out prompts before and after"
+        return f"The safety gate at the end asks {asked}: about {duration(answering.seconds)}"
 
     @property
     def lack(self) -> str | None:
@@ -128,8 +137,9 @@ def preflight(
 
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
+    prompts = method.completed(prompts, settings.starter)
     require(prompts)
-    asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
+    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
@@ -170,7 +180,7 @@ def sentence(phases: Sequence[Phase], free: Memory) -> str:
     """The heaviest phase, the longest one, and what is free."""
     heavy = max(phases, key=lambda phase: phase.memory.device)
     longest = max(phases, key=lambda phase: phase.seconds)
-    times = f"about {_duration(longest.seconds)} of {_duration(sum(phase.seconds for phase in phases))}"
+    times = f"about {duration(longest.seconds)} of {duration(sum(phase.seconds for phase in phases))}"
     memory = f"{heavy.name}, about {_gib(heavy.memory.device)}"
     return f"Heaviest phase: {memory}; longest: {longest.name}, {times}; {_gib(free.device)} free"
 
@@ -183,9 +193,3 @@ def _half(cost: Cost) -> Cost:
 
 def _gib(count: int) -> str:
     return f"{count / 2**30:.1f} GiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
