@@ -42,7 +42,7 @@ def test_no_module_has_over_400_lines_and_no_function_over_60():
 
 
 def test_commands_are_short():
-    assert sum(len(path.read_text().splitlines()) for path in (PACKAGE / "commands").glob("*.py")) < 900
+    assert sum(len(path.read_text().splitlines()) for path in (PACKAGE / "commands").glob("*.py")) < 1300
 
 
 def test_no_message_of_the_package_names_an_option_of_the_command_line():

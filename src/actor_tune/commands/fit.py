@@ -8,6 +8,7 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..records.results import check_margin
 from ..storage.folders import unfinished
 from . import options
 from .options import EXIT_NOT_SAFE, command_line, console
@@ -47,6 +48,7 @@ def scan(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: Annotated[Path, typer.Option(help="Folder for scan.json.", metavar="DIR")] = Path("."),
+    columns: options.Columns = None,
     starter: options.Starter = True,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -58,7 +60,7 @@ def scan(
     chat_template_kwargs: options.ChatTemplateKwargs = None,
 ) -> None:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
+    given = options.with_starter(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     target = output_dir / at.Scan.FILE
     if output_dir.is_file():
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
@@ -80,6 +82,7 @@ def fit(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
+    columns: options.Columns = None,
     rule: RuleOption = "auto",
     layer: Layer = "auto",
     seed: options.Seed = 0,
@@ -90,6 +93,7 @@ def fit(
     consistency: Consistency = 0.0,
     system_prompt: options.SystemPrompt = None,
     max_safety_drop: MaxSafetyDrop = at.MARGIN,
+    gate_prompts: options.GatePrompts = None,
     allow_unsafe: AllowUnsafe = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -101,10 +105,8 @@ def fit(
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
 ) -> None:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
-    if select_fraction is not None and select == "none":
-        fix = "add `select=upcore`, or leave the share out"
-        raise UserError(f"`select_fraction={select_fraction:g}`", "no `select=`", "a way to choose them", fix)
+    _check(max_safety_drop, select, select_fraction)
+    given = options.with_starter(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,
@@ -116,11 +118,12 @@ def fit(
         select=select,
         select_fraction=select_fraction or at.Settings.select_fraction,
         consistency=consistency,
+        gate_prompts=gate_prompts,
     )
     told = options.template_kwargs(chat_template_kwargs)
     with unfinished(output_dir) as work:
         need = at.preflight(model, given, settings, placement, max_safety_drop, told)
-        console.print(need.sentence)
+        console.print(need.sentence, need.gate_sentence, sep="\n")
         need.check()
         fitted = at.fit(
             at.load(model, placement, settings.last_block, told),
@@ -136,11 +139,14 @@ def fit(
 
 def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> None:
     """Print what a fit found and save it. Exits with status 3 where the model was withheld as unsafe."""
+    from ..show.gate import gate_told
     from ..show.repair import fit_table
 
     console.print(fit_table(fitted.block))
-    for reason in fitted.reasons:
-        console.print(reason, style="bold red")
+    if fitted.block.failure:
+        console.print(fitted.block.failure, style="bold red")
+    if fitted.gate:
+        console.print(gate_told(fitted.gate, fitted.fallen))
     fitted.save(folder, export, command_line())
     if fitted.withheld:
         console.print(
@@ -155,9 +161,15 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
             f"actor measure {folder / 'model'} --baseline {fitted.model.name} --max-safety-drop {fitted.margin} "
             "--output-dir DIR"
         )
-    if fitted.gate and fitted.gate.passed:
-        console.print(fitted.gate.sentence, style="green")
     console.print(f"Block {fitted.layer} trained. Everything is in {folder}")
+
+
+def _check(margin: float, select: str, fraction: float | None) -> None:
+    """Stop at what is wrong whatever the prompts and the model are."""
+    check_margin(margin)
+    if fraction is not None and select == "none":
+        fix = "add `select=upcore`, or leave the share out"
+        raise UserError(f"`select_fraction={fraction:g}`", "no `select=`", "a way to choose them", fix)
 
 
 def _layer(value: str) -> int | Literal["auto", "silhouette"]:

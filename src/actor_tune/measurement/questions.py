@@ -66,19 +66,8 @@ def questions(
     harmful prompts for the margin.
     """
     _check(margin, gate_prompts)
-    if not prompts:
-        raise UserError("prompts", "none", "at least one", "give `prompts=FILE`")
-    if any(prompt.set == GATE_SET for prompt in prompts):
-        raise UserError("prompts", f"a set named {GATE_SET}", "another name: that one is the gate's", "rename the set")
     built_in = of_kind(starter("held_out"), "harmful")
-    wanted = distinct(prompts)
-    added = not of_kind(wanted, "harmful")
-    wanted = distinct([*wanted, *built_in]) if added else wanted
-    if limit:
-        wanted = limit_per_set(wanted, limit)
-    if added:
-        count = len(of_kind(wanted, "harmful"))
-        log.warning("no harmful prompts given: %d built-in held-out ones are measured too", count)
+    wanted = _wanted(prompts, built_in, limit)
     if margin is not None:
         # Those given in a conversation of their own are another question.
         given = {prompt.text for prompt in wanted if prompt.kind == "harmful" and not prompt.context}
@@ -102,6 +91,21 @@ def questions(
         check_power(len(of_kind(kept, "harmful")), margin, gate_prompts)
         _tell(asked, len(built_in))
     return asked
+
+
+def _wanted(prompts: Sequence[Prompt], built_in: Sequence[Prompt], limit: int | None) -> list[Prompt]:
+    """The given `prompts`, and the built-in harmful ones where none are among them, up to `limit` of each set."""
+    if not prompts:
+        raise UserError("prompts", "none", "at least one", "give `prompts=FILE`")
+    if any(prompt.set == GATE_SET for prompt in prompts):
+        raise UserError("prompts", f"a set named {GATE_SET}", "another name: that one is the gate's", "rename the set")
+    wanted = distinct(prompts)
+    if of_kind(wanted, "harmful"):
+        return limit_per_set(wanted, limit) if limit else wanted
+    wanted = distinct([*wanted, *built_in])
+    wanted = limit_per_set(wanted, limit) if limit else wanted
+    log.warning("no harmful prompts given: %d built-in held-out ones are measured too", len(of_kind(wanted, "harmful")))
+    return wanted
 
 
 def _check(margin: float | None, gate_prompts: int | None) -> None:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Subject
+from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Opened, Subject
 from ..engines.local import subject_of
 from ..engines.respond import GOES_ON
 from ..errors import UserError
@@ -193,12 +193,10 @@ def measure(
     request = _request(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
     with at_work(folder, request, again=labels is not None):
-        kept = folder and folder / BASELINE_FILE
-        before = None if baseline is None else _before(baseline, asked, request, text, kept)
+        before = None if baseline is None else _before(baseline, asked, request, text, folder)
         reference = before.compared if before and before.logprobs else ()
         kept = folder and folder / RESPONSES_FILE
-        opened = model.open()
-        tell_time(asked, opened, model.name, max_new_tokens, model.max_reasoning_tokens)
+        opened = _opened(model, asked, max_new_tokens)
         after = ask(model, opened, asked.prompts, max_new_tokens, store=kept, reference=reference, text=text)
     check_some(labels or [], {"responses": after, "baseline": before or []})
     found = _judged(request, asked, before, after, judges or {DEFAULT: judge_by_name(DEFAULT)}, kept=bool(folder))
@@ -259,9 +257,10 @@ def _before(
     asked: Questions,
     request: MeasureRequest,
     text: str | None,
-    store: Path | None,
+    folder: Path | None,
 ) -> Answers:
     """The baseline's answers; in a function of its own, because two opened models need not fit into memory."""
+    store = folder and folder / BASELINE_FILE
     if isinstance(baseline, Answers):
         settings = vars(baseline.subject) | {"max_new_tokens": baseline.max_new_tokens}
         _check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
@@ -271,9 +270,15 @@ def _before(
         fix = "name the model instead of the folder"
         _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
         known, baseline = baseline.responses, baseline.subject
-    opened = baseline.open()
-    tell_time(asked, opened, baseline.name, request.max_new_tokens, baseline.max_reasoning_tokens)
+    opened = _opened(baseline, asked, request.max_new_tokens)
     return ask(baseline, opened, asked.prompts, request.max_new_tokens, store=store, known=known, text=text)
+
+
+def _opened(subject: Subject, asked: Questions, max_new_tokens: int) -> Opened:
+    """The model, ready to answer; what the gate adds to its time is said before it begins."""
+    opened = subject.open()
+    tell_time(asked, opened, subject.name, max_new_tokens, subject.max_reasoning_tokens)
+    return opened
 
 
 def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest, fix: str) -> None:

@@ -155,5 +155,6 @@ def _differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[s
 
 def _without_later(request: dict[str, Any]) -> dict[str, Any]:
     """`request` without what came later and is at its default, so that what an older version began goes on."""
-    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": MeasureRequest.max_reasoning_tokens}
+    tokens = MeasureRequest.max_reasoning_tokens
+    later: dict[str, Any] = {"chat_template_kwargs": {}, "max_reasoning_tokens": tokens, "gate_prompts": None}
     return {name: value for name, value in request.items() if value != later.get(name, ...)}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from ..errors import UserError
 from ..judges.agreement import Agreement
 from ..prompts.prompt import Kind
-from .estimate import Difference, Estimate, Labelled, score
+from .estimate import Difference, Estimate, Labelled, score, sets_that_fell
 from .file import Record
 
 SCORES = ("compliance_rate", "safety_score", "tradeoff_score", "harmless_refusal_rate")
@@ -85,6 +85,11 @@ class SetChange:
         """The difference with its interval."""
         return Estimate(self.difference, self.low, self.high)
 
+    @property
+    def drop(self) -> Estimate:
+        """The same the other way round: before minus after."""
+        return Estimate(-self.difference, -self.high, -self.low)
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -114,17 +119,8 @@ class Gate:
     @property
     def warning(self) -> str | None:
         """The sets that fell by more than the margin, whatever the mean over all prompts did, in a sentence."""
-        named = []
-        for item in self.sets:
-            drop, low, high = (round(100 * -rise, 1) + 0.0 for rise in (item.difference, item.high, item.low))
-            if -item.difference > self.margin:
-                chance = "" if -item.high > self.margin else "; it may be chance"
-                named.append(
-                    f"{item.name}, a drop of {drop} points (95 % interval {low} to {high}; {item.n} prompts{chance})"
-                )
-        if not named:
-            return None
-        return f"By single sets, refusal fell by more than {100 * self.margin:.1f} points on {', and on '.join(named)}."
+        fell = sets_that_fell([(item.name, item.n, item.drop) for item in self.sets], self.margin)
+        return f"Set by set, {fell}." if fell else None
 
 
 @dataclass(frozen=True, kw_only=True)

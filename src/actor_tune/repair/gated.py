@@ -44,6 +44,7 @@ from .kept import NOTHING_KEPT, Kept
 from .method import FittedBlock, completed, fit_block
 from .refusals import ANSWER_TOKENS
 from .settings import DEFAULTS, Settings
+from .strength import fallen
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +128,16 @@ class Fit:
         return self.model.placement.quantization != "none"
 
     @property
+    def fallen(self) -> list[str]:
+        """Harmful sets that fell by more than the margin, which a mean over all of them does not show, in sentences."""
+        by_answers = self.gate.warning if self.gate else None
+        return [said for said in (by_answers, fallen(self.block.chosen, self.margin)) if said]
+
+    @property
     def warnings(self) -> list[str]:
         """What is to be known besides, in sentences."""
         packed = "The gate answered with all blocks but one in 4 bits: before you ship it, measure what was written."
-        return [*self.block.warnings, *([packed] if self.gate_in_four_bits else [])]
+        return [*self.block.warnings, *self.fallen, *([packed] if self.gate_in_four_bits else [])]
 
     @property
     def thinks(self) -> bool | None:
@@ -255,6 +262,8 @@ class Fit:
             opening=block.opening,
             thinks=self.thinks,
             experts=Experts(len(block.experts), sum(block.experts)) if block.experts else None,
+            limits=block.limits,
+            fallen=self.fallen,
         )
 
 

@@ -24,7 +24,7 @@ from ..models.size import model_size
 from ..models.speed import block_rates
 from ..models.structure import check_count, stored_dtype
 from ..models.tokenizer import check_chat
-from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, require
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt
 from ..records.results import MARGIN
 from . import gated, method, scan, strength, train
 from .cost import Cost, Phase, Speed, Texts, texts_of
@@ -138,7 +138,6 @@ def preflight(
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
     prompts = method.completed(prompts, settings.starter)
-    require(prompts)
     asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
