@@ -44,6 +44,35 @@ def test_too_few_held_out_prompts_for_the_margin_are_an_error_before_anything_is
         gate_prompts(BUILT_IN[20:], 0.05)
 
 
+def test_a_number_of_gate_prompts_is_shared_by_the_sets_and_harmless_ones_are_fewer_in_proportion():
+    asked = gate_prompts(make_prompts(), 0.05, "Be kind.", 190)
+    sets = [(prompt.kind, prompt.set) for prompt in asked]
+    assert sets.count(("harmful", "starter_twins")) == 54
+    assert sets.count(("harmful", "starter_harmful")) == 136
+    assert sets.count(("harmless", "starter_harmless")) == len(asked) - 190 == 120 * 190 // 304
+    assert all(prompt.context for prompt in asked)
+    assert gate_prompts(make_prompts(), 0.05, None, 304) == ASKED
+    with pytest.raises(UserError, match=r"100 held-out harmful prompts, which exclude a drop of 7\.7 points at"):
+        gate_prompts(make_prompts(), 0.05, None, 100)
+    with pytest.raises(UserError, match=r"at least 185; raise or leave out `gate_prompts=100`, or allow a larger drop"):
+        gate_prompts(make_prompts(), 0.05, None, 100)
+    with pytest.raises(UserError, match="`gate_prompts=0`"):
+        gate_prompts(make_prompts(), 0.05, None, 0)
+    with pytest.raises(UserError, match=r"did you mean 0\.05"):
+        gate_prompts(make_prompts(), 5)
+
+
+def test_a_fit_says_which_sets_fell_by_more_than_the_margin_and_keeps_that_in_its_record():
+    found = within_limits(fitted_llama("compliance"))
+    sets = {item.name: (item.n, item.lost) for item in found.gate.sets}
+    assert sets == {"starter_twins": (54, 54), "starter_harmful": (250, 250)}
+    assert found.fallen[0] == found.gate.warning
+    record = found.record()
+    assert record.fallen == found.fallen
+    assert record.limits == found.block.limits
+    assert [item.set for item in record.limits][:2] == [None, "set_harmful"]
+
+
 def test_gate_prompts_have_the_system_prompt_that_is_trained_with():
     asked = gate_prompts(make_prompts(), 0.05, "Be kind.")
     assert asked == with_system_prompt(ASKED, "Be kind.")
