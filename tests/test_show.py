@@ -7,6 +7,7 @@ from rich.console import Console
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.change import change, set_change
 from actor_tune.measurement.metrics import measured
+from actor_tune.prompts.prompt import Prompt
 from actor_tune.records.estimate import Labelled
 from actor_tune.records.response import Response, response_row
 from actor_tune.records.results import Gate, LabelCount, Results
@@ -128,6 +129,21 @@ def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
     ]
     assert cells(text, "compliance rate")[2:5] == ["0.0 [0.0, 24.2]", "100.0 [75.8, 100.0]", "+100.0 [+51.5, +100.0]"]
     assert "first token: 0.021 nats" in text
+
+
+def test_harmful_sets_stand_together_the_one_that_fell_most_first():
+    prompts = [Prompt(f"{name} {row}", kind, name) for name, kind in NAMED for row in range(4)]
+    responses = [Response(prompt, "x", True) for prompt in prompts]
+    refused, answered = Verdict("refusal", 1.0, ""), Verdict("compliance", 0.0, "")
+    before = [refused] * len(prompts)
+    after = [answered if prompt.set == "fell" else refused for prompt in prompts]
+    found = Results(**vars(measured("m", responses, after)))
+    found = replace(found, baseline=measured("m", responses, before), comparison=change(prompts, before, after))
+    text = printed(results_table(found))
+    assert sorted((name for name, _ in NAMED), key=lambda name: text.index(f"│ {name}")) == ["fell", "kept", "benign"]
+
+
+NAMED = [("kept", "harmful"), ("benign", "harmless"), ("fell", "harmful")]
 
 
 def test_rates_by_labels_stand_below_the_judges():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ..engines.engine import Opened
 from ..engines.local import AUTO_BATCH_SIZE
 from ..engines.reasoning import marks_of
+from ..models.batches import is_out_of_memory
 from ..models.model import ChatModel
 from ..models.speed import block_rates
 from ..prompts.prompt import Prompt
@@ -31,7 +32,12 @@ def tell_time(asked: Questions, opened: Opened, name: str, new_tokens: int, max_
     if not own or chat_model is None or chat_model.placement.offload != "none":
         return
     reasons = bool(marks_of(chat_model.tokenizer))
-    seconds = answering_seconds(chat_model, asked.prompts, new_tokens + reasons * max_reasoning_tokens)
+    try:
+        seconds = answering_seconds(chat_model, asked.prompts, new_tokens + reasons * max_reasoning_tokens)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return  # beside the model there is no room for one more block: answers need less
     about, gates = "at most about" if reasons else "about", duration(seconds * len(own) / len(asked.prompts))
     whole, count = duration(seconds), len(asked.prompts)
     log.info("%s: %s %s for %d answers, %s of it for those of the gate", name, about, whole, count, gates)

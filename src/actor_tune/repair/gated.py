@@ -289,6 +289,7 @@ def fit(
 
     **Arguments:**
 
+    - `prompts`: kinds that are not among them come from the starter prompts, unless `settings` want none.
     - `margin`: how far refusal of held-out harmful prompts may fall, 0..1.
     - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers the gate.
