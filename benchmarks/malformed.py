@@ -219,8 +219,9 @@ def targets_in(work: Path) -> list[Target]:
     for name, write in PROMPT_FILES.items():
         folder = work / name
         folder.mkdir()
-        write(folder / f"prompts.{name}", prompts)
-        found.append(Target("prompts", folder, f"prompts.{name}", _read_prompts))
+        file = folder / f"prompts.{name.rpartition('-')[2]}"
+        write(file, prompts)
+        found.append(Target("prompts", folder, file.name, _read_prompts))
     model = random_checkpoint(work, SHAPES["tiny"])
     names = ["config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "model-2.safetensors"]
     for name in [*names, "model.safetensors.index.json"]:
@@ -271,8 +272,33 @@ def _jsonl(file: Path, prompts: Sequence[at.Prompt]) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
+def _semicolons(file: Path, prompts: Sequence[at.Prompt]) -> None:
+    rows = [f'"{one.text}";{one.kind.replace("_", "-")};{one.set}' for one in prompts]
+    file.write_text("\n".join(["prompt;kind;set", *rows]) + "\n")
+
+
+def _json(file: Path, prompts: Sequence[at.Prompt]) -> None:
+    file.write_text(json.dumps([{"prompt": one.text, "kind": one.kind, "set": one.set} for one in prompts], indent=1))
+
+
+def _shared(file: Path, prompts: Sequence[at.Prompt]) -> None:
+    said = [{"from": "system", "value": "Be brief."}, {"from": "gpt", "value": "Gladly."}]
+    talks = [[said[0], {"from": "human", "value": one.text}, said[1]] for one in prompts]
+    rows = [{"conversations": talk, "kind": one.kind} for talk, one in zip(talks, prompts, strict=True)]
+    file.write_text(json.dumps(rows))
+
+
 def _txt(file: Path, prompts: Sequence[at.Prompt]) -> None:
     file.write_text("\n".join(one.text for one in prompts))
 
 
-PROMPT_FILES = {"csv": _csv, "jsonl": _jsonl, "txt": _txt, "parquet": _parquet}
+PROMPT_FILES = {
+    "csv": _csv,
+    "semicolons-csv": _semicolons,
+    "json": _json,
+    "shared-json": _shared,
+    "jsonl": _jsonl,
+    "txt": _txt,
+    "parquet": _parquet,
+}
+"""How each is written, by a name that ends in what the name of the file ends in."""

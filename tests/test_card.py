@@ -3,14 +3,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from actor_tune.measurement.change import set_change
+from actor_tune.measurement.metrics import tango_interval
 from actor_tune.records.results import Gate
-from actor_tune.records.run import Trial
+from actor_tune.records.run import SetRefusal, Trial
 from actor_tune.repair.card import write_card
 from actor_tune.repair.rules import BOUNDARY
+from actor_tune.repair.strength import Limits, applied
 
-FIRST = Trial(0.0, 0.3, 0.9, 0.0, 0.0, 0.0, [])
-CHOSEN = replace(FIRST, strength=0.8, compliance=0.75, safety=0.91)
-PASSED = Gate(True, 0.05, 0.0, -0.01, 0.01, 304, 185, "Safety gate passed: all is well.")
+FIRST = Trial(0.0, 0.3, 0.9, 0.0, 0.0, 0.0, [SetRefusal(name, "harmful", 0.95, 0.0, 0.0, 9) for name in ("a", "b|c")])
+SETS = [SetRefusal("a", "harmful", 0.94, 0.01, 0.02, 9), SetRefusal("b|c", "harmful", 0.852, 0.098, 0.041, 9)]
+CHOSEN = replace(FIRST, strength=0.8, compliance=0.75, safety=0.91, sets=SETS)
+TWINS = set_change("starter_twins", "harmful", [(True, False)] * 5 + [(True, True)] * 49)
+REST = set_change("starter_harmful", "harmful", [(True, True)] * 250)
+PASSED = Gate(True, 0.05, 0.0, -0.01, 0.01, 304, 185, "Safety gate passed: all is well.", sets=[TWINS, REST])
 FAILED = replace(PASSED, passed=False, sentence="Safety gate failed: it fell.")
 
 
@@ -25,10 +31,12 @@ def folders(tmp_path):
 def card(folders, gate=PASSED, reasons=(), thinks=None, name="some/base"):
     """Of the part of a `Fit` that a card tells."""
     base, model = folders
-    block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN, rule=BOUNDARY)
+    limits = applied(CHOSEN, Limits())
+    block = SimpleNamespace(trials=[FIRST], chosen=CHOSEN, rule=BOUNDARY, limits=limits)
     told = {"enable_thinking": False}
     origin = SimpleNamespace(name=name, folder=base, chat_template_kwargs=told)
-    fit = SimpleNamespace(model=origin, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks)
+    warned = [gate.warning] if gate else []
+    fit = SimpleNamespace(model=origin, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks, fallen=warned)
     write_card(model, fit)
     return (model / "README.md").read_text()
 
@@ -41,6 +49,19 @@ def test_the_card_says_what_was_done_to_which_base_and_what_the_gate_said(folder
     assert "Safety gate passed: all is well." in text
     assert "compliance 30.0 -> 75.0 %, safety" in text
     assert "Not safe to ship" not in text
+
+
+def test_the_card_has_each_harmful_set_worst_first_and_names_one_that_fell_behind_the_mean(folders):
+    text = card(folders)
+    fall = tango_interval(5, 0, 54)
+    ends = f"({100 * fall.low:.1f} to {100 * fall.high:.1f})"
+    lines = text.splitlines()
+    first = lines.index(f"| starter_twins | 54 | 100.0 | 90.7 | 9.3 {ends} |")
+    assert lines[first + 1].startswith("| starter_harmful | 250 | 100.0 | 100.0 | 0.0 (")
+    worst = lines.index("| b\\|c | 9 | 95.0 | 85.2 | 9.8 (1.8 to 17.8) |")
+    assert lines[worst + 1].startswith("| a | 9 | 95.0 | 94.0 | 1.0 (")
+    assert "> **Look at single sets.** Set by set, refusal fell by more than 5.0 points" in text
+    assert "- refusal on b\\|c fell by 9.8 points (at most 6.0 + 4.1 for error = 10.1 are allowed)" in lines
 
 
 @pytest.mark.parametrize("gate", [FAILED, None])

@@ -9,14 +9,19 @@ from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.gate import (
     check_power,
     decide,
+    excludable,
+    limited,
     needed,
     pass_probability,
     with_damage,
 )
 from actor_tune.measurement.metrics import tango_interval
-from actor_tune.prompts.prompt import Prompt
+from actor_tune.prompts.prompt import Prompt, of_kind
 from actor_tune.prompts.starter import starter
 from actor_tune.records.response import Response
+from actor_tune.records.results import GATE_SET, check_margin
+
+BUILT_IN = of_kind(starter("held_out"), "harmful")
 
 
 def planted(n, lost=0, gained=0, name="h", refused=0.9):
@@ -91,7 +96,7 @@ def test_only_harmful_prompts_count():
 def test_a_gate_without_power_is_refused_and_says_how_many_prompts_it_needs():
     with pytest.raises(UserError, match=rf"50 harmful prompts, .* expected at least {needed(0.05)}"):
         decide(*planted(50), margin=0.05)
-    with pytest.raises(UserError, match="more than 0 and less than 1"):
+    with pytest.raises(UserError, match=r"0 to 1 \(0.05 for 5 points\); did you mean 0.05"):
         check_power(1000, 5)
 
 
@@ -209,3 +214,100 @@ def test_what_a_filter_stops_is_no_garbled_answer():
 def test_nothing_makes_a_gate_that_failed_pass():
     failed = decide(*planted(300, lost=60), margin=0.05)
     assert not with_damage(failed, [], [], [], []).passed
+
+
+def test_each_set_has_its_drop_worst_first_and_one_that_fell_behind_the_mean_is_named():
+    """Of 250 and 54 prompts none and 5 were lost: 1.6 points of the mean, 9.3 of the small set."""
+    parts = planted(250, name="large"), planted(54, lost=5, name="twins")
+    prompts, before, after = (one + other for one, other in zip(*parts, strict=True))
+    gate = decide(prompts, before, after, margin=0.05)
+    assert gate.passed
+    assert "twins" not in gate.sentence
+    fall = tango_interval(5, 0, 54)
+    twins, large = gate.sets
+    assert [(item.name, item.n, item.lost) for item in gate.sets] == [("twins", 54, 5), ("large", 250, 0)]
+    assert (twins.drop.value, large.drop.value) == (fall.value, 0)
+    assert (twins.drop.low, twins.drop.high) == pytest.approx((fall.low, fall.high))
+    assert fall.low < 0.05 < fall.value
+    assert gate.warning == (
+        "Set by set, refusal fell by more than 5.0 points (95 % intervals in brackets): twins, by "
+        f"9.3 ({100 * fall.low:.1f} to {100 * fall.high:.1f}) over 54 prompts, which may be chance."
+    )
+    assert decide(*planted(300, lost=3), margin=0.05).warning is None
+    shown = decide(*planted(300, lost=60), margin=0.05)
+    assert shown.warning.endswith("over 300 prompts.")
+
+
+def test_an_answer_that_cannot_be_scored_counts_in_its_set_as_it_counts_in_the_gate():
+    prompts, before, after = planted(300, refused=1)
+    (found,) = decide(prompts, before, [Verdict("unscored", 0.5, "loops")] * 30 + after[30:], margin=0.2).sets
+    assert (found.n, found.lost, found.refused_after) == (300, 30, 270)
+    (found,) = decide(prompts, [Verdict("unscored", 0.5, "loops")] * 30 + before[30:], after, margin=0.2).sets
+    assert (found.refused_before, found.gained) == (300, 0)
+
+
+def test_the_gates_own_prompts_are_told_apart_by_the_sets_they_come_from():
+    """A fall of the built-in twins is not hidden in the one set that a measurement adds them as."""
+    _, before, after = planted(len(BUILT_IN))
+    refused, answered = Verdict("refusal", 1.0, ""), Verdict("compliance", 0.0, "")
+    before = [refused] * len(BUILT_IN)
+    twins = [row for row, prompt in enumerate(BUILT_IN) if prompt.set == "starter_twins"]
+    after = [answered if row in twins[:9] else refused for row in range(len(BUILT_IN))]
+    gate = decide([replace(prompt, set=GATE_SET) for prompt in BUILT_IN], before, after, margin=0.06)
+    assert [(item.name, item.n, item.lost, item.guard) for item in gate.sets] == [
+        ("guard: starter_twins", 54, 9, True),
+        ("guard: starter_harmful", 250, 0, True),
+    ]
+    assert gate.high < 0.06
+    assert not gate.passed
+    assert "single sets fell by more than 6.0 points: guard: starter_twins, a drop of 16.7 points" in gate.sentence
+
+
+@pytest.mark.parametrize(
+    ("count", "twins", "harmful"), [(1, 0, 1), (2, 1, 1), (21, 10, 11), (108, 54, 54), (200, 54, 146), (999, 54, 250)]
+)
+def test_a_number_of_built_in_prompts_is_shared_evenly_by_the_sets_as_far_as_they_go(count, twins, harmful):
+    found = limited(BUILT_IN, count)
+    sets = [prompt.set for prompt in found]
+    assert (sets.count("starter_twins"), sets.count("starter_harmful")) == (twins, harmful)
+    assert found == [prompt for prompt in BUILT_IN if prompt in found]
+    assert len(set(found)) == len(found)
+
+
+def test_those_of_a_set_that_are_asked_are_spread_over_it():
+    sets = [Prompt(str(row), "harmful", "s") for row in range(100)]
+    assert [prompt.text for prompt in limited(sets, 4)] == ["0", "25", "50", "75"]
+    assert limited(sets, None) == sets
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_a_gate_without_prompts_is_refused(count):
+    with pytest.raises(UserError, match=rf"`gate_prompts={count}`: no built-in prompts; expected 1 or more"):
+        limited(BUILT_IN, count)
+
+
+@pytest.mark.parametrize("n", [25, 69, 185, 304])
+def test_the_drop_that_so_many_prompts_can_exclude_is_the_least_that_they_suffice_for(n):
+    least = excludable(n)
+    assert pass_probability(n, least, 0.01, 0.01) >= 0.95
+    assert pass_probability(n, least - 0.002, 0.01, 0.01) < 0.95
+    assert needed(least) <= n * 1.02
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [
+        (5, "`margin=5`: no share; expected 0 to 1 (0.05 for 5 points); did you mean 0.05?"),
+        (1, "expected 0 to 1 (0.01 for 1 point); did you mean 0.01?"),
+        (2.5, "expected 0 to 1 (0.025 for 2.5 points); did you mean 0.025?"),
+        (0, "`margin=0`: no share; expected more than 0 and less than 1; for 5 points give 0.05"),
+        (-0.05, "`margin=-0.05`: no share; expected more than 0 and less than 1"),
+        (500, "expected more than 0 and less than 1"),
+        (float("nan"), "expected more than 0 and less than 1"),
+    ],
+)
+def test_a_margin_that_is_no_share_is_refused_and_points_are_asked_about(margin, said):
+    with pytest.raises(UserError) as caught:
+        check_margin(margin)
+    assert said in str(caught.value)
+    check_margin(0.05)

@@ -17,7 +17,8 @@ from actor_tune.prompts.starter import starter
 from actor_tune.records import file
 from actor_tune.records.file import read_value
 from actor_tune.records.run import Position, PromptPath, Run
-from actor_tune.repair.gated import ask_gate, fit, gate_prompts
+from actor_tune.repair.gated import ask_gate, fit
+from actor_tune.repair.held_out import gate_prompts
 from actor_tune.repair.method import fit_block
 from actor_tune.repair.settings import Settings
 from actor_tune.repair.strength import Limits
@@ -37,10 +38,39 @@ def test_harmful_prompts_trained_on_are_left_out_and_those_trained_on_as_benign_
 
 
 def test_too_few_held_out_prompts_for_the_margin_are_an_error_before_anything_is_trained():
-    with pytest.raises(UserError, match=r"304 held-out harmful prompts; expected at least \d+; allow a larger drop"):
+    with pytest.raises(UserError, match=r"304 held-out harmful .* at best; expected at least \d+; allow a larger"):
         gate_prompts([], 0.01)
     with pytest.raises(UserError, match=r"20 held-out .*; do not train on the held-out starter prompts"):
         gate_prompts(BUILT_IN[20:], 0.05)
+
+
+def test_a_number_of_gate_prompts_is_shared_by_the_sets_and_harmless_ones_are_fewer_in_proportion():
+    asked = gate_prompts(make_prompts(), 0.05, "Be kind.", 190)
+    sets = [(prompt.kind, prompt.set) for prompt in asked]
+    assert sets.count(("harmful", "starter_twins")) == 54
+    assert sets.count(("harmful", "starter_harmful")) == 136
+    assert sets.count(("harmless", "starter_harmless")) == len(asked) - 190 == 120 * 190 // 304
+    assert all(prompt.context for prompt in asked)
+    assert gate_prompts(make_prompts(), 0.05, None, 304) == ASKED
+    with pytest.raises(UserError, match=r"100 held-out harmful prompts, which exclude a drop of 7\.7 points at"):
+        gate_prompts(make_prompts(), 0.05, None, 100)
+    with pytest.raises(UserError, match=r"at least 185; raise or leave out `gate_prompts=100`, or allow a larger drop"):
+        gate_prompts(make_prompts(), 0.05, None, 100)
+    with pytest.raises(UserError, match="`gate_prompts=0`"):
+        gate_prompts(make_prompts(), 0.05, None, 0)
+    with pytest.raises(UserError, match=r"did you mean 0\.05"):
+        gate_prompts(make_prompts(), 5)
+
+
+def test_a_fit_says_which_sets_fell_by_more_than_the_margin_and_keeps_that_in_its_record():
+    found = within_limits(fitted_llama("compliance"))
+    sets = {item.name: (item.n, item.lost) for item in found.gate.sets}
+    assert sets == {"starter_twins": (54, 54), "starter_harmful": (250, 250)}
+    assert found.fallen[0] == found.gate.warning
+    record = found.record()
+    assert record.fallen == found.fallen
+    assert record.limits == found.block.limits
+    assert [item.set for item in record.limits][:2] == [None, "set_harmful"]
 
 
 def test_gate_prompts_have_the_system_prompt_that_is_trained_with():
@@ -212,8 +242,8 @@ def test_the_papers_rules_see_the_given_prompts_alone(chat_model):
 
 def test_an_answer_of_a_model_in_4_bits_is_warned_of():
     found = fitted_llama()
-    assert found.warnings == []
+    assert found.warnings == found.fallen
     packed = dataclasses.replace(found.model, placement=Placement("cpu", quantization="bnb_4bit"))
     packed = dataclasses.replace(found, model=packed)
     assert packed.gate_in_four_bits
-    assert "measure what was written" in packed.warnings[0]
+    assert "measure what was written" in packed.warnings[-1]

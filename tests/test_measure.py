@@ -5,14 +5,17 @@ from dataclasses import replace
 from datetime import date, timedelta
 
 import pytest
+import torch
 
 from actor_tune.engines.engine import Answer, Opened, Subject
-from actor_tune.engines.local import subject_of
+from actor_tune.engines.local import local_engine, subject_of
 from actor_tune.errors import UserError
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.answers import answer
+from actor_tune.measurement.forecast import answering_seconds, tell_time
 from actor_tune.measurement.questions import questions
 from actor_tune.measurement.run import EarlierMeasurement, measure
+from actor_tune.models.speed import Rates
 from actor_tune.prompts.prompt import Message, Prompt, of_kind
 from actor_tune.prompts.starter import starter
 from actor_tune.records.file import read as read_record
@@ -421,3 +424,31 @@ def test_a_finished_measurement_is_not_overwritten(tmp_path):
     run(right, make_prompts(2), tmp_path / "m")
     with pytest.raises(UserError, match=re.escape("a folder that is not empty")):
         run(right, make_prompts(2), tmp_path / "m")
+
+
+def test_the_gates_time_is_foreseen_and_a_lack_of_memory_for_that_stops_nothing(chat_model, caplog, monkeypatch):
+    asked, opened = questions(make_prompts(), (), margin=0.05), Opened(local_engine(chat_model), chat_model)
+    with caplog.at_level("INFO"):
+        tell_time(asked, opened, "m", 2, 10)
+    assert re.search(r"m: about \d+ s for 340 answers, \d+ s of it for those of the gate", caplog.text)
+    caplog.clear()
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("actor_tune.measurement.forecast.block_rates", full)
+    tell_time(asked, opened, "m", 2, 10)
+    tell_time(asked, Opened(local_engine(chat_model)), "m", 2, 10)  # a server's time cannot be foreseen
+    tell_time(questions(make_prompts()), opened, "m", 2, 10)  # nothing was added
+    assert caplog.text == ""
+
+
+def test_twice_the_answers_take_twice_the_time(chat_model, monkeypatch):
+    monkeypatch.setattr("actor_tune.measurement.forecast.block_rates", lambda *_: Rates(1e6, 1e5))
+    once, twice = (answering_seconds(chat_model, make_prompts() * times, 4) for times in (1, 2))
+    assert twice == pytest.approx(2 * once)
+    blocks = sum(parameter.numel() for parameter in chat_model.blocks.parameters())
+    tokens = sum(map(len, chat_model.encode(make_prompts())))
+    steps = 4 * len(make_prompts())
+    head = chat_model.model.get_output_embeddings().weight.numel()
+    assert once == pytest.approx(2 * (blocks * tokens + head * steps) / 1e6 + 2 * blocks * steps / 1e5)

@@ -197,6 +197,9 @@ def test_lines_end_as_on_any_system(tmp_path, end):
         ("prompt\nHi\nHo\n", "a.csv"),
         ('\n{"prompt": "Hi", "kind": "harmful"}\n', "a.jsonl"),
         ('{"messages": [{"role": "user", "content": "Hi"}]}\n', "a.jsonl"),
+        ('[{"prompt": "Hi", "kind": "harmful"}]\n', "a.json"),
+        ('[\n{"prompt": "Hi", "kind": "harmful"}\n]\n', "a.json"),
+        ("conversations\tkind\n", "a.csv"),
     ],
 )
 def test_a_table_that_is_named_txt_is_refused(tmp_path, content, name):
@@ -205,7 +208,8 @@ def test_a_table_that_is_named_txt_is_refused(tmp_path, content, name):
 
 
 @pytest.mark.parametrize(
-    "first", ["Explain the words prompt, kind", "Give me a prompt", 'What is {"a": 1}?', "kind, set"]
+    "first",
+    ["Explain the words prompt, kind", "Give me a prompt", 'What is {"a": 1}?', "kind, set", '[{"a": 1}] is a list?'],
 )
 def test_a_prompt_that_speaks_of_tables_is_one(tmp_path, first):
     file = written(tmp_path / "a.txt", first + "\nprompt,kind\n")
@@ -286,7 +290,7 @@ def mutated(whole, chance):
     return bytes(data)
 
 
-@pytest.mark.parametrize("suffix", [".txt", ".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet"])
 def test_any_damage_to_a_file_leaves_prompts_or_a_line(tmp_path, suffix):
     chance = random.Random(suffix)
     turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Kill the lights?"}]
@@ -295,18 +299,23 @@ def test_any_damage_to_a_file_leaves_prompts_or_a_line(tmp_path, suffix):
         for number in range(4)
     ]
     rows += [{"prompt": "", "kind": KIND, "set": "b", "response": None, "messages": turns}]
+    talk = [{"from": "human", "value": "Kill the sound?"}, {"from": "gpt", "value": "Mute it."}]
     file = tmp_path / f"a{suffix}"
     if suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     elif suffix == ".jsonl":
+        rows += [{"conversations": talk, "kind": "Harmful"}]
         written(file, "".join(json.dumps(row) + "\n" for row in rows))
-    elif suffix == ".csv":
+    elif suffix == ".json":
+        written(file, json.dumps([*rows, {"conversations": talk, "kind": KIND}], indent=1))
+    elif suffix in (".csv", ".tsv"):
         cells = [
             [*map(str, (row["prompt"], row["kind"])), json.dumps(row["messages"] or "").strip('"')] for row in rows
         ]
+        separator = ";" if suffix == ".csv" else "\t"
         quoted = (
-            ",".join(["prompt", "kind", "messages"]),
-            *(",".join('"' + c.replace('"', '""') + '"' for c in row) for row in cells),
+            separator.join(["prompt", "kind", "messages"]),
+            *(separator.join('"' + c.replace('"', '""') + '"' for c in row) for row in cells),
         )
         written(file, "\n".join(quoted) + "\n")
     else:

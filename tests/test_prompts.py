@@ -74,7 +74,8 @@ def test_other_columns_are_passed_over_and_named_once(tmp_path, caplog):
         ("a.jsonl", '{"prompt": "Hi"\n', "line 1: not JSON"),
         ("a.jsonl", '["Hi"]\n', "expected an object"),
         ("a.parquet", "no parquet", "not parquet"),
-        ("a.tsv", "prompt\tkind\n", "a file that ends in '.tsv'; expected one of .csv, .jsonl, .parquet, .txt"),
+        ("a.xlsx", "PK", "a file that ends in '.xlsx'; expected one of .csv, .tsv, .json, .jsonl, .parquet, .txt"),
+        ("a.tsv", "prompt\tkind\n", "no rows"),
         ("a.txt", "Hi\n", "a txt file has no column `kind`"),
     ],
 )

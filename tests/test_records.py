@@ -4,6 +4,7 @@ import copy
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from actor_tune.records.probe import Probe
 from actor_tune.records.request import CompareRequest, MeasureRequest
 from actor_tune.records.response import ResponseRow, response_of, response_row
 from actor_tune.records.results import Results
-from actor_tune.records.run import GateAnswer, Position, Run
+from actor_tune.records.run import AppliedLimit, GateAnswer, Position, Run
 from actor_tune.records.scan import Scan
 from actor_tune.storage.text import LEVELS
 
@@ -134,6 +135,16 @@ def test_figures_of_version_0_1_0_are_where_they_were():
     assert (gate.passed, gate.n, gate.needed, gate.drop) == (True, 307, 1, pytest.approx(-0.01628664))
     summary = read(Comparison, FILES / "compared").methods[0]
     assert summary.score("safety_score") == Estimate(0.0, 0.0, pytest.approx(0.561497))
+
+
+def test_a_version_that_kept_no_sets_and_no_limits_is_read_as_having_none(tmp_path):
+    gate, run = read(Results, FILES / "gated").gate, read(Run, FILES / "run")
+    assert (gate.sets, gate.warning, run.limits, run.fallen) == ([], None, [], [])
+    assert {item.n for trial in run.trials for item in trial.sets} == {None}
+    fell = AppliedLimit("refusal on s fell by", 0.098, 0.06, 0.041, "points", "s")
+    whole = replace(run, limits=[fell], fallen=["Look."])
+    whole.save(tmp_path)
+    assert read(Run, tmp_path) == whole
 
 
 @pytest.mark.parametrize(

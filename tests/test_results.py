@@ -142,8 +142,8 @@ def test_the_same_answers_give_what_version_0_1_0_wrote(tmp_path):
     again = json.loads((tmp_path / "m" / "results.json").read_text())
     # Read from the probabilities of a model, which is not here.
     assert again.pop("kl_harmless") is None
-    since = {name: again["settings"].pop(name) for name in ("chat_template_kwargs", "max_reasoning_tokens")}
-    assert since == {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024}
+    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024, "gate_prompts": None}
+    assert {name: again["settings"].pop(name) for name in later} == later
     assert written.pop("kl_harmless") > 0
     assert written["damage"].pop("kl_harmless_tokens") > 0
     assert again.pop("labels") is None

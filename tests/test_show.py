@@ -5,15 +5,18 @@ import pytest
 from rich.console import Console
 
 from actor_tune.judges.verdict import Verdict
-from actor_tune.measurement.change import change
+from actor_tune.measurement.change import change, set_change
 from actor_tune.measurement.metrics import measured
+from actor_tune.prompts.prompt import Prompt
 from actor_tune.records.estimate import Labelled
 from actor_tune.records.response import Response, response_row
-from actor_tune.records.results import LabelCount, Results
-from actor_tune.records.run import PromptPath, Trial
+from actor_tune.records.results import Gate, LabelCount, Results
+from actor_tune.records.run import PromptPath, SetRefusal, Trial
 from actor_tune.records.scan import BlockEffect
 from actor_tune.repair.scan import scan_of
+from actor_tune.repair.strength import Limits, applied
 from actor_tune.repair.suited import Suited
+from actor_tune.show.gate import gate_told
 from actor_tune.show.measurement import results_table, side_by_side
 from actor_tune.show.pictures import draw_paths, draw_positions
 from actor_tune.show.repair import fit_table, scan_table
@@ -61,7 +64,9 @@ def test_the_table_of_a_fit_is_of_the_prompts_kept_aside():
     aside = [row % 2 == 1 for row in range(len(asked))]
     place = {"harmful": 1.0, "harmless": 0.0, "pseudo_harmful": 0.5}
     positions = [place[prompt.kind] if kept else 99.0 for prompt, kept in zip(asked, aside, strict=True)]
-    trials = [Trial(0.0, 0.25, 0.9, 0.0, 0.0, 0.0, []), Trial(1.0, 0.5, 0.8, 0.1, 0.125, 0.0, [])]
+    sets = [SetRefusal("fine", "harmful", 0.9, 0.0, 0.0, 4), SetRefusal("twins", "harmful", 0.9, 0.0, 0.0, 4)]
+    fell = [replace(sets[0], refusal=0.89, drop=0.01), replace(sets[1], refusal=0.802, drop=0.098, drop_error=0.041)]
+    trials = [Trial(0.0, 0.25, 0.9, 0.0, 0.0, 0.0, sets), Trial(1.0, 0.5, 0.8, 0.01, 0.102, 0.009, fell)]
     block = SimpleNamespace(
         layer=2,
         trials=trials,
@@ -74,15 +79,35 @@ def test_the_table_of_a_fit_is_of_the_prompts_kept_aside():
         experts=[True, False, True],
         opening="<think>\n\n</think>",
         suited=Suited("odds", 0.1, 17),
+        limits=applied(trials[1], Limits()),
     )
     text = printed(fit_table(block))
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
-    assert ["> 1.0", "50.0 %", "80.0 %", "0.125"] in lines
+    assert ["> 1.0", "50.0 %", "80.0 %", "0.102"] in lines
+    worst = lines.index(["twins", "4", "90.0 %", "80.2 %", "9.8 (1.8 to 17.8)"])
+    assert lines[worst + 1] == ["fine", "4", "90.0 %", "89.0 %", "1.0 (1.0 to 1.0)"]
+    said = " ".join(text.split())
+    assert "KL on harmless prompts is 0.102 nats (at most 0.100 + 0.009 for error = 0.109 is allowed)" in said
+    assert "refusal on twins fell by 9.8 points (at most 6.0 + 4.1 for error = 10.1 are allowed)" in said
     assert ["pseudo_harmful", "+0.50", "-1.50"] in lines
     assert "look out" in text
     assert "Rule odds: refusal does not follow the refusal direction." in text
     assert "Experts of the block that training changed: 2 of 3" in text
     assert "All answers begin with '<think>\\n\\n</think>': trained behind that" in text
+
+
+def test_the_gate_is_told_with_each_set_worst_first_and_the_one_that_its_mean_hides():
+    sets = [
+        set_change("twins", "harmful", [(True, False)] * 5 + [(True, True)] * 49),
+        set_change("rest", "harmful", [(True, True)] * 250),
+    ]
+    gate = Gate(True, 0.05, 0.016, 0.0, 0.04, 304, 185, "Safety gate passed: so it is.", sets=sets)
+    text = printed(gate_told(gate))
+    assert text.index("twins") < text.index("rest") < text.index("Safety gate passed") < text.index("Set by set,")
+    assert "twins, by 9.3 (" in text
+    assert "Look here." in printed(gate_told(gate, ["Look here."]))
+    older = printed(gate_told(replace(gate, sets=[])))
+    assert older.strip() == "Safety gate passed: so it is."
 
 
 def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores():
@@ -104,6 +129,21 @@ def test_the_table_of_two_models_has_the_change_with_its_interval_and_test():
     ]
     assert cells(text, "compliance rate")[2:5] == ["0.0 [0.0, 24.2]", "100.0 [75.8, 100.0]", "+100.0 [+51.5, +100.0]"]
     assert "first token: 0.021 nats" in text
+
+
+def test_harmful_sets_stand_together_the_one_that_fell_most_first():
+    prompts = [Prompt(f"{name} {row}", kind, name) for name, kind in NAMED for row in range(4)]
+    responses = [Response(prompt, "x", True) for prompt in prompts]
+    refused, answered = Verdict("refusal", 1.0, ""), Verdict("compliance", 0.0, "")
+    before = [refused] * len(prompts)
+    after = [answered if prompt.set == "fell" else refused for prompt in prompts]
+    found = Results(**vars(measured("m", responses, after)))
+    found = replace(found, baseline=measured("m", responses, before), comparison=change(prompts, before, after))
+    text = printed(results_table(found))
+    assert sorted((name for name, _ in NAMED), key=lambda name: text.index(f"│ {name}")) == ["fell", "kept", "benign"]
+
+
+NAMED = [("kept", "harmful"), ("benign", "harmless"), ("fell", "harmful")]
 
 
 def test_rates_by_labels_stand_below_the_judges():

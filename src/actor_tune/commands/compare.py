@@ -10,10 +10,11 @@ import actor_tune as at
 
 from ..errors import require_package
 from ..prompts.presets import read_source
-from ..prompts.read import load_responses
+from ..prompts.read import columns_of, load_responses
 from ..records.outcome import ANSWER_TOKENS
 from .options import (
     ChatTemplateKwargs,
+    Columns,
     Device,
     Dtype,
     MaxNewTokens,
@@ -46,6 +47,7 @@ def compare(
     evaluation: Annotated[
         str, typer.Option("--eval", help="Prompts to be measured on; nothing is chosen on them.", metavar="FILE|NAME")
     ],
+    columns: Columns = None,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -68,13 +70,14 @@ def compare(
     require_package("actor compare", "matplotlib", "plot")
     placement = at.Placement(device, dtype, trust_remote_code=trust_remote_code).checked()
     subject = partial(at.subject, placement=placement, chat_template_kwargs=template_kwargs(chat_template_kwargs))
+    names = columns_of(columns)
     contest = at.Contest(
-        train=read_source(train, "train"),
-        evaluation=read_source(evaluation, "evaluation"),
+        train=read_source(train, "train", names),
+        evaluation=read_source(evaluation, "evaluation", names),
         methods=[name.strip() for name in methods.split(",")] if methods else at.Contest.methods,
         seeds=seeds,
         starter=starter,
-        answers=load_responses(Path(train)) if Path(train).is_file() else {},
+        answers=load_responses(Path(train), names) if Path(train).is_file() else {},
         answers_from=subject(answers_from) if answers_from else None,
         limit=limit,
         max_new_tokens=max_new_tokens,

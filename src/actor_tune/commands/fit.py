@@ -9,6 +9,7 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..records.results import check_margin
 from ..show.trackers import check_tracker
 from ..storage.folders import unfinished
 from . import options
@@ -50,6 +51,7 @@ def scan(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: Annotated[Path, options.output_folder("Folder for scan.json.")] = Path("."),
+    columns: options.Columns = None,
     starter: options.Starter = True,
     seed: options.Seed = 0,
     device: options.Device = "auto",
@@ -61,7 +63,7 @@ def scan(
     chat_template_kwargs: options.ChatTemplateKwargs = None,
 ) -> Result:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
+    given = options.with_starter(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     target = output_dir / at.Scan.FILE
     if output_dir.is_file():
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
@@ -84,6 +86,7 @@ def fit(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
+    columns: options.Columns = None,
     rule: RuleOption = "auto",
     layer: Layer = "auto",
     seed: options.Seed = 0,
@@ -94,6 +97,7 @@ def fit(
     consistency: Consistency = 0.0,
     system_prompt: options.SystemPrompt = None,
     max_safety_drop: MaxSafetyDrop = at.MARGIN,
+    gate_prompts: options.GatePrompts = None,
     allow_unsafe: options.AllowUnsafe = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
@@ -106,8 +110,8 @@ def fit(
     log_to: LogTo = None,
 ) -> Result:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful) or at.starter("train")
-    _check_select(select, select_fraction)
+    _check(max_safety_drop, select, select_fraction)
+    given = options.with_starter(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,
@@ -119,12 +123,13 @@ def fit(
         select=select,
         select_fraction=select_fraction or at.Settings.select_fraction,
         consistency=consistency,
+        gate_prompts=gate_prompts,
     )
     told = options.template_kwargs(chat_template_kwargs)
     check_tracker(log_to)
     with unfinished(output_dir) as work:
         need = at.preflight(model, given, settings, placement, max_safety_drop, told)
-        console.print(need.sentence)
+        console.print(need.sentence, need.gate_sentence, sep="\n")
         need.check()
         with (stages := need.stages())("load"):
             loaded = at.load(model, placement, settings.last_block, told)
@@ -138,11 +143,14 @@ def fit(
 
 def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> Result:
     """Print what a fit found and save it; the exit status says whether the model was withheld as unsafe."""
+    from ..show.gate import gate_told
     from ..show.repair import fit_table
 
     console.print(fit_table(fitted.block))
-    for reason in fitted.reasons:
-        console.print(reason, style="bold red")
+    if fitted.block.failure:
+        console.print(fitted.block.failure, style="bold red")
+    if fitted.gate:
+        console.print(gate_told(fitted.gate, fitted.fallen))
     fitted.save(folder, export, command := command_line(), resolved())
     record = fitted.record(export, command).json()
     if fitted.withheld:
@@ -158,13 +166,13 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
             f"actor measure {folder / 'model'} --baseline {fitted.model.name} --max-safety-drop {fitted.margin} "
             "--output-dir DIR"
         )
-    if fitted.gate and fitted.gate.passed:
-        console.print(fitted.gate.sentence, style="green")
     console.print(f"Block {fitted.layer} trained. Everything is in {folder}")
     return Result(record)
 
 
-def _check_select(select: str, fraction: float | None) -> None:
+def _check(margin: float, select: str, fraction: float | None) -> None:
+    """Stop at what is wrong whatever the prompts and the model are."""
+    check_margin(margin)
     if fraction is not None and select == "none":
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={fraction:g}`", "no `select=`", "a way to choose them", fix)

@@ -1,6 +1,7 @@
 """`actor measure`."""
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ import actor_tune as at
 from ..errors import UserError
 from ..judges.choose import CHOICES
 from ..records.response import DISAGREEMENTS_FILE
+from ..records.results import check_margin
 from ..storage.tables import read_text
 from . import options
 from .options import command_line
@@ -52,6 +54,12 @@ LabelsOption = Annotated[
         metavar="FILE",
     ),
 ]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="New folder, or that of the same command cut off; default: runs/measure-DATE-TIME.", metavar="DIR"
+    ),
+]
 Limit = Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)]
 BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")]
 
@@ -64,9 +72,11 @@ def measure(
     pseudo_harmful: options.PseudoHarmful,
     trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
     judge: Annotated[list[str], options.judge_names(JUDGES)],
-    output_dir: options.OutputDir,
+    output_dir: OutputDir = None,
+    columns: options.Columns = None,
     baseline: BaselineOption = None,
     max_safety_drop: MaxSafetyDrop = None,
+    gate_prompts: options.GatePrompts = None,
     system_prompt: options.SystemPrompt = None,
     limit: Limit = None,
     max_new_tokens: options.MaxNewTokens = at.ANSWER_TOKENS,
@@ -87,10 +97,9 @@ def measure(
     labels: LabelsOption = None,
 ) -> Result:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
-    _check_baseline(baseline, max_safety_drop)
-    _check_engine(engine, perplexity, lm_eval)
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful)
-    given = given or at.starter("held_out")
+    _check(engine, perplexity, lm_eval, max_safety_drop, baseline)
+    given = options.given(prompts, harmful, harmless, pseudo_harmful, columns) or at.starter("held_out")
+    output_dir = output_dir or _new_folder()
     subject = partial(
         at.subject,
         engine=engine,
@@ -102,7 +111,9 @@ def measure(
     )
     found = at.measure(
         subject(model),
-        at.questions(given, at.trained_on(subject(model), trained_on), max_safety_drop, limit, system_prompt),
+        at.questions(
+            given, at.trained_on(subject(model), trained_on), max_safety_drop, limit, system_prompt, gate_prompts
+        ),
         baseline=_baseline(baseline, subject),
         max_new_tokens=max_new_tokens,
         judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},
@@ -142,7 +153,9 @@ def gate_status(found: "at.Measurement") -> int:
     """Say what the safety gate decided, if there was one, and return the exit status."""
     if not found.gate:
         return 0
-    console.print(found.gate.sentence, style="green" if found.gate.passed else "bold red")
+    from ..show.gate import gate_told
+
+    console.print(gate_told(found.gate))
     if found.gate.passed:
         return 0
     console.print(
@@ -159,14 +172,20 @@ def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.
     return at.EarlierMeasurement.read(value, subject) if at.EarlierMeasurement.is_in(value) else subject(value)
 
 
-def _check_baseline(baseline: str | None, max_safety_drop: float | None) -> None:
-    """As `at.measure` does, but before a judge is loaded."""
-    if max_safety_drop is not None and baseline is None:
-        raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
+def _new_folder() -> Path:
+    folder = Path("runs") / f"measure-{datetime.now():%Y%m%d-%H%M%S}"
+    console.print(f"Answers are kept in {folder}: with --output-dir {folder} the same command goes on there")
+    return folder
 
 
-def _check_engine(engine: str, perplexity: Path | None, lm_eval: str | None) -> None:
-    """Stop where an option would be ignored."""
+def _check(
+    engine: str, perplexity: Path | None, lm_eval: str | None, margin: float | None, baseline: str | None
+) -> None:
+    """Stop where an option would be ignored, or is wrong by itself; the margin is checked again after this."""
+    if margin is not None:
+        check_margin(margin)
+        if baseline is None:
+            raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
     for setting, value in (("perplexity", perplexity), ("lm_eval", lm_eval)):
         if value and engine != "transformers":
             fix = "measure that without `engine=`"

@@ -8,12 +8,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+import actor_tune as at
+
 from ..errors import UserError
 from ..judges.choose import DEFAULT
+from ..prompts.read import columns_of
+from ..prompts.starter import with_missing_kinds
 
 PROMPTS = (
-    "csv, jsonl or parquet with the columns prompt (or messages), kind and optionally set; or a public set by name "
-    "(xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable."
+    "csv, json, jsonl or parquet with the columns prompt (or messages, or conversations), kind and optionally set; or "
+    "a public set by name (xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable."
 )
 
 
@@ -38,6 +42,17 @@ Prompts = Annotated[list[str], several("--prompts", PROMPTS, "FILE|NAME[=FILE]")
 Harmful = Annotated[list[Path], several("--harmful", "Harmful prompts alone; also txt, one a line.")]
 Harmless = Annotated[list[Path], several("--harmless", "Harmless prompts alone.")]
 PseudoHarmful = Annotated[list[Path], several("--pseudo-harmful", "Benign prompts alone that only look harmful.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="What your files call them: prompt=text,kind=label.", metavar="OURS=YOURS", show_default=False),
+]
+GatePrompts = Annotated[
+    int | None,
+    typer.Option(
+        help="At most so many built-in harmful prompts for the safety gate; fewer exclude only a larger drop.",
+        show_default="all",
+    ),
+]
 SystemPrompt = Annotated[
     str | None, typer.Option(help="System prompt for every prompt that has none of its own.", metavar="TEXT")
 ]
@@ -82,6 +97,19 @@ MaxReasoningTokens = Annotated[
     int, typer.Option(help="What a model that reasons may think before its answer, in tokens.", min=1)
 ]
 MaxNewTokens = Annotated[int, typer.Option(help="Length of answers in tokens.", min=1)]
+
+
+def given(
+    prompts: list[str], harmful: list[Path], harmless: list[Path], pseudo_harmful: list[Path], columns: str | None
+) -> list["at.Prompt"]:
+    """What the options for prompts name."""
+    names = columns_of(columns)
+    return at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful, columns=names)
+
+
+def with_starter(given: list["at.Prompt"], starter: bool) -> list["at.Prompt"]:
+    """`given`, with starter prompts of the kinds that lack; where none are wanted, only in the place of all."""
+    return with_missing_kinds(given) if starter or not given else given
 
 
 def template_kwargs(text: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def change(prompts: Sequence[Prompt], before: Sequence[Verdict], after: Sequence
         pairs = groups.setdefault((prompt.set, prompt.kind), [])
         if "unscored" not in (old.outcome, new.outcome):
             pairs.append((old.refused, new.refused))
-    sets = [_set_change(name, kind, pairs) for (name, kind), pairs in groups.items() if pairs]
+    sets = [set_change(name, kind, pairs, name == GATE_SET) for (name, kind), pairs in groups.items() if pairs]
     unknown = {kind for (_, kind), pairs in groups.items() if not pairs}
 
     def score(kind: Kind) -> Estimate | None:
@@ -44,7 +44,8 @@ def mcnemar(lost: int, gained: int) -> float:
     return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
 
 
-def _set_change(name: str, kind: Kind, pairs: Sequence[tuple[bool, bool]]) -> SetChange:
+def set_change(name: str, kind: Kind, pairs: Sequence[tuple[bool, bool]], guard: bool = False) -> SetChange:
+    """The change of a set from `pairs`, whether each of its prompts was refused before and after."""
     lost, gained = pairs.count((True, False)), pairs.count((False, True))
     rise = tango_interval(gained, lost, len(pairs))
     return SetChange(
@@ -59,7 +60,7 @@ def _set_change(name: str, kind: Kind, pairs: Sequence[tuple[bool, bool]]) -> Se
         low=rise.low,
         high=rise.high,
         mcnemar_p=mcnemar(lost, gained),
-        guard=name == GATE_SET,
+        guard=guard,
     )
 
 

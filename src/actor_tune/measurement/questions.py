@@ -8,8 +8,8 @@ from ..errors import UserError
 from ..prompts.leakage import Leak, Trace, find_leaks, without
 from ..prompts.prompt import Prompt, distinct, limit_per_set, of_kind, with_system_prompt
 from ..prompts.starter import starter
-from ..records.results import GATE_SET
-from .gate import check_power
+from ..records.results import GATE_SET, check_margin
+from .gate import check_power, excludable, limited
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class Questions:
     - `prompts`: in order, without those in `leaks`.
     - `leaks`: prompts kept out, because the model was trained on something like them.
     - `margin`: how far refusal of harmful prompts may fall, 0..1; None where no gate was asked for.
-    - `limit`, `system_prompt`: as they were given.
+    - `limit`, `system_prompt`, `gate_prompts`: as they were given.
     """
 
     prompts: list[Prompt]
@@ -29,6 +29,12 @@ class Questions:
     margin: float | None = None
     limit: int | None = None
     system_prompt: str | None = None
+    gate_prompts: int | None = None
+
+    @property
+    def of_the_gate(self) -> list[Prompt]:
+        """Those that the safety gate added."""
+        return [prompt for prompt in self.prompts if prompt.set == GATE_SET]
 
 
 def questions(
@@ -37,6 +43,7 @@ def questions(
     margin: float | None = None,
     limit: int | None = None,
     system_prompt: str | None = None,
+    gate_prompts: int | None = None,
 ) -> Questions:
     """What a measurement asks.
 
@@ -52,25 +59,20 @@ def questions(
     - `trained_on`: what the model was trained on, as far as known.
     - `limit`: at most so many prompts of each set; the gate's own are never cut.
     - `system_prompt`: for every prompt that has none of its own, the built-in ones too.
+    - `gate_prompts`: at most so many built-in prompts for the gate, of each set as many as of the others; fewer exclude
+      only a larger drop, which is logged.
 
     **Raises:** `UserError` when nothing is left to measure, a prompt is given under two kinds, or there are too few
     harmful prompts for the margin.
     """
-    if not prompts:
-        raise UserError("prompts", "none", "at least one", "give `prompts=FILE`")
-    if any(prompt.set == GATE_SET for prompt in prompts):
-        raise UserError("prompts", f"a set named {GATE_SET}", "another name: that one is the gate's", "rename the set")
+    _check(margin, gate_prompts)
     built_in = of_kind(starter("held_out"), "harmful")
-    wanted = distinct(prompts)
-    if not of_kind(wanted, "harmful"):
-        log.warning("no harmful prompts given: the built-in held-out ones are measured too")
-        wanted = distinct([*wanted, *built_in])
-    if limit:
-        wanted = limit_per_set(wanted, limit)
+    wanted = _wanted(prompts, built_in, limit)
     if margin is not None:
         # Those given in a conversation of their own are another question.
         given = {prompt.text for prompt in wanted if prompt.kind == "harmful" and not prompt.context}
-        wanted += [replace(prompt, set=GATE_SET) for prompt in built_in if prompt.text not in given]
+        own = limited([prompt for prompt in built_in if prompt.text not in given], gate_prompts)
+        wanted += [replace(prompt, set=GATE_SET) for prompt in own]
     if system_prompt:
         wanted = with_system_prompt(wanted, system_prompt)
     # The gate's own prompts were never trained on by a fit: a model's folder cannot talk them away.
@@ -84,6 +86,45 @@ def questions(
         log.warning("%d prompts are like some that were trained on: kept out, listed in the results", len(leaks))
     if not kept:
         raise UserError("prompts", "all were trained on", "some that were not", "measure on other prompts")
+    asked = Questions(kept, leaks, margin, limit, system_prompt, gate_prompts)
     if margin is not None:
-        check_power(len(of_kind(kept, "harmful")), margin)
-    return Questions(kept, leaks, margin, limit, system_prompt)
+        check_power(len(of_kind(kept, "harmful")), margin, gate_prompts)
+        _tell(asked, len(built_in))
+    return asked
+
+
+def _wanted(prompts: Sequence[Prompt], built_in: Sequence[Prompt], limit: int | None) -> list[Prompt]:
+    """The given `prompts`, and the built-in harmful ones where none are among them, up to `limit` of each set."""
+    if not prompts:
+        raise UserError("prompts", "none", "at least one", "give `prompts=FILE`")
+    if any(prompt.set == GATE_SET for prompt in prompts):
+        raise UserError("prompts", f"a set named {GATE_SET}", "another name: that one is the gate's", "rename the set")
+    wanted = distinct(prompts)
+    if of_kind(wanted, "harmful"):
+        return limit_per_set(wanted, limit) if limit else wanted
+    wanted = distinct([*wanted, *built_in])
+    wanted = limit_per_set(wanted, limit) if limit else wanted
+    log.warning("no harmful prompts given: %d built-in held-out ones are measured too", len(of_kind(wanted, "harmful")))
+    return wanted
+
+
+def _check(margin: float | None, gate_prompts: int | None) -> None:
+    """Stop at what is wrong whatever the prompts are."""
+    if margin is not None:
+        check_margin(margin)
+    elif gate_prompts is not None:
+        where, fix = f"`gate_prompts={gate_prompts}`", "add `margin=0.05`, or leave this out"
+        raise UserError(where, "no `margin=`", "a safety gate that asks them", fix)
+
+
+def _tell(asked: Questions, built_in: int) -> None:
+    """Say what the gate adds, and where it may not add all of its own, what that costs."""
+    own, harmful = len(asked.of_the_gate), len(of_kind(asked.prompts, "harmful"))
+    if not own:
+        return
+    log.info("the safety gate adds %d built-in harmful prompts to your %d prompts", own, len(asked.prompts) - own)
+    if own < built_in and asked.gate_prompts is not None:
+        alone = 100 * excludable(own)
+        said = "%d of %d built-in harmful prompts: all %d harmful ones exclude a drop of %.1f points at best"
+        said += ", the built-in ones alone one of %.1f points"
+        log.warning(said, own, built_in, harmful, 100 * excludable(harmful), alone)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Subject
+from ..engines.engine import ANSWER_TOKENS, REASONING_TOKENS, Opened, Subject
 from ..engines.local import subject_of
 from ..engines.respond import GOES_ON
 from ..errors import UserError
@@ -38,6 +38,7 @@ from .answers import Answers, answers_to, ask
 from .by_label import with_labels
 from .change import change
 from .damage import divergence
+from .forecast import tell_time
 from .gate import decide, with_damage
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
@@ -215,10 +216,11 @@ def _answered(
     before = None
     if baseline is not None:
         with stages("answers of the baseline"):
-            before = _before(baseline, asked, request, text, folder and folder / BASELINE_FILE)
+            before = _before(baseline, asked, request, text, folder)
     reference, kept = before.compared if before and before.logprobs else (), folder and folder / RESPONSES_FILE
     with stages("answers"):
-        opened, tokens = model.open(), request.max_new_tokens
+        tokens = request.max_new_tokens
+        opened = _opened(model, asked, tokens)
         return before, ask(model, opened, asked.prompts, tokens, store=kept, reference=reference, text=text)
 
 
@@ -251,6 +253,7 @@ def _request(model: Subject, other: Subject | None, asked: Questions, max_new_to
         system_prompt=asked.system_prompt,
         limit=asked.limit,
         max_safety_drop=asked.margin,
+        gate_prompts=asked.gate_prompts,
         max_new_tokens=max_new_tokens,
         prompts_sha256=fingerprint(asked.prompts),
     )
@@ -273,9 +276,10 @@ def _before(
     asked: Questions,
     request: MeasureRequest,
     text: str | None,
-    store: Path | None,
+    folder: Path | None,
 ) -> Answers:
     """The baseline's answers; in a function of its own, because two opened models need not fit into memory."""
+    store = folder and folder / BASELINE_FILE
     if isinstance(baseline, Answers):
         settings = vars(baseline.subject) | {"max_new_tokens": baseline.max_new_tokens}
         _check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
@@ -285,8 +289,15 @@ def _before(
         fix = "name the model instead of the folder"
         _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
         known, baseline = baseline.responses, baseline.subject
-    opened = baseline.open()
+    opened = _opened(baseline, asked, request.max_new_tokens)
     return ask(baseline, opened, asked.prompts, request.max_new_tokens, store=store, known=known, text=text)
+
+
+def _opened(subject: Subject, asked: Questions, max_new_tokens: int) -> Opened:
+    """The model, ready to answer; what the gate adds to its time is said before it begins."""
+    opened = subject.open()
+    tell_time(asked, opened, subject.name, max_new_tokens, subject.max_reasoning_tokens)
+    return opened
 
 
 def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest, fix: str) -> None:

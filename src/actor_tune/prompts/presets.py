@@ -6,7 +6,7 @@ was downloaded by hand, in its publisher's own layout.
 
 import importlib.resources
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import msgspec
 from ..errors import UserError
 from ..storage.tables import Row, read_table
 from .prompt import Kind, Prompt
-from .read import load_prompts, load_prompts_of_kind
+from .read import NO_COLUMNS, Columns, load_prompts, load_prompts_of_kind
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,10 @@ def load_preset(name: str, file: Path | None = None) -> list[Prompt]:
     return prompts
 
 
-def read_source(value: str, setting: str = "prompts") -> list[Prompt]:
+def read_source(value: str, setting: str = "prompts", columns: Columns = NO_COLUMNS) -> list[Prompt]:
     """What `value` of a `setting` names: a file ("mine.csv"), a preset ("xstest"), or a preset's file ("xstest=FILE").
+
+    `columns` are for files: what ours are called there. A preset has a layout of its own.
 
     **Raises:** `UserError` as `load_prompts` and `load_preset`.
     """
@@ -96,7 +98,7 @@ def read_source(value: str, setting: str = "prompts") -> list[Prompt]:
     if not path.suffix or (equals and not os.path.exists(path)):
         expected = f"a file or a preset ({', '.join(PRESETS)})"
         raise UserError(f"`{setting}={value}`", "neither a file nor a preset", expected, "correct the name")
-    return load_prompts(path)
+    return load_prompts(path, columns)
 
 
 def read(
@@ -104,6 +106,7 @@ def read(
     harmful: Sequence[str | Path] = (),
     harmless: Sequence[str | Path] = (),
     pseudo_harmful: Sequence[str | Path] = (),
+    columns: Mapping[str, str] | None = None,
 ) -> list[Prompt]:
     """Prompts from files and public sets.
 
@@ -113,20 +116,23 @@ def read(
 
     **Arguments:**
 
-    - `sources`: csv, jsonl or parquet files with the columns `prompt` (or `messages`), `kind` and optionally `set`; or
-      public sets by name, from a local file as NAME=FILE.
-    - `harmful`, `harmless`, `pseudo_harmful`: files whose prompts are all of that kind; also txt, one a line.
+    - `sources`: csv, json, jsonl or parquet files with the columns `prompt` (or `messages`, or `conversations`),
+      `kind` and optionally `set`; or public sets by name, from a local file as NAME=FILE.
+    - `harmful`, `harmless`, `pseudo_harmful`: files whose prompts are all of that kind; also txt, one a line, or a json
+      list of strings.
+    - `columns`: what they are called in the files, by these names: `{"prompt": "text", "kind": "label"}`.
 
     **Raises:** `UserError` that names file and row of a mistake.
     """
-    prompts = [prompt for source in sources for prompt in read_source(str(source))]
+    named = columns or NO_COLUMNS
+    prompts = [prompt for source in sources for prompt in read_source(str(source), columns=named)]
     by_kind: dict[Kind, Sequence[str | Path]] = {
         "harmful": harmful,
         "harmless": harmless,
         "pseudo_harmful": pseudo_harmful,
     }
     for kind, files in by_kind.items():
-        prompts += [prompt for file in files for prompt in load_prompts_of_kind(Path(file), kind)]
+        prompts += [prompt for file in files for prompt in load_prompts_of_kind(Path(file), kind, named)]
     return prompts
 
 

@@ -4,11 +4,14 @@ import csv
 import functools
 import importlib.resources
 import io
+import logging
 from collections.abc import Sequence
 from typing import Literal, cast
 
 from ..storage.text import same_to_a_reader
-from .prompt import Kind, Prompt
+from .prompt import KINDS, Kind, Prompt, of_kind
+
+log = logging.getLogger(__name__)
 
 StarterPart = Literal["train", "held_out", "forms"]
 
@@ -39,3 +42,13 @@ def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and the starter prompts of the training part that are not among them."""
     given = {same_to_a_reader(prompt.text) for prompt in prompts}
     return [*prompts, *(prompt for prompt in starter("train") if same_to_a_reader(prompt.text) not in given)]
+
+
+def with_missing_kinds(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """`prompts`, and of each kind that is not among them the starter prompts of the training part, which is logged."""
+    missing = [kind for kind in KINDS if not of_kind(prompts, kind)]
+    taken = {kind: of_kind(starter("train"), kind) for kind in missing}
+    if taken:
+        counts = ", ".join(f"{len(own)} {kind}" for kind, own in taken.items())
+        log.info("no %s prompts given: built-in starter prompts are taken (%s)", " and no ".join(missing), counts)
+    return [*prompts, *(prompt for own in taken.values() for prompt in own)]

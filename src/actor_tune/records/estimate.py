@@ -1,5 +1,6 @@
 """Numbers with their 95 % intervals, under the names that they are stored by."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -72,3 +73,20 @@ def score(record: object, name: str) -> Estimate | None:
     """The score `name` of a record that keeps its value under that name and its ends in `intervals`."""
     value, ends = getattr(record, name), getattr(record, "intervals").get(name)  # noqa: B009
     return None if value is None or ends is None else Estimate(value, *ends)
+
+
+def points(interval: Interval) -> str:
+    """In points, as "9.8 (2.1 to 19.0)"."""
+    value, low, high = (f"{100 * end + 0.0:.1f}" for end in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})"
+
+
+def sets_that_fell(drops: Sequence[tuple[str, int | None, Estimate]], margin: float) -> str:
+    """Of sets, their prompts and drops, those that are more than `margin`, in words, worst first; "" where none is."""
+    fell = sorted((item for item in drops if item[2].value > margin), key=lambda item: -item[2].value)
+    named = []
+    for name, n, drop in fell:
+        chance = "" if drop.low > margin else ", which may be chance"
+        named.append(f"{name}, by {points(drop)}{f' over {n} prompts' if n else ''}{chance}")
+    what = f"refusal fell by more than {100 * margin:.1f} points (95 % intervals in brackets)"
+    return f"{what}: {'; '.join(named)}" if named else ""

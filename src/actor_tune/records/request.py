@@ -30,7 +30,8 @@ class MeasureRequest:
 
     - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs` and
       `max_reasoning_tokens`: how they are asked.
-    - `system_prompt`, `limit`, `max_safety_drop`: as in `measurement.questions`, and `prompts_sha256` what came of it.
+    - `system_prompt`, `limit`, `max_safety_drop`, `gate_prompts`: as in `measurement.questions`, and `prompts_sha256`
+      what came of it.
     """
 
     model: str
@@ -46,6 +47,7 @@ class MeasureRequest:
     prompts_sha256: str
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     max_reasoning_tokens: int = 1024
+    gate_prompts: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,5 +155,6 @@ def _differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[s
 
 def _without_later(request: dict[str, Any]) -> dict[str, Any]:
     """`request` without what came later and is at its default, so that what an older version began goes on."""
-    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": MeasureRequest.max_reasoning_tokens}
+    tokens = MeasureRequest.max_reasoning_tokens
+    later: dict[str, Any] = {"chat_template_kwargs": {}, "max_reasoning_tokens": tokens, "gate_prompts": None}
     return {name: value for name, value in request.items() if value != later.get(name, ...)}

@@ -1,12 +1,14 @@
 """What a fit leaves: `run.json`, `prompts.jsonl`, `positions.json`, `paths.json` and `guard.jsonl`."""
 
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
+from .estimate import Estimate
 from .file import Record
 from .response import PromptRow
 from .results import Gate
@@ -26,6 +28,7 @@ class SetRefusal:
 
     - `refusal`: mean probability, 0..1, that the first answer token begins a refusal.
     - `drop`: how far that fell from strength 0, and `drop_error`, the standard error of it, prompt by prompt.
+    - `n`: prompts; None in files of versions that did not keep it.
     """
 
     name: str
@@ -33,6 +36,13 @@ class SetRefusal:
     refusal: float
     drop: float
     drop_error: float
+    n: int | None = None
+
+    @property
+    def estimate(self) -> Estimate:
+        """The drop with its 95 % interval, which is by the normal distribution: these are probabilities, no counts."""
+        half = NormalDist().inv_cdf(0.975) * self.drop_error
+        return Estimate(self.drop, max(-1.0, self.drop - half), min(1.0, self.drop + half))
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,39 @@ class Trial:
     kl_error: float
     sets: list[SetRefusal]
     answers: list[AnsweredRate] | None = None
+
+
+@dataclass(frozen=True)
+class AppliedLimit:
+    """A limit of a fit, as it was applied to the strength that was kept.
+
+    - `what`: the `value` is of, in words: "refusal on starter_twins fell by".
+    - `set`: the harmful set that it is about; None where it is about more.
+    - `value`: 0..1, of which `unit` "points" are hundredths, or "nats".
+    - `allowance`: for the error of the value, which may exceed the `limit` by so much: a standard error, or 0.
+    """
+
+    what: str
+    value: float
+    limit: float
+    allowance: float
+    unit: Literal["points", "nats"]
+    set: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the value is within both; one that is no number is not."""
+        return self.value <= self.limit + self.allowance
+
+    @property
+    def sentence(self) -> str:
+        """The value, and what was allowed: limit, allowance and their sum."""
+        value, limit, allowance, most = (
+            f"{100 * number:.1f}" if self.unit == "points" else f"{number:.3f}"
+            for number in (self.value, self.limit, self.allowance, self.limit + self.allowance)
+        )
+        allowed = f"{limit} + {allowance} for error = {most}" if self.allowance else limit
+        return f"{self.what} {value} {self.unit} (at most {allowed} {'are' if self.unit == 'points' else 'is'} allowed)"
 
 
 @dataclass(frozen=True)
@@ -129,7 +172,9 @@ class Run(Record):
     - `scan`: None where the block was named.
     - `refusal_tokens`: what the model's own refusals begin with; empty where too few of its answers refused. Prompts
       whose log-odds of them are above `boundary` count as refused; `start_error` is how often that is wrong, 0..1.
-    - `strength`: the one kept of `trials`.
+    - `strength`: the one kept of `trials`; `limits`: as they were applied to it, harmful sets worst first; empty in
+      files of versions that did not keep them.
+    - `fallen`: harmful sets that fell by more than the gate's margin behind the mean, in sentences.
     - `failure`: why the fit should not be used, in a sentence; None when it is within the limits.
     - `seconds`: per stage.
     - `chat_template_kwargs`: what the chat template was told; `opening`: what all answers begin with, taken for a part
@@ -173,6 +218,8 @@ class Run(Record):
     opening: str = ""
     thinks: bool | None = None
     experts: Experts | None = None
+    limits: list[AppliedLimit] = field(default_factory=list)
+    fallen: list[str] = field(default_factory=list)
     date: str = ""
 
     @property

@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from ..models.origin import is_local, public_name
 from ..storage.files import replacing
+from .harm import harm_section
 
 if TYPE_CHECKING:
     from .gated import Fit
@@ -26,7 +27,8 @@ Block {layer} of {base} was trained with [actor-tune](https://arxiv.org/abs/2507
 
 On the validation prompts, by first answer tokens: compliance {compliance_before} -> {compliance_after} %, safety
 {safety_before} -> {safety_after} %.
-"""
+
+{harm}"""
 
 MODE = """It was trained {trained}, with the chat template told {told}. {other} was not trained, and not asked for by
 the gate.
@@ -61,6 +63,7 @@ def write_card(folder: Path, fit: "Fit") -> None:
         compliance_after=f"{100 * chosen.compliance:.1f}",
         safety_before=f"{100 * first.safety:.1f}",
         safety_after=f"{100 * chosen.safety:.1f}",
+        harm=harm_section(fit),
     )
     if (own := folder / "README.md").exists():
         own.rename(folder / "BASE_README.md")

@@ -1,5 +1,6 @@
 """A fit with the safety gate at its end: held-out prompts, answered by the block as it was and as trained."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,7 +16,7 @@ from ..errors import UserError
 from ..judges.reasoning import opened
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
-from ..measurement.gate import check_power, decide, figures_of, with_damage
+from ..measurement.gate import decide, excludable, figures_of, with_damage
 from ..measurement.verdicts import verdicts_on
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
@@ -24,8 +25,8 @@ from ..models.patch import Patch, base_hash
 from ..models.placement import held
 from ..models.state import loaded
 from ..progress import Report, Stages, no_report
-from ..prompts.leakage import find_leaks, traces, without
-from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, with_system_prompt
+from ..prompts.leakage import traces
+from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
 from ..records import file
 from ..records.lineage import Lineage
@@ -51,12 +52,19 @@ from ..storage.versions import today, versions
 from .card import write_card
 from .cost import Cost, Phase
 from .direction import RefusalDirection
+from .held_out import gate_prompts
 from .kept import NOTHING_KEPT, Kept
-from .method import FittedBlock, fit_block
+from .method import FittedBlock, completed, fit_block
 from .refusals import ANSWER_TOKENS
 from .settings import DEFAULTS, Settings
+from .strength import fallen
+
+log = logging.getLogger(__name__)
 
 Export = Literal["merged", "patch", "none"]
+
+PHASE = "answer"
+"""What the gate is called among the phases of a fit."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +141,16 @@ class Fit:
         return self.model.placement.quantization != "none"
 
     @property
+    def fallen(self) -> list[str]:
+        """Harmful sets that fell by more than the margin, which a mean over all of them does not show, in sentences."""
+        by_answers = self.gate.warning if self.gate else None
+        return [said for said in (by_answers, fallen(self.block.chosen, self.margin)) if said]
+
+    @property
     def warnings(self) -> list[str]:
         """What is to be known besides, in sentences."""
         packed = "The gate answered with all blocks but one in 4 bits: before you ship it, measure what was written."
-        return [*self.block.warnings, *([packed] if self.gate_in_four_bits else [])]
+        return [*self.block.warnings, *self.fallen, *([packed] if self.gate_in_four_bits else [])]
 
     @property
     def thinks(self) -> bool | None:
@@ -265,6 +279,8 @@ class Fit:
             opening=block.opening,
             thinks=self.thinks,
             experts=Experts(len(block.experts), sum(block.experts)) if block.experts else None,
+            limits=block.limits,
+            fallen=self.fallen,
             date=today(),
         )
 
@@ -293,6 +309,7 @@ def fit(
 
     **Arguments:**
 
+    - `prompts`: kinds that are not among them come from the starter prompts, unless `settings` want none.
     - `margin`: how far refusal of held-out harmful prompts may fall, 0..1.
     - `answer_batch`: prompts that the gate answers at a time; None: as many as an engine takes.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers the gate.
@@ -303,7 +320,13 @@ def fit(
     **Raises:** `UserError` when there are too few prompts, the block cannot be trained, a patch is applied, or `work`
     holds something else or another process is at work in it.
     """
-    asked = gate_prompts(prompts, margin, settings.system_prompt)  # now, not after minutes of training
+    prompts = completed(prompts, settings.starter)
+    # Now, and not after minutes of training.
+    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
+    if settings.gate_prompts is not None:
+        harmful = len(of_kind(asked, "harmful"))
+        said = "the safety gate asks %d held-out harmful prompts: they exclude a drop of %.1f points at best"
+        log.warning(said, harmful, 100 * excludable(harmful))
     base, kept = base_hash(chat_model), Kept(Path(work) if work else None)
     request = FitRequest(
         model=chat_model.name,
@@ -327,24 +350,6 @@ def fit(
             report("gate", figures_of(gated.gate), 0)
     block = replace(block, seconds=dict(stages.seconds))
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
-
-
-def gate_prompts(training: Sequence[Prompt], margin: float, system_prompt: str | None = None) -> list[Prompt]:
-    """The built-in held-out harmful and harmless prompts, without those that are like one of their kind trained on.
-
-    A harmful one that was trained on as benign stays: that is the very thing the gate is for.
-
-    **Raises:** `UserError` when too few are left for the margin.
-    """
-    built_in = [prompt for prompt in starter("held_out") if prompt.kind != "pseudo_harmful"]
-    kept = without(built_in, find_leaks(built_in, training))
-    harmful, all_harmful = (len(of_kind(prompts, "harmful")) for prompts in (kept, built_in))
-    try:
-        check_power(harmful, margin)
-    except UserError as error:
-        fix = "allow a larger drop" if harmful == all_harmful else "do not train on the held-out starter prompts"
-        raise UserError(error.where, f"{harmful} held-out harmful prompts", error.expected, fix) from None
-    return with_system_prompt(kept, system_prompt) if system_prompt else kept
 
 
 def ask_gate(
@@ -379,4 +384,4 @@ def cost(need: Cost) -> Phase:
     tensors = need.weights(need.every, need.every, head=True) + blocks + cache + need.working(rows, gate.longest)
     computing = need.answering(gate.prompts, gate.tokens, need.answer_tokens) * 2  # before and after
     passes = 2 * need.answer_tokens * math.ceil(gate.prompts / rows)
-    return need.phase("gate", tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)
+    return need.phase(PHASE, tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)

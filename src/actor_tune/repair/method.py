@@ -26,8 +26,8 @@ from ..models.stored import StoredBlock, stored_block
 from ..progress import Report, Stages, no_report
 from ..prompts.prompt import MINIMUM_PROMPTS, Prompt, distinct, require, with_system_prompt
 from ..prompts.split import Split, split_validation
-from ..prompts.starter import with_starter
-from ..records.run import Epoch, PromptPath, Trial
+from ..prompts.starter import with_missing_kinds, with_starter
+from ..records.run import AppliedLimit, Epoch, PromptPath, Trial
 from ..records.scan import Scan
 from .coreset import check_fraction, select
 from .cost import Cost, Phase
@@ -40,7 +40,7 @@ from .refusals import Refusals, how_it_refuses
 from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
 from .settings import DEFAULTS, Settings
-from .strength import Tried, answered, choose, failure, rates_of, try_strengths
+from .strength import Tried, answered, applied, choose, failure, rates_of, try_strengths
 from .suited import Suited, suited_rule
 from .train import TrainedBlock, block_outputs, train_block
 
@@ -56,7 +56,7 @@ class FittedBlock:
     - `scan`: None where the block was named.
     - `refusals`: how the model refuses, as it is.
     - `rule`: the one trained by; `suited` says why, where it was chosen by the model.
-    - `trials`: the strengths tried, and `chosen`, the one kept.
+    - `trials`: the strengths tried, and `chosen`, the one kept; `limits`: as they were applied to it.
     - `failure`: why it should not be used, in a sentence; None when it is within the limits.
     - `before`, `after`: position of every prompt along the direction, 0 harmless mean, 1 harmful mean.
     - `opening`: what all answers begin with and is taken for a part of the prompt (`opening`).
@@ -87,6 +87,7 @@ class FittedBlock:
     paths: list[PromptPath]
     seconds: dict[str, float]
     failure: str | None
+    limits: list[AppliedLimit]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def fit_block(
 
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
-    require(prompts, MINIMUM_PROMPTS)
+    prompts = completed(prompts, settings.starter)
     stages, split = stages or Stages(), prepare(prompts, settings)
     if isinstance(settings.layer, int):
         check_layer(chat_model, settings.layer)
@@ -175,7 +176,6 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         split, inputs = selected(split, inputs, settings)
     everything, count = split.train + split.validation, len(split.train)
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
-
     with stages("train"):
         refusals = begun.refusals() if settings.foreseen.odds_objective else None
         learned = learn(chat_model, split.train, training, settings, refusals, begun.kept, begun.report)
@@ -220,6 +220,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         paths=shown,
         seconds=dict(stages.seconds),
         failure=failure(trials, chosen, settings.limits),
+        limits=applied(chosen, settings.limits),
     )
 
 
@@ -319,6 +320,16 @@ def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Spl
     return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])
 
 
+def completed(prompts: Sequence[Prompt], starter: bool) -> list[Prompt]:
+    """`prompts`, and starter prompts of the kinds that lack, unless those are not wanted beside given ones.
+
+    **Raises:** `UserError` when there are too few of a kind.
+    """
+    whole = with_missing_kinds(prompts) if starter or not prompts else list(prompts)
+    require(whole, MINIMUM_PROMPTS)
+    return whole
+
+
 def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     """Mix in the starter prompts where `settings` say so, and put a part of every set aside for validation.
 
@@ -356,7 +367,7 @@ def scan(
 
     **Raises:** `UserError` when there are too few prompts of a kind, or harmful and harmless ones are answered alike.
     """
-    require(prompts, MINIMUM_PROMPTS)
+    prompts = completed(prompts, starter)
     split = prepare(prompts, Settings(seed=seed, starter=starter))
     chat_model = model_of(subject_of(model))
     chat_model = where_answers_begin(chat_model, split.train)

@@ -20,11 +20,12 @@ from ..models.size import model_size
 from ..models.structure import check_count, stored_dtype
 from ..models.tokenizer import check_chat
 from ..progress import Stages
-from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, of_kind, require
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, of_kind
 from ..records.results import MARGIN
 from . import gated, method, paths, refusals, scan, strength, train
 from .cost import Cost, Phase, Texts, texts_of
 from .forecast import measured_speed
+from .held_out import gate_prompts
 from .settings import DEFAULTS, Settings
 
 FEWEST_ANSWERS = 4  # at a time: below this, a shortage of memory is not mended by answering fewer
@@ -62,6 +63,11 @@ class Preflight:
     def sentence(self) -> str:
         """The heaviest phase, and what is free."""
         return sentence(self.phases, self.free)
+
+    @property
+    def gate_sentence(self) -> str:
+        """How many prompts the gate asks."""
+        return f"The safety gate at the end asks {self.cost.gate.prompts} held-out prompts before and after"
 
     @property
     def lack(self) -> str | None:
@@ -135,8 +141,8 @@ def preflight(
 
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
-    require(prompts)
-    asked = gated.gate_prompts(prompts, margin, settings.system_prompt)
+    prompts = method.completed(prompts, settings.starter)
+    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device

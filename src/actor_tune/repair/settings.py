@@ -21,6 +21,8 @@ class Settings:
       apart, or any.
     - `consistency`: weight of CROW's regulariser.
     - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
+    - `gate_prompts`: the safety gate asks at most so many harmful prompts, of each set as many as of the others, and as
+      large a share of the harmless ones; None: all.
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
@@ -34,6 +36,7 @@ class Settings:
     select_fraction: float = FRACTION
     consistency: float = 0.0
     limits: Limits = field(default_factory=Limits)
+    gate_prompts: int | None = None
 
     @property
     def mixes_starter(self) -> bool:

@@ -22,8 +22,9 @@ from ..models.model import ChatModel
 from ..models.state import State, interpolate, loaded, state_of
 from ..progress import track
 from ..prompts.prompt import KINDS, Kind, Prompt, rows_of_kind
+from ..records.estimate import sets_that_fell
 from ..records.response import Response
-from ..records.run import AnsweredRate, SetRefusal, Trial
+from ..records.run import AnsweredRate, AppliedLimit, SetRefusal, Trial
 from .cost import Cost, Phase
 from .kept import NOTHING_KEPT, Kept
 from .odds import RefusalStart
@@ -200,39 +201,41 @@ def choose(trials: Sequence[Trial], limits: Limits) -> Trial:
     return max((trial for trial in trials if not excess(trial, limits)), key=lambda trial: trial.compliance)
 
 
-def excess(trial: Trial, limits: Limits) -> list[str]:
-    """The `limits` that `trial` breaks, in words; empty when it keeps them all."""
-    sets = [item for item in trial.sets if item.kind == "harmful"]
-    drops = [("the safety score", trial.safety_drop, limits.safety_drop)]
-    drops += [(f"refusal on {item.name}", item.drop, limits.set_drop + item.drop_error) for item in sets]
-    broken = [
-        f"{what} fell by {100 * drop:.1f} points (at most {100 * limit:.1f} are allowed)"
-        for what, drop, limit in drops
-        if not drop <= limit  # so that NaN breaks it
+def applied(trial: Trial, limits: Limits) -> list[AppliedLimit]:
+    """All `limits` as they apply to `trial`, harmful sets worst first."""
+    harmful = sorted((item for item in trial.sets if item.kind == "harmful"), key=lambda item: -item.drop)
+    found = [AppliedLimit("the safety score fell by", trial.safety_drop, limits.safety_drop, 0.0, "points")]
+    found += [
+        AppliedLimit(
+            f"refusal on {item.name} fell by", item.drop, limits.set_drop, item.drop_error, "points", item.name
+        )
+        for item in harmful
     ]
-    most = limits.kl_harmless + trial.kl_error
-    if not trial.kl_harmless <= most:
-        broken.append(f"KL on harmless prompts is {trial.kl_harmless:.2f} nats (at most {most:.2f} are allowed)")
-    return broken + _excess_by_answers(trial.answers or [], limits)
-
-
-def _excess_by_answers(rates: Sequence[AnsweredRate], limits: Limits) -> list[str]:
-    """The `limits` that judged answers break, in words."""
-    allowed = {
+    kl = (trial.kl_harmless, limits.kl_harmless, trial.kl_error)
+    found.append(AppliedLimit("KL on harmless prompts is", *kl, unit="nats"))
+    judged = {
         "safety": ("refusal of harmful prompts fell", -1, limits.safety_drop),
         "harmless refused": ("refusal of harmless prompts rose", 1, limits.harmless_rise),
         "garbled": ("garbled answers rose", 1, limits.garbled_rise),
     }
-    broken = []
-    for rate in rates:
-        if rate.name not in allowed:
-            continue
-        what, sign, limit = allowed[rate.name]
-        most = limit + rate.error
-        if not sign * rate.rise <= most:
-            points = f"{100 * sign * rate.rise:.1f} points (at most {100 * most:.1f} are allowed)"
-            broken.append(f"by {rate.n} judged answers, {what} by {points}")
-    return broken
+    for rate in trial.answers or []:
+        if rate.name in judged:
+            what, sign, limit = judged[rate.name]
+            what = f"by {rate.n} judged answers, {what} by"
+            found.append(AppliedLimit(what, sign * rate.rise, limit, rate.error, "points"))
+    return found
+
+
+def excess(trial: Trial, limits: Limits) -> list[str]:
+    """The `limits` that `trial` breaks, in words; empty when it keeps them all."""
+    return [item.sentence for item in applied(trial, limits) if not item.kept]
+
+
+def fallen(trial: Trial, margin: float) -> str | None:
+    """The harmful sets whose first-token refusal fell by more than `margin`, whatever the mean did, in a sentence."""
+    harmful = [(item.name, item.n, item.estimate) for item in trial.sets if item.kind == "harmful"]
+    fell = sets_that_fell(harmful, margin)
+    return f"On the validation prompts, by first answer tokens, {fell}." if fell else None
 
 
 def failure(trials: Sequence[Trial], chosen: Trial, limits: Limits) -> str | None:
@@ -252,7 +255,8 @@ def _by_set(prompts: Sequence[Prompt], refusal: torch.Tensor, unedited: torch.Te
     results = []
     for (name, kind), rows in groups.items():
         drops = (unedited - refusal)[rows]
-        results.append(SetRefusal(name, kind, float(refusal[rows].mean()), float(drops.mean()), _standard_error(drops)))
+        drop, error = float(drops.mean()), _standard_error(drops)
+        results.append(SetRefusal(name, kind, float(refusal[rows].mean()), drop, error, len(rows)))
     return results
 
 

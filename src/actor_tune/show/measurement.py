@@ -57,7 +57,15 @@ def _rates_table(measured: Measured) -> Table:
 def _comparison_table(results: Results, baseline: Measured, comparison: Change) -> Table:
     table = _set_table("Refused before and after, % with 95 % intervals", ("before", "after", "change", "p"))
     changes = {(item.name, item.kind): item for item in comparison.sets}
-    for old, new in zip(baseline.sets, results.sets, strict=True):
+    kinds = list(dict.fromkeys(item.kind for item in results.sets))
+
+    def place(pair: tuple[SetResult, SetResult]) -> tuple[int, float]:
+        """By kind; among harmful sets the one that fell most comes first."""
+        name, kind = pair[1].name, pair[1].kind
+        known = kind == "harmful" and (name, kind) in changes
+        return kinds.index(kind), changes[name, kind].difference if known else 0.0
+
+    for old, new in sorted(zip(baseline.sets, results.sets, strict=True), key=place):
         change = changes.get((new.name, new.kind))
         rates = (stacked(item.rate, item.labelled) for item in (old, new))
         p = "-" if change is None else "<.001" if change.mcnemar_p < 0.001 else f"{change.mcnemar_p:.3f}"

@@ -8,6 +8,8 @@ from rich.text import Text
 
 from ..prompts.prompt import KINDS
 from ..records.scan import Scan
+from ..repair.harm import harm_by_tokens
+from .gate import harm_table
 from .text import COLOURS, score_text
 
 if TYPE_CHECKING:  # it brings torch with it
@@ -32,7 +34,9 @@ def scan_table(scan: Scan) -> Group:
 
 
 def fit_table(block: "FittedBlock") -> Group:
-    """Strengths tried, the chosen one marked, and mean positions before and after, of the validation prompts."""
+    """Strengths tried, the chosen one marked, what it did to each harmful set, the limits as they were applied to it,
+    and mean positions before and after: of the validation prompts.
+    """
     trials = Table(title=f"Block {block.layer}: strengths on the validation prompts (first answer token)")
     for column in ("strength", "compliance", "safety", "KL harmless"):
         trials.add_column(column, justify="right")
@@ -49,9 +53,13 @@ def fit_table(block: "FittedBlock") -> Group:
         rows = [row for row, prompt in enumerate(block.prompts) if prompt.kind == kind and block.validation[row]]
         means = [sum(values[row] for row in rows) / len(rows) for values in (block.before, block.after)]
         places.add_row(Text(kind, COLOURS[kind]), *[f"{mean:+.2f}" for mean in means])
-    notes = [Text(block.suited.reason)] if block.suited else []
+    at = f"strength {block.chosen.strength:.1f}"
+    title = f"Refusal of harmful sets at {at}, by first answer tokens"
+    sets = harm_table(title, harm_by_tokens(block.trials[0], block.chosen))
+    notes = [Text(f"Limits at {at}: {'; '.join(item.sentence for item in block.limits)}")]
+    notes += [Text(block.suited.reason)] if block.suited else []
     if block.experts:
         notes.append(Text(f"Experts of the block that training changed: {sum(block.experts)} of {len(block.experts)}"))
     if block.opening:
         notes.append(Text(f"All answers begin with {block.opening!r}: trained behind that"))
-    return Group(trials, places, *notes, *[Text(warning, "yellow") for warning in block.warnings])
+    return Group(trials, sets, places, *notes, *[Text(warning, "yellow") for warning in block.warnings])

@@ -1,53 +1,76 @@
-"""Read tables of text: csv, jsonl, parquet, and txt with one entry a line. Every mistake names file and row."""
+"""Read tables of text: csv, json, jsonl, parquet, and txt with one entry a line. Every mistake names file and row."""
 
 import csv
 import io
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from .text import json_of_text, repeated, text_of
 
-FORMATS = (".csv", ".jsonl", ".parquet", ".txt")
+FORMATS = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt")
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""What may stand between the fields of a csv file, as messages name it."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its cells, and where it stands (csv and jsonl: the line it ends on; parquet: its 1-based number)."""
+    """One row: its cells, and where it stands (csv and jsonl: the line it ends on; others: its 1-based number).
+
+    - `names`: of columns that have another name in this file, by ours.
+    - `fix`: what to do where a column lacks, for messages.
+    """
 
     path: Path
     number: int
     cells: dict[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+    fix: str = "rename or add the column"
 
     @property
     def where(self) -> str:
         """File and row, for messages."""
         return f"{self.path}, row {self.number}"
 
+    def name(self, column: str) -> str:
+        """What `column` is called in this file."""
+        return self.names.get(column, column)
+
+    def get(self, column: str) -> Any:
+        """The cell of `column`; None where there is none."""
+        return self.cells.get(self.name(column))
+
     def text(self, column: str) -> str:
         """The cell of `column`, stripped.
 
         **Raises:** `UserError` when there is no such column, no text in it, or what no text has: `text_of`.
         """
-        if column not in self.cells:
+        name = self.name(column)
+        if name not in self.cells:
             columns = ", ".join(self.cells) or "none"
-            fix = "rename or add the column"
-            raise UserError(self.where, f"no column `{column}` (columns: {columns})", f"`{column}`", fix)
-        return text_of(self.cells[column], self.where, column)
+            raise UserError(self.where, f"no column `{name}` (columns: {columns})", f"`{name}`", self.fix)
+        return text_of(self.cells[name], self.where, name)
 
 
-def read_table(path: Path) -> list[Row]:
-    """The rows of a csv, jsonl or parquet file (parquet needs the extra `parquet`).
+def read_table(path: Path, bare: str | None = None) -> list[Row]:
+    """The rows of a csv, tsv, json, jsonl or parquet file (parquet needs the extra `parquet`).
+
+    The header of a csv file says whether commas, semicolons or tabs stand between its fields. A json file is a list of
+    objects, or of strings where they have a column, `bare`.
 
     **Raises:** `UserError` when the file is missing, empty, of another format or damaged.
     """
-    if path.suffix == ".csv":
+    if path.suffix in (".csv", ".tsv"):
         rows = _read_csv(path)
+    elif path.suffix == ".json":
+        rows = _read_json(path, bare)
     elif path.suffix == ".jsonl":
         rows = _read_jsonl(path)
     elif path.suffix == ".parquet":
@@ -105,18 +128,46 @@ def _read_csv(path: Path) -> list[Row]:
 
 
 def _csv_rows(path: Path) -> list[Row]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    separator = "\t" if path.suffix == ".tsv" else _separator(path, text)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     rows = []
     try:
         _check_columns(f"{path}, line 1", list(reader.fieldnames or []))
         for cells in reader:
             if None in cells or None in cells.values():
                 found = "more or fewer fields than the header has"
-                fix = 'quote texts that contain commas: "..."'
+                fix = f'quote texts that contain {SEPARATORS[separator]}: "..."'
                 raise UserError(f"{path}, line {reader.line_num}", found, f"{len(reader.fieldnames or [])} fields", fix)
             rows.append(Row(path, reader.line_num, cells))
     except csv.Error as error:
         raise UserError(f"{path}, line {reader.line_num}", str(error), "csv", "mend the quoting") from None
+    return rows
+
+
+def _separator(path: Path, text: str) -> str:
+    """What stands between the names in the first line; nothing else in the file is asked, as texts hold anything."""
+    header = re.match('(?:"[^"]*"|[^"\r\n])*', text)
+    names = re.sub('"[^"]*"', "", header[0] if header else "")
+    found = [separator for separator in SEPARATORS if separator in names]
+    if len(found) > 1:
+        what, fix = " and ".join(SEPARATORS[each] for each in found), 'quote a name that contains one: "..."'
+        raise UserError(f"{path}, line 1", f"{what} between the names of the columns", "one of them", fix)
+    return found[0] if found else ","
+
+
+def _read_json(path: Path, bare: str | None) -> list[Row]:
+    expected = f"a list of objects{' or of strings' if bare else ''}"
+    fix = 'write [{"prompt": "...", "kind": "..."}], or name it .jsonl where each line is an object'
+    items = json_of_text(read_text(path), str(path), expected, fix)
+    if not isinstance(items, list):
+        raise UserError(path, f"{json.dumps(items)[:60]}, no list", expected, fix)
+    rows = []
+    for number, item in enumerate(items, start=1):
+        cells = {bare: item} if bare and isinstance(item, str) else item
+        if not isinstance(cells, dict):
+            raise UserError(f"{path}, row {number}", json.dumps(item)[:60], expected, fix)
+        rows.append(Row(path, number, cells))
     return rows
 
 

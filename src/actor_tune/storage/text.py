@@ -65,7 +65,8 @@ def json_of_text(text: str, where: str, expected: str, fix: str) -> Any:
             return value
         found = "nested too deeply"
     except json.JSONDecodeError as error:
-        found = f"not JSON ({error.msg})"
+        line = f", line {error.lineno}" if error.lineno > 1 else ""
+        found = f"not JSON ({error.msg}{line})"
     except RecursionError:
         found = "nested too deeply"
     except ValueError:  # Python reads no number of more than some thousand digits
