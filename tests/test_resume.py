@@ -34,7 +34,7 @@ FOLDERS = Path(__file__).parent / "files_of_version_0_1_0"
 def test_a_request_begins_in_a_new_folder_and_goes_on_in_it(tmp_path):
     folder = tmp_path / "new"
     open_request(folder, REQUEST)
-    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024}
+    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024, "gate_prompts": None}
     assert json.loads((folder / "request.json").read_text()) | later == asdict(REQUEST)
     (folder / "responses.jsonl").write_text("kept")
     open_request(folder, REQUEST)
@@ -56,6 +56,7 @@ def test_a_request_is_written_as_version_0_1_0_wrote_it_and_goes_on_where_that_b
     ("begun", "asked", "message"),
     [
         ({}, {"max_new_tokens": 16}, "begun with max_new_tokens = 32; expected 16, as asked now"),
+        ({}, {"gate_prompts": 200}, "begun with gate_prompts = null; expected 200, as asked now"),
         ({}, {"max_reasoning_tokens": 9}, "begun with max_reasoning_tokens = null; expected 9, as asked now"),
         ({}, {"limit": 3}, "begun with limit = null; expected 3, as asked now"),
         ({"sets": ["a", "b"]}, {}, 'begun with sets = ["a", "b"]; expected null, as asked now'),

@@ -56,7 +56,7 @@ def fit_table(block: "FittedBlock") -> Group:
     at = f"strength {block.chosen.strength:.1f}"
     title = f"Refusal of harmful sets at {at}, by first answer tokens"
     sets = harm_table(title, harm_by_tokens(block.trials[0], block.chosen))
-    notes = [Text(f"Limits at {at}: {'; '.join(item.sentence for item in block.limits)}")]
+    notes = [Text(f"Limits as they were applied to {at}:"), *[Text(f"- {item.sentence}") for item in block.limits]]
     notes += [Text(block.suited.reason)] if block.suited else []
     if block.experts:
         notes.append(Text(f"Experts of the block that training changed: {sum(block.experts)} of {len(block.experts)}"))
