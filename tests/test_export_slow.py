@@ -28,4 +28,4 @@ def test_the_adapter_and_the_patched_base_have_the_verdicts_of_the_merged_model(
     assert read(Export, tmp_path / "adapter") == found
     shutil.rmtree(run / "model")  # made again of base and patch
     found = export(run, "vllm", tmp_path / "served", limit=60, allow_unsafe=True)
-    assert (found.checked.verdicts, found.checked.texts) == (0, 0), found.checked.differing
+    assert (found.checked.n, found.checked.verdicts) == (60, 0), found.checked.differing

@@ -145,7 +145,7 @@ def _pieces(said: list[str], tokenizer: PreTrainedTokenizerBase) -> Pieces | Non
         before_user = start
     elif start.startswith(before_system) and start.endswith(between):
         default = start[len(before_system) : len(start) - len(between)]
-        before_user = _common_end(between, after, tokenizer.all_special_tokens)
+        before_user = _common_end(between, after, [*tokenizer.get_added_vocab()])
     else:
         return None
     if default == "" or not after.endswith(before_user):
@@ -155,7 +155,7 @@ def _pieces(said: list[str], tokenizer: PreTrainedTokenizerBase) -> Pieces | Non
 
 
 def _common_end(one: str, other: str, tokens: list[str]) -> str:
-    """How both texts end, from the last of the special `tokens` on, where there is one."""
+    """How both texts end, from the last of the `tokens` on, where there is one."""
     length = 0
     while length < min(len(one), len(other)) and one[-1 - length] == other[-1 - length]:
         length += 1
