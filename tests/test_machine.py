@@ -20,9 +20,9 @@ def test_a_rate_is_measured(dtype):
 
 @pytest.mark.parametrize(("half", "gain"), [(0.02, 0.5), (0.16, 4.0)])
 def test_a_processor_that_is_taken_away_for_moments_is_judged_as_it_is(monkeypatch, half, gain):
-    chooser, disturbed = random.Random(0), {1, 4, 5, 9, 12, 20, 27}
+    chooser, disturbed, count = random.Random(0), {1, 4, 5, 9, 12, 20, 27}, itertools.count()
 
-    def seconds(_width, dtype, count=itertools.count()):
+    def seconds(_width, dtype):
         usual = half if dtype == torch.bfloat16 else 0.04
         return usual * (chooser.choice([10, 50]) if next(count) in disturbed else 1)
 

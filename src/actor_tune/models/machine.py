@@ -13,7 +13,6 @@ import psutil
 import torch
 from torch import nn
 
-
 PAIRS = 15
 
 
