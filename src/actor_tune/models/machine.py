@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 PAIRS = 15
+"""Products that are timed in each of two dtypes: odd, and more than moments can disturb."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,8 @@ def measured_rate(device: str, dtype: torch.dtype) -> float:
     """FLOPs a second of a matrix product in `dtype` on `device`, measured in well under a second."""
     rates = []  # of growing matrices, until a product takes 50 ms: processors differ by factors of thousands
     for width in (128, 256, 512, 1024, 2048, 4096):
-        rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
         for _ in range(3):
-            start = time.perf_counter()
-            nn.functional.linear(rows, weight)[0, 0].item()  # reading a value waits for the device
-            seconds = time.perf_counter() - start
+            seconds = _product_seconds(width, dtype, device)
             rates.append(2 * width**3 / seconds)
             if seconds > 0.05 and width > 128:  # at 128 that is the start of threads, not the product
                 return max(rates)
@@ -62,10 +60,10 @@ def float32_gain(dtype: torch.dtype) -> float:
     return statistics.median(pairs)
 
 
-def _product_seconds(width: int, dtype: torch.dtype) -> float:
-    rows, weight = torch.ones(2, width, width, dtype=dtype)
+def _product_seconds(width: int, dtype: torch.dtype, device: str = "cpu") -> float:
+    rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
     start = time.perf_counter()
-    nn.functional.linear(rows, weight)
+    nn.functional.linear(rows, weight)[0, 0].item()  # reading a value waits for the device
     return time.perf_counter() - start
 
 
