@@ -45,12 +45,12 @@ def test_what_a_process_that_died_was_writing_is_cleared_and_nothing_else(tmp_pa
     assert {entry.name for entry in tmp_path.iterdir()} == {LOCK_FILE, *kept}
 
 
-@pytest.mark.parametrize("error", [NotImplementedError("flock"), OSError(errno.ENOLCK, "No locks available")])
-def test_where_nothing_can_be_locked_nobody_is_let_in(tmp_path, monkeypatch, error):
-    def fails(_lock):
-        raise error
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_where_nothing_can_be_locked_nobody_is_let_in(tmp_path, monkeypatch, number):
+    def fails(_descriptor, _operation):
+        raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("filelock.FileLock.acquire", fails)
+    monkeypatch.setattr("fcntl.flock", fails)
     with pytest.raises(UserError, match=r"a file system without locks; .*; choose another place"), alone_in(tmp_path):
         pytest.fail("let in")
 

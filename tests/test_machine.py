@@ -1,3 +1,5 @@
+import itertools
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -5,7 +7,8 @@ import psutil
 import pytest
 import torch
 
-from actor_tune.models.machine import Memory, free_memory, measured_rate
+from actor_tune.models import machine as module
+from actor_tune.models.machine import PAIRS, Memory, float32_gain, free_memory, measured_rate
 
 GIB = 2**30
 
@@ -13,6 +16,25 @@ GIB = 2**30
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_rate_is_measured(dtype):
     assert 1e6 < measured_rate("cpu", dtype) < 1e15
+
+
+@pytest.mark.parametrize(("half", "gain"), [(0.02, 0.5), (0.16, 4.0)])
+def test_a_processor_that_is_taken_away_for_moments_is_judged_as_it_is(monkeypatch, half, gain):
+    chooser, disturbed, count = random.Random(0), {1, 4, 5, 9, 12, 20, 27}, itertools.count()
+
+    def seconds(_width, dtype):
+        usual = half if dtype == torch.bfloat16 else 0.04
+        return usual * (chooser.choice([10, 50]) if next(count) in disturbed else 1)
+
+    monkeypatch.setattr(module, "_product_seconds", seconds)
+    assert len(disturbed) < PAIRS / 2
+    assert float32_gain.__wrapped__(torch.bfloat16) == pytest.approx(gain)
+
+
+def test_the_gain_is_that_of_products_on_this_processor():
+    assert 0.01 < float32_gain.__wrapped__(torch.bfloat16) < 100
+    assert float32_gain.__wrapped__(torch.float32) == pytest.approx(1, abs=0.5)
+    assert float32_gain(torch.bfloat16) == float32_gain(torch.bfloat16), "once a process"
 
 
 @pytest.fixture

@@ -39,19 +39,15 @@ def checkpoint(request, tmp_path):
     return tmp_path / "m"
 
 
-def rates(float32, bfloat16):
-    return lambda _device, dtype: float32 if dtype == torch.float32 else bfloat16
-
-
 def test_a_processor_slow_in_half_precision_computes_in_float32(monkeypatch):
-    monkeypatch.setattr("actor_tune.models.placement.measured_rate", rates(float32=8.0, bfloat16=1.0))
+    monkeypatch.setattr("actor_tune.models.placement.float32_gain", lambda _dtype: 8.0)
     assert resolve_dtype("auto", torch.bfloat16, "cpu") == torch.float32
     assert resolve_dtype("bfloat16", torch.bfloat16, "cpu") == torch.bfloat16
     assert resolve_dtype("auto", torch.bfloat16, "cuda") == torch.bfloat16
 
 
 def test_one_that_is_fast_in_it_computes_in_what_is_stored(monkeypatch):
-    monkeypatch.setattr("actor_tune.models.placement.measured_rate", rates(float32=1.0, bfloat16=2.0))
+    monkeypatch.setattr("actor_tune.models.placement.float32_gain", lambda _dtype: 0.5)
     assert resolve_dtype("auto", torch.bfloat16, "cpu") == torch.bfloat16
     assert resolve_dtype("auto", torch.float32, "cpu") == torch.float32
 

@@ -1,15 +1,20 @@
 """What this machine has: how fast it multiplies, and how much memory is free."""
 
 import ctypes
+import statistics
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
 import torch
 from torch import nn
+
+PAIRS = 15
+"""Products that are timed in each of two dtypes: odd, and more than moments can disturb."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,35 @@ def measured_rate(device: str, dtype: torch.dtype) -> float:
     """FLOPs a second of a matrix product in `dtype` on `device`, measured in well under a second."""
     rates = []  # of growing matrices, until a product takes 50 ms: processors differ by factors of thousands
     for width in (128, 256, 512, 1024, 2048, 4096):
-        rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
         for _ in range(3):
-            start = time.perf_counter()
-            nn.functional.linear(rows, weight)[0, 0].item()  # reading a value waits for the device
-            seconds = time.perf_counter() - start
+            seconds = _product_seconds(width, dtype, device)
             rates.append(2 * width**3 / seconds)
             if seconds > 0.05 and width > 128:  # at 128 that is the start of threads, not the product
                 return max(rates)
     return max(rates)
+
+
+@cache
+@torch.inference_mode()
+def float32_gain(dtype: torch.dtype) -> float:
+    """How many times as fast as in `dtype` the processor multiplies matrices in float32, measured once a process.
+
+    It decides numbers, and must come out alike also where other programs take the processor for moments. So it is the
+    median over pairs of products, of which both are disturbed alike or one pair of many is.
+    """
+    for width in (128, 256, 512, 1024):
+        slower = max(_product_seconds(width, dtype), _product_seconds(width, torch.float32))
+        if slower > 0.005 and width > 128:  # at 128 that is the start of threads, not the product
+            break
+    pairs = [_product_seconds(width, dtype) / _product_seconds(width, torch.float32) for _ in range(PAIRS)]
+    return statistics.median(pairs)
+
+
+def _product_seconds(width: int, dtype: torch.dtype, device: str = "cpu") -> float:
+    rows, weight = torch.ones(2, width, width, dtype=dtype, device=device)
+    start = time.perf_counter()
+    nn.functional.linear(rows, weight)[0, 0].item()  # reading a value waits for the device
+    return time.perf_counter() - start
 
 
 def free_memory(device: str, root: Path = Path("/")) -> Memory:

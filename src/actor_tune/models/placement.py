@@ -13,7 +13,7 @@ from accelerate.hooks import AlignDevicesHook
 from torch import nn
 
 from ..errors import UserError
-from .machine import measured_rate
+from .machine import float32_gain
 
 Offload = Literal["none", "stream"]
 Quantization = Literal["none", "bnb_4bit"]
@@ -78,8 +78,7 @@ def resolve_dtype(name: DtypeName, stored: torch.dtype, device: str) -> torch.dt
         return stored
     # Processors without instructions for half precision are several times slower in it than in float32. A factor of
     # 1.5 is far from both kinds of processor, so that one machine always decides alike.
-    slower = measured_rate("cpu", torch.float32) > 1.5 * measured_rate("cpu", stored)
-    return torch.float32 if slower else stored
+    return torch.float32 if float32_gain(stored) > 1.5 else stored
 
 
 def device_map_with_disk(model: nn.Module, blocks: nn.ModuleList, device: str, disk: range) -> dict[str, str]:

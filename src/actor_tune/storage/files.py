@@ -28,7 +28,7 @@ _REASONS = {
     errno.EISDIR: ("a folder where a file should be", "a file", "choose another name"),
     errno.EEXIST: ("something else of that name", "a new one", "choose another name"),
     errno.ELOOP: ("a link that leads to itself", "a file or folder", "choose another name"),
-    errno.ENOLCK: ("a file system without locks", "one that has them", "choose another place, or update filelock"),
+    errno.ENOLCK: ("a file system without locks", "one that has them", "choose another place"),
     errno.EIO: ("the disk failed to read or write", "a sound disk", "look at the disk"),
 }
 """By the system's number: what is found, what was expected, the next step."""

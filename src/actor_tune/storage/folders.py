@@ -47,7 +47,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     where = f"`output_dir={folder}`"
     if not folder.is_dir():
         check_new(folder)
-    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    lock = FileLock(folder / LOCK_FILE, blocking=False, fallback_to_soft=False)  # a soft one outlives a kill
     with storing(where):
         if not folder.is_dir():
             folder.mkdir(parents=True)
@@ -57,7 +57,9 @@ def alone_in(folder: Path) -> Iterator[None]:
         except Timeout:
             fix = "wait until it has ended, or choose another folder"
             raise UserError(where, "another process is at work in it", "a folder of its own", fix) from None
-        except NotImplementedError:  # as older versions of filelock say it; newer ones have a lock for this
+        except OSError as error:
+            if error.errno != errno.ENOSYS:  # of locks it says that there are none; of other calls it says other things
+                raise
             raise OSError(errno.ENOLCK, "no locks") from None
     try:
         yield
