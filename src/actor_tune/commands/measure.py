@@ -109,11 +109,10 @@ def measure(
         chat_template_kwargs=options.template_kwargs(chat_template_kwargs),
         max_reasoning_tokens=max_reasoning_tokens,
     )
+    learnt = at.trained_on(subject(model), trained_on)
     found = at.measure(
         subject(model),
-        at.questions(
-            given, at.trained_on(subject(model), trained_on), max_safety_drop, limit, system_prompt, gate_prompts
-        ),
+        at.questions(given, learnt, max_safety_drop, limit, system_prompt, gate_prompts),
         baseline=_baseline(baseline, subject),
         max_new_tokens=max_new_tokens,
         judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},
@@ -124,12 +123,12 @@ def measure(
         work=output_dir,
         command=command_line(),
     )
-    keep_settings(output_dir)  # first: where the results are, all is
-    found.save(output_dir)
-    return _told(found, output_dir)
+    return _saved_and_told(found, output_dir)
 
 
-def _told(found: "at.Measurement", folder: Path) -> Result:
+def _saved_and_told(found: "at.Measurement", folder: Path) -> Result:
+    keep_settings(folder)  # first: where the results are, all is
+    found.save(folder)
     show(found)
     console.print(f"Answers in {folder / 'responses.jsonl'}, rates in {folder / 'results.json'}")
     if found.disagreements:

@@ -63,7 +63,7 @@ log = logging.getLogger(__name__)
 
 Export = Literal["merged", "patch", "none"]
 
-PHASE = "answer"
+PHASE = "gate"
 """What the gate is called among the phases of a fit."""
 
 
@@ -327,8 +327,30 @@ def fit(
         harmful = len(of_kind(asked, "harmful"))
         said = "the safety gate asks %d held-out harmful prompts: they exclude a drop of %.1f points at best"
         log.warning(said, harmful, 100 * excludable(harmful))
-    base, kept = base_hash(chat_model), Kept(Path(work) if work else None)
-    request = FitRequest(
+    base, kept, stages = base_hash(chat_model), Kept(Path(work) if work else None), stages or Stages()
+    request = _request(chat_model, base, prompts, settings, margin, max_reasoning_tokens, judge)
+    with at_work(kept.folder, request):
+        block = fit_block(chat_model, prompts, settings, judge, kept, stages, report)
+        gated = None  # where nothing has changed, `failure` says so
+        if block.chosen.strength:
+            with stages(PHASE):
+                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
+            report("gate", figures_of(gated.gate), 0)
+    block = replace(block, seconds=dict(stages.seconds))
+    return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
+
+
+def _request(
+    chat_model: ChatModel,
+    base: str,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    margin: float,
+    max_reasoning_tokens: int,
+    judge: Judge,
+) -> FitRequest:
+    """All that a fit's result depends on."""
+    return FitRequest(
         model=chat_model.name,
         base_sha256=base,
         placement=asdict(chat_model.placement),
@@ -340,16 +362,6 @@ def fit(
         prompts_sha256=fingerprint(prompts),
         versions=versions(),
     )
-    stages = stages or Stages()
-    with at_work(kept.folder, request):
-        block = fit_block(chat_model, prompts, settings, judge, kept, stages, report)
-        gated = None  # where nothing has changed, `failure` says so
-        if block.chosen.strength:
-            with stages("gate"):
-                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
-            report("gate", figures_of(gated.gate), 0)
-    block = replace(block, seconds=dict(stages.seconds))
-    return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
 
 
 def ask_gate(
