@@ -32,8 +32,6 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 README = ROOT / "README.md"
-COMING = {"apply", "revert", "export", "push", "reproduce"}
-"""Commands that pages may name before `actor` has them."""
 
 
 def name_of(page):
@@ -109,21 +107,20 @@ def test_every_command_in_a_page_is_one_that_actor_has_with_options_that_it_has(
     known, text = commands(), page.read_text(encoding="utf-8")
     for line in commands_in(text):
         _, command, *arguments = shlex.split(line, comments=True)
-        if command not in known:
-            assert command in {*COMING, "COMMAND"}, line
+        if command == "COMMAND":
             continue
+        assert command in known, line
         if "[OPTIONS]" not in arguments:
             given = {word.partition("=")[0] for word in arguments if word.startswith("--")}
             assert given <= options(known[command]), line
     for command in re.findall(r"`actor ([a-z]\w*)", text):
-        assert command in {*known, *COMING}, command
+        assert command in known, command
 
 
 def run_of(page):
-    """Commands of the blocks after `<!-- tested -->`, of those that `actor` has."""
+    """Commands of the blocks after `<!-- tested -->`."""
     blocks = re.findall(r"^<!-- tested -->\n(```.*?^```)", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    lines = [shlex.split(line, comments=True)[1:] for block in blocks for line in commands_in(block)]
-    return [line for line in lines if line[0] in commands()]
+    return [shlex.split(line, comments=True)[1:] for block in blocks for line in commands_in(block)]
 
 
 TESTED = [
