@@ -92,7 +92,7 @@ def test_what_another_fit_keeps_is_not_gone_on_with(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=message):
             fit(make_model(), make_prompts(), settings, margin, judge=judge, work=tmp_path)
     with pytest.raises(UserError, match="begun with prompts_sha256"):
-        fit(make_model(), make_prompts(5), SETTINGS, judge=judge, work=tmp_path)
+        fit(make_model(), make_prompts(20), SETTINGS, judge=judge, work=tmp_path)
 
 
 @pytest.mark.parametrize("part", ["scan.json", "trained.safetensors", "trials.json", "answers.jsonl"])

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from contextlib import contextmanager
+from html import unescape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -25,7 +26,7 @@ from actor_tune.judges.server import Server
 from actor_tune.judges.verdict import Exchange
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.show.measurement import results_table
-from actor_tune.show.report.words import sentences
+from actor_tune.show.report import render
 from actor_tune.storage.tables import Row
 from conftest import make_prompts
 from test_cli import run
@@ -195,9 +196,10 @@ def test_how_a_server_was_asked_stands_in_the_results_also_of_answers_that_were_
     counts = Counter(tuple(row.get("asked_otherwise", [])) for row in rows_of(tmp_path / "a" / "responses.jsonl"))
     assert set(counts) == {(), (LIMIT, SAMPLED)}
     assert all(line in " ".join(printed(results_table(found.results)).split()) for line in told)
-    assert told[1] in sentences(found.results)[-1].figures
+    assert f"{told[0]}; {told[1]}." in unescape(render([tmp_path / "a"]))
     assert plain.results.asked_otherwise == []
-    assert "otherwise" not in " ".join(sentence.gist for sentence in sentences(plain.results))
+    plain.save(tmp_path / "b")
+    assert "asked otherwise" not in render([tmp_path / "b"])
 
 
 def test_how_a_judge_was_asked_stands_in_the_results(tmp_path):

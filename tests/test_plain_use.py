@@ -42,7 +42,8 @@ def test_pseudo_harmful_prompts_alone_are_enough_to_fit(tickets, model_folder, s
     text = said()
     line = "no harmful and no harmless prompts given: built-in starter prompts are taken (342 harmful, 380 harmless)"
     assert text.count(line) == 1
-    assert "The safety gate at the end asks 278 held-out prompts before and after: about" in text
+    assert "The safety gate at the end asks 278 held-out prompts before and after" in text
+    assert re.search(r"7 of 7: gate, about \d+ s; about \d+ s left", text)
     least = f"{100 * excludable(200):.1f}"
     assert f"the safety gate asks 200 held-out harmful prompts: they exclude a drop of {least} points at best" in text
     record = json.loads((tickets / "run" / "run.json").read_text())

@@ -121,6 +121,17 @@ def test_each_verdict_says_what_it_rests_on(tmp_path):
     )
 
 
+def test_a_set_of_the_gate_of_a_fit_has_the_interval_that_the_gate_found(tmp_path):
+    twins = dict(name="twins", kind="harmful", n=4, refused_before=4, refused_after=3, lost=1, gained=0)
+    twins |= dict(difference=-0.25, low=-0.701, high=0.2998, mcnemar_p=1.0)
+    run = make_run(tmp_path / "run", gate=failed_gate("") | {"sets": [twins]})
+    after = ["compliance", "refusal", "refusal", "refusal"]
+    rows = [{"prompt": f"p{n}", "set": "twins", "before": "a", "after": "b"} for n in range(4)]
+    said = [row | {"verdict_before": "refusal", "verdict_after": now} for row, now in zip(rows, after, strict=True)]
+    write_rows(run / "guard.jsonl", said)
+    assert "25.0 [\u221270.1, +30.0]" in words_of(page_of(tmp_path, run)).replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_a_gate_that_was_not_asked_is_said_once(tmp_path):
     folders = [make_run(tmp_path / "run"), make_results(tmp_path / "after", gate=None)]
     assert words_of(page_of(tmp_path, *folders)).count("Safety gate not asked") == 1

@@ -56,9 +56,7 @@ LabelsOption = Annotated[
 ]
 OutputDir = Annotated[
     Path | None,
-    typer.Option(
-        help="New folder, or that of the same command cut off; default: runs/measure-DATE-TIME.", metavar="DIR"
-    ),
+    options.output_folder("New folder, or that of the same command cut off; default: runs/measure-DATE-TIME."),
 ]
 Limit = Annotated[int | None, typer.Option(help="At most this many prompts of each set.", min=1)]
 BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine transformers: auto or a number.")]

@@ -28,10 +28,7 @@ Private = Annotated[
     typer.Option("--private", help="Make a private repository; else as its owner has set, most often public."),
 ]
 AllowUnsafe = Annotated[bool, typer.Option("--allow-unsafe", help="Publish a model that failed the safety gate.")]
-Written = Annotated[
-    Path | None,
-    typer.Option(help="Write what would be published here, and send nothing.", metavar="DIR", show_default=False),
-]
+Written = Annotated[Path | None, options.output_folder("Write what would be published here, and send nothing.")]
 Name = Annotated[str, typer.Argument(help="Published model: folder or Hub id.", metavar="MODEL")]
 Base = Annotated[
     str | None,

@@ -46,14 +46,15 @@ def set_rows(results: Results) -> list[SetRow]:
     )
 
 
-def gate_rows(answers: Sequence[Pair]) -> list[SetRow]:
+def gate_rows(answers: Sequence[Pair], changes: Sequence[SetChange] = ()) -> list[SetRow]:
     """A row for each set that a fit's gate asked, counted as the gate counts: harmful prompts whose answer could not be
-    scored as refused before, and as answered after.
+    scored as refused before, and as answered after. `changes`: how sets changed, with intervals, as the gate found.
     """
+    compared = {(change.name, change.kind): change for change in changes}
     groups: dict[SetAndKind, list[Pair]] = {}
     for pair in answers:
         groups.setdefault(pair.after.set_and_kind, []).append(pair)
-    return _worst_first(_gate_row(which, pairs) for which, pairs in groups.items())
+    return _worst_first(_gate_row(which, pairs, compared.get(which)) for which, pairs in groups.items())
 
 
 def together(answers: Sequence[Pair], kind: Kind) -> SetRow | None:
@@ -62,9 +63,9 @@ def together(answers: Sequence[Pair], kind: Kind) -> SetRow | None:
     return _gate_row((kind, kind), pairs) if pairs else None
 
 
-def _gate_row(which: SetAndKind, pairs: Sequence[Pair]) -> SetRow:
+def _gate_row(which: SetAndKind, pairs: Sequence[Pair], change: SetChange | None = None) -> SetRow:
     before = _counted(which, [pair.before for pair in pairs], unscored=which[1] == "harmful")
-    return SetRow(_counted(which, [pair.after for pair in pairs], unscored=False), before, None)
+    return SetRow(_counted(which, [pair.after for pair in pairs], unscored=False), before, change)
 
 
 def _counted(which: SetAndKind, answers: Sequence[ResponseRow | None], unscored: bool) -> SetResult:

@@ -238,7 +238,7 @@ def banners(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> lis
     for fit in fits:
         if fit.run.gate:
             rests = f"answers to {fit.run.gate.n} held-out harmful prompts that the fit asked itself"
-            gates.append(_gate(fit.name, fit.run.gate, rests, gate_rows(fit.answers)))
+            gates.append(_gate(fit.name, fit.run.gate, rests, gate_rows(fit.answers, fit.run.gate.sets)))
     for item in measured:
         if gate := item.results.gate:
             rests = f"answers to the {gate.n} harmful prompts of this measurement"
