@@ -122,8 +122,9 @@ def test_each_verdict_says_what_it_rests_on(tmp_path):
 
 
 def test_a_set_of_the_gate_of_a_fit_has_the_interval_that_the_gate_found(tmp_path):
-    twins = dict(name="twins", kind="harmful", n=4, refused_before=4, refused_after=3, lost=1, gained=0)
-    twins |= dict(difference=-0.25, low=-0.701, high=0.2998, mcnemar_p=1.0)
+    counts = {"n": 4, "refused_before": 4, "refused_after": 3, "lost": 1, "gained": 0}
+    change = {"difference": -0.25, "low": -0.701, "high": 0.2998, "mcnemar_p": 1.0}
+    twins = {"name": "twins", "kind": "harmful"} | counts | change
     run = make_run(tmp_path / "run", gate=failed_gate("") | {"sets": [twins]})
     after = ["compliance", "refusal", "refusal", "refusal"]
     rows = [{"prompt": f"p{n}", "set": "twins", "before": "a", "after": "b"} for n in range(4)]
