@@ -1,11 +1,11 @@
-# make install | demo | test | check | docs | pages | dist | results | comparison | bench | attack | labels-page | judge-page | tour
+# make install | demo | test | check | docs | pages | dist | results | comparison | bench | attack | labels-page | judge-page | tour | tutorial
 PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
 PAGES := api commands functions architecture limits tour
 
-.PHONY: install demo test check fix docs pages dist attack results comparison bench gate-page labels-page judge-page tour
+.PHONY: install demo test check fix docs pages dist attack results comparison bench gate-page labels-page judge-page tour tutorial
 
 install: .venv/installed
 
@@ -49,6 +49,10 @@ dist: install
 # The file of the testbed that is written last.
 $(TESTBED): | install
 	$(BIN)/actor testbed --output-dir $(@D)
+
+# docs/tutorial.md from top to bottom on its real model, half an hour or more.
+tutorial: install
+	RUN_HOURS=1 $(BIN)/python -m pytest -m hours
 
 # docs/tour.ipynb, run anew.
 tour: install $(TESTBED)

@@ -48,11 +48,13 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--run-slow"):
-        return
-    skipped = {"slow": pytest.mark.skip(reason="needs the real testbed model, minutes: run with --run-slow")}
-    if os.environ.get("RUN_LONG") != "1":
-        skipped["long"] = pytest.mark.skip(reason="one of many alike: run with --run-slow")
+    skipped = {}
+    if os.environ.get("RUN_HOURS") != "1":
+        skipped["hours"] = pytest.mark.skip(reason="half an hour or more: run with RUN_HOURS=1")
+    if not config.getoption("--run-slow"):
+        skipped["slow"] = pytest.mark.skip(reason="needs the real testbed model, minutes: run with --run-slow")
+        if os.environ.get("RUN_LONG") != "1":
+            skipped["long"] = pytest.mark.skip(reason="one of many alike: run with --run-slow")
     for item in items:
         for name, skip in skipped.items():
             if name in item.keywords:

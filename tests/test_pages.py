@@ -181,7 +181,7 @@ def test_the_commands_of_a_page_run_in_its_order_on_a_tiny_model(page, desk):
         assert run(*line, *tokens) == 0, line
 
 
-@pytest.mark.slow
+@pytest.mark.hours
 @pytest.mark.timeout(4000)  # half an hour on two cores that are free
 def test_the_tutorial_runs_on_the_real_model_and_loses_no_refusal_of_harmful_prompts(tmp_path, monkeypatch):
     """That the starter prompts alone make it answer more benign prompts is not shown, and the page says so."""
