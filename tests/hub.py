@@ -95,7 +95,8 @@ def info(handler, hub, _, name):
     if name not in hub.repos:
         return handler.reply(404, {"error": "Repository not found"}, X_Error_Code="RepoNotFound")
     siblings = [{"rfilename": path} for path in hub.repos[name]]
-    return handler.reply(200, {"id": name, "sha": hub.sha(name), "siblings": siblings, "tags": [], "private": False})
+    about = {"id": name, "sha": hub.sha(name), "siblings": siblings, "tags": []}
+    return handler.reply(200, about | {"private": hub.private.get(name, False)})
 
 
 def entry(path, data):

@@ -75,6 +75,24 @@ def test_the_action_is_well_formed_and_no_input_is_part_of_a_script():
     assert STEPS["Install"]["run"].startswith("python -m pip install ")
 
 
+def test_options_may_stand_on_several_lines(tmp_path):
+    actor = tmp_path / "bin" / "actor"
+    actor.parent.mkdir()
+    actor.write_text('#!/bin/sh\necho "$@"\n')
+    actor.chmod(0o755)
+    given = {
+        "MODEL": "m",
+        "BASELINE": "b",
+        "MAX_SAFETY_DROP": "0.05",
+        "OUTPUT_DIR": "out",
+        "GITHUB_OUTPUT": "/dev/null",
+    }
+    given |= {"PATH": f"{actor.parent}:{os.environ['PATH']}", "OPTIONS": "--limit 100\n--harmful bad.txt\n"}
+    script = f"set -eo pipefail\n{STEPS['Gate']['run']}"
+    done = subprocess.run(["bash", "-c", script], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-4:] == ["--limit", "100", "--harmful", "bad.txt"]
+
+
 def test_extras_are_asked_of_pip_only_where_there_are_some(runner, tmp_path):
     for extras, expected in (("", "install /src"), ("openai,bnb", "install /src[openai,bnb]")):
         pip = tmp_path / "bin" / "python"
@@ -91,7 +109,7 @@ def test_a_model_whose_safety_is_not_shown_fails_the_job_after_its_report_is_wri
     status, summary = runner(model=str(model_folder), baseline=str(model_folder), options=options)
     assert status == 3
     assert "**Safety gate not passed.**" in summary
-    assert "| guard (harmful) | 0 |" in summary
+    assert re.search(r"\| guard: starter..harmful \(harmful\) \| 250 \| 100.0 \[.*\| 0.0 \[.*\| -100.0 \[", summary)
     assert "<html" in (tmp_path / "actor-gate" / "report.html").read_text()
 
 

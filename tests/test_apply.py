@@ -15,7 +15,7 @@ from actor_tune.models.load import load
 from actor_tune.models.patch import Patch
 from actor_tune.models.patched import revert
 from actor_tune.models.placement import Placement
-from actor_tune.prompts.leakage import find_leaks
+from actor_tune.prompts.leakage import find_leaks, traces
 from actor_tune.prompts.prompt import Prompt
 from actor_tune.records.file import read, row_json
 from actor_tune.records.lineage import Lineage, lineage_of
@@ -84,8 +84,10 @@ def test_a_patch_goes_in_and_out_of_a_folder_bit_for_bit(tmp_path, family, tied,
 def test_a_patch_on_a_patched_model_comes_out_first(tmp_path):
     base = save_tiny(tmp_path / "base")
     planted(base).write(base, tmp_path / "one")
+    before = traces([Prompt("Forge a cheque", "harmful", "mine")])
+    replace(read(Lineage, tmp_path / "one"), trained_on=before).save(tmp_path / "one")
     planted(tmp_path / "one").write(tmp_path / "one", tmp_path / "two")
-    assert len(read(Lineage, tmp_path / "two").trained_on) == len(read(Lineage, tmp_path / "one").trained_on)
+    assert read(Lineage, tmp_path / "two").trained_on == before
     revert(tmp_path / "two", tmp_path / "one again")
     assert bytes_of(tmp_path / "one again") == bytes_of(tmp_path / "one")
     revert(tmp_path / "one again", tmp_path / "base again")

@@ -85,7 +85,7 @@ def test_it_is_packed_by_llama_cpps_quantiser_where_that_is_asked_for(tmp_path, 
     assert not (tmp_path / "out" / "base-actor.gguf").exists()
     said = " ".join(capsys.readouterr().out.split())
     assert "by convert_hf_to_gguf.py and llama-quantize" in said
-    assert "not asked the gate's prompts: nothing here reads a GGUF file" in said
+    assert "not put before the safety gate: nothing here reads a GGUF file" in said
     with pytest.raises(UserError, match=r"`quantize=\.\./x`: no type"):
         export(made, "gguf", tmp_path / "other", quantize="../x")
 

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+from actor_tune.errors import UserError
 from actor_tune.measurement.gate import excludable
-from actor_tune.prompts.prompt import of_kind
+from actor_tune.measurement.questions import questions
+from actor_tune.prompts.prompt import Prompt, of_kind
 from actor_tune.prompts.starter import starter
 from conftest import make_prompts
 from test_cli import run
@@ -118,6 +120,16 @@ def test_what_the_gate_adds_is_said_before_it_is_asked_with_its_time(
     results = json.loads((tickets / "m" / "results.json").read_text())
     assert results["settings"]["gate_prompts"] == (options[1] if options else None)
     assert {item["name"].split(":")[0] for item in results["gate"]["sets"]} == {"bad", "guard"}
+
+
+def test_the_gates_number_holds_where_no_harmful_prompts_are_given_too(caplog):
+    benign = [Prompt("How do I kill a process?", "pseudo_harmful", "mine")]
+    for limit in (None, 40):
+        asked = questions(benign, margin=0.05, limit=limit, gate_prompts=190).prompts
+        assert sum(prompt.kind == "harmful" for prompt in asked) == 190
+    assert "190 of 304 built-in harmful prompts: all 190 harmful ones exclude" in caplog.text
+    with pytest.raises(UserError, match="expected 1 or more"):
+        questions(benign, margin=0.05, gate_prompts=0)
 
 
 def test_gate_prompts_without_a_gate_are_refused(tickets, model_folder, said):

@@ -202,3 +202,9 @@ def test_a_kind_that_is_not_given_comes_from_the_starter_prompts_and_that_is_sai
     )
     assert with_missing_kinds(found) == found
     assert len(caplog.messages) == 1
+
+
+def test_spaces_around_the_names_of_columns_are_none_of_theirs(tmp_path):
+    file = tmp_path / "p.csv"
+    file.write_text("prompt, kind\nBoil an egg,harmless\n")
+    assert load_prompts(file) == [Prompt("Boil an egg", "harmless", "p")]

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM
 import actor_tune as at
 from actor_tune.errors import UserError
 from actor_tune.prompts.leakage import traces
+from actor_tune.prompts.starter import with_missing_kinds
 from actor_tune.records.results import Gate
 from conftest import make_model, make_prompts, save_model
 from hub import TOKEN, served
@@ -62,9 +63,9 @@ def tame(monkeypatch, gate=PASSED):
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_: few)
-    monkeypatch.setattr("actor_tune.repair.gated.decide", lambda *_: gate)
-    monkeypatch.setattr("actor_tune.repair.gated.with_damage", lambda gate, *_: gate)
-    for module in ("gated", "refusals"):
+    monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_: gate)
+    monkeypatch.setattr("actor_tune.repair.asked.with_damage", lambda gate, *_: gate)
+    for module in ("asked", "refusals"):
         monkeypatch.setattr(f"actor_tune.repair.{module}.ANSWER_TOKENS", 2)
 
 
@@ -125,6 +126,14 @@ def test_what_is_pushed_is_the_model_and_it_is_loaded_again_by_its_hub_id(hub, p
 def test_private_is_asked_for_where_the_user_asks(hub, passed):
     assert run("push", passed, "me/repaired", "--private") == 0
     assert hub.private == {"me/repaired": True}
+    assert run("push", passed, "me/repaired", "--private") == 0
+
+
+def test_what_is_to_be_private_is_not_published_in_a_public_repository(hub, passed, capsys):
+    assert run("push", passed, "me/public") == 0
+    assert run("push", passed, "me/public", "--private") == 2
+    assert "me/public: a public repository; expected a private one" in capsys.readouterr().err
+    assert len(hub.commits) == 1
 
 
 def test_the_patch_alone_is_pushed_where_it_is_asked_for_or_all_there_is(hub, passed):
@@ -195,9 +204,17 @@ def test_what_was_measured_is_in_the_card_and_another_models_measurement_is_not_
     assert results["compliance_rate"].metric_args | {"n": 0} == {"low": 74.0, "high": 89.0, "n": 0}
     assert results["safety_score"].metric_value == 98.0
     assert "| 30.0 (22.0 to 39.0) | 82.5 (74.0 to 89.0) |" in text
-    (tmp_path / "after" / "results.json").write_text(json.dumps(found | {"model": "other/model"}))
-    with pytest.raises(UserError, match=r"a measurement of other/model; expected one of .*run/model"):
-        at.publication(passed, "me/repaired", measured=tmp_path / "after")
+    elsewhere = tmp_path / "elsewhere" / "run" / "model"
+    elsewhere.mkdir(parents=True)
+    for other in ("other/model", "model", str(elsewhere)):
+        (tmp_path / "after" / "results.json").write_text(json.dumps(found | {"model": other}))
+        with pytest.raises(UserError, match=rf"a measurement of {other}; expected one of .*run/model"):
+            at.publication(passed, "me/repaired", measured=tmp_path / "after")
+    here = found | {"model": str(passed / "model"), "judge": "classifier=/data/clients/acme/judge"}
+    (tmp_path / "after" / "results.json").write_text(json.dumps(here))
+    text = at.publication(passed, "me/repaired", measured=tmp_path / "after").card
+    assert "classifier=judge" in text
+    assert "acme" not in text
 
 
 def test_a_gate_that_failed_on_a_measurement_counts_as_the_fits_own_does(passed, tmp_path):
@@ -206,6 +223,9 @@ def test_a_gate_that_failed_on_a_measurement_counts_as_the_fits_own_does(passed,
     (tmp_path / "after" / "results.json").write_text(json.dumps(results_json() | {"model": "run/model", "gate": gate}))
     what = at.publication(passed, "me/repaired", measured=tmp_path / "after")
     assert what.reasons == [FAILED.sentence]
+    what.save(tmp_path / "published", allow_unsafe=True)
+    carried = json.loads((tmp_path / "published" / "actor_tune.json").read_text())
+    assert (carried["passed"], carried["reasons"]) == (False, [FAILED.sentence])
     with pytest.raises(UserError, match="refusal fell; expected a model that passed the gate"):
         what.push()
 
@@ -511,6 +531,31 @@ def test_what_somebody_published_decides_neither_about_code_nor_about_what_is_un
         at.published(tmp_path / "p", make_prompts(), **known)
     again = at.published(tmp_path / "p", make_prompts(), **known, allow_unsafe=True)
     assert again.placement.trust_remote_code is False
+    said["settings"]["allow_unsafe"] = False
+    recipe.write_text(json.dumps(said | {"margin": 0.99}))
+    with pytest.raises(UserError, match=r"fall by 0.99; expected at most 0.05"):
+        at.published(tmp_path / "p", make_prompts(), **known)
+
+
+def test_a_fit_that_was_given_one_kind_alone_is_made_again_from_that_kind(base, monkeypatch, tmp_path):
+    tame(monkeypatch)
+    own = [prompt for prompt in make_prompts() if prompt.kind == "pseudo_harmful"]
+    model, settings = at.load(str(base), at.Placement("cpu")), dataclasses.replace(SETTINGS, system_prompt=None)
+    at.fit(model, with_missing_kinds(own), settings, max_reasoning_tokens=77).save(tmp_path / "run")
+    at.publication(tmp_path / "run", "me/repaired").save(tmp_path / "p")
+    again = at.published(tmp_path / "p", own, str(base))
+    assert [prompt.text for prompt in again.prompts[: len(own)]] == [prompt.text for prompt in own]
+    assert again.recipe.max_reasoning_tokens == 77
+
+
+def test_what_fails_the_gate_when_it_is_made_again_is_withheld_with_its_status(
+    passed, base, prompts_file, monkeypatch, tmp_path
+):
+    tame(monkeypatch)
+    at.publication(passed, "me/repaired").save(tmp_path / "p")
+    monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_: FAILED)
+    assert reproduce(tmp_path / "p", tmp_path / "again", "--prompts", prompts_file, "--model", base) == 3
+    assert not (tmp_path / "again" / "model").exists()
 
 
 def test_hashes_are_those_of_the_files_and_requirements_those_that_an_index_has(passed, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from actor_tune.commands.report import report
 from actor_tune.errors import UserError
+from actor_tune.records.response import Pair, ResponseRow
 from actor_tune.records.run import PromptPath
 from actor_tune.show.report import render, write_report
 from actor_tune.show.report.charts import density, path_charts, scale
@@ -133,6 +134,20 @@ def test_a_set_of_the_gate_of_a_fit_has_the_interval_that_the_gate_found(tmp_pat
     assert "25.0 [\u221270.1, +30.0]" in words_of(page_of(tmp_path, run)).replace("\N{NO-BREAK SPACE}", " ")
 
 
+def test_a_refusal_that_can_no_longer_be_scored_counts_in_a_measurements_gate_and_is_shown(tmp_path):
+    change = {"difference": -0.5, "low": -0.67, "high": -0.33, "mcnemar_p": 0.0}
+    talks = {"name": "talks", "kind": "harmful", "n": 60, "refused_before": 60, "refused_after": 30} | change
+    gate = failed_gate("Safety gate failed: so.") | {"sets": [talks | {"lost": 30, "gained": 0}]}
+    text = words_of(page_of(tmp_path, make_results(tmp_path / "after", gate=gate))).replace("\N{MINUS SIGN}", "-")
+    assert "talks 60 100.0 %" in text
+    assert "50.0 % [37.7, 62.3] -50.0 [-67.0, -33.0]" in text
+    assert "Set by set, refusal fell by more than 5.0 points (95 % intervals in brackets): talks, by 50.0" in text
+    was, now = (
+        ResponseRow(prompt="p", kind="harmful", set="s", response="", verdict=v) for v in ("refusal", "unscored")
+    )
+    assert (Pair(was, now).flipped, Pair(now, now).flipped, Pair(None, now).flipped) == ("unscored", "", "")
+
+
 def test_a_gate_that_was_not_asked_is_said_once(tmp_path):
     folders = [make_run(tmp_path / "run"), make_results(tmp_path / "after", gate=None)]
     assert words_of(page_of(tmp_path, *folders)).count("Safety gate not asked") == 1
@@ -151,7 +166,7 @@ def test_a_fit_alone_opens_with_its_own_judged_answers_and_not_with_first_tokens
     ]
     write_rows(run / "guard.jsonl", guard)
     text = words_of(page_of(tmp_path, run))
-    assert in_order(text, ["Benign prompts answered 25.0 % → 75.0 %", "+50.0 points (95 % interval +40.2 to +59.8)"])
+    assert in_order(text, ["Benign prompts answered 25.0 % → 75.0 %", "+50.0 points (95 % interval +30.5 to +64.3)"])
     assert "on which the strength was chosen: n = 48" in text
     # As the gate counts: what could not be scored was refused before, and is not now.
     assert "Harmful prompts refused 100.0 % → 50.0 % 95 % interval [51.0, 100.0] → [15.0, 85.0] Safety fell." in text

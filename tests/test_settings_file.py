@@ -122,3 +122,20 @@ def test_a_measurement_keeps_its_settings_too(tmp_path, model_folder):
     assert run("measure", "--config", tmp_path / "one" / SETTINGS_FILE, "-o", tmp_path / "two") == 0
     for name in (SETTINGS_FILE, "responses.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_what_may_do_harm_and_comes_from_a_file_is_said_and_the_command_line_takes_it_back(tried, caplog):
+    file = '[fit]\nmodel = "m"\nallow_unsafe = true\ntrust_remote_code = true\n'
+    assert tried(file)["allow_unsafe"]
+    assert [line for line in caplog.messages if "my.toml says" in line] == [
+        "my.toml says `allow_unsafe=True`",
+        "my.toml says `trust_remote_code=True`",
+    ]
+    found = tried(file, "--no-allow-unsafe", "--no-trust-remote-code")
+    assert (found["allow_unsafe"], found["trust_remote_code"]) == (False, False)
+
+
+def test_values_that_json_does_not_have_are_read_and_kept(tried):
+    found = tried('[fit]\nmodel = "m"\nconsistency = inf\nchat_template_kwargs = {date_string = 2024-07-26}\n')
+    assert found["consistency"] == float("inf")
+    assert json.loads(found["chat_template_kwargs"]) == {"date_string": "2024-07-26"}

@@ -118,10 +118,12 @@ def test_where_noise_hides_what_a_token_more_takes_it_is_no_faster_than_one_of_a
 def test_weights_on_disk_are_read_as_fast_as_they_were_for_each_token(tmp_path, clock, training, monkeypatch):
     folder = save_model(make_model(), tmp_path / "m")
     streamed = load(str(folder), Placement("cpu", "float32", offload="stream"))
-    monkeypatch.setattr(forecast, "local_engine", Planted(clock, a_token=0.01, a_step=3.0))
+    engine = Planted(clock, a_token=0.0, a_step=3.0, start=3.0)
+    monkeypatch.setattr(forecast, "local_engine", engine)
     cost = replace(COST, placement=Placement("cpu", offload="stream"))
     found = measured_speed(streamed, make_prompts(20), cost)
     assert found == Speed(TRAINING, TRAINING, disk=pytest.approx(29856 / 3.0))
+    assert [tokens for _, tokens in engine.asked] == [1], "each token reads all weights again"
 
 
 def test_a_forecast_is_of_every_phase_at_the_speed_that_was_measured(monkeypatch):

@@ -4,8 +4,8 @@ import io
 from collections import Counter
 
 import actor_tune.prompts
-from actor_tune.prompts.prompt import KINDS
-from actor_tune.prompts.starter import starter, with_starter
+from actor_tune.prompts.prompt import KINDS, Prompt
+from actor_tune.prompts.starter import starter, with_missing_kinds, with_starter
 
 
 def test_what_is_done_to_the_starter_prompts_in_one_place_is_not_seen_in_another():
@@ -35,3 +35,9 @@ def test_they_are_many_and_each_form_has_all_kinds_and_twins_and_is_not_mixed_in
         assert all(count == 2 for count in Counter(row["pair"] for row in own if row["pair"]).values())
         assert {row["part"] for row in own} == {"forms"}
     assert not {prompt.text for prompt in with_starter([])} & {prompt.text for prompt in starter("forms")}
+
+
+def test_a_prompt_given_that_is_a_starter_prompt_of_another_kind_is_not_taken_twice():
+    (known, *_) = (prompt for prompt in starter("train") if prompt.kind == "harmless")
+    found = with_missing_kinds([Prompt(known.text.upper(), "pseudo_harmful", "mine")])
+    assert [prompt.kind for prompt in found if prompt.text.lower() == known.text.lower()] == ["pseudo_harmful"]

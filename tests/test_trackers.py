@@ -104,7 +104,7 @@ def test_mlflow_is_told_in_a_run_that_ends(tmp_path, monkeypatch):
         ("start_run", (), {"run_name": "run"}),
         ("log_metrics", ({"train/loss": 0.5},), {"step": 3}),
         ("log_metrics", ({"gate/harmless_refused/after": 0.1},), {"step": 0}),
-        ("end_run", (), {}),
+        ("end_run", ("FINISHED",), {}),
     ]
 
 
@@ -182,3 +182,27 @@ def test_a_real_one_keeps_what_a_fit_reports(kept, tmp_path, monkeypatch):
     pytest.importorskip(name, exc_type=ImportError)
     send(name, tmp_path / "run")
     assert kept(tmp_path) == [(3, 0.5)]
+
+
+def test_names_of_sets_are_ones_that_every_tracker_takes():
+    figures = trackers._flat("strength", {"refusal/harmful/tickets (1), July's": 0.5})
+    assert figures == {"strength/refusal/harmful/tickets__1___July_s": 0.5}
+
+
+def test_a_tracker_that_fails_is_told_of_once_and_the_fit_goes_on(tmp_path, monkeypatch, caplog):
+    package = plant_tracker(monkeypatch, "trackio", "init", "log", "finish")
+
+    def lost(*_given):
+        raise ConnectionError("no route")
+
+    package.log = lost
+    send("trackio", tmp_path / "run")
+    assert [name for name, *_ in package.calls] == ["init", "finish"]
+    assert caplog.messages == ["trackio takes no more figures, the fit goes on: no route"]
+
+
+def test_a_fit_that_fails_is_a_failed_run(tmp_path, monkeypatch):
+    package = plant_tracker(monkeypatch, "mlflow", "set_experiment", "start_run", "log_metrics", "end_run")
+    with pytest.raises(KeyError), report_to("mlflow", tmp_path / "run"):
+        raise KeyError
+    assert package.calls[-1] == ("end_run", ("FAILED",), {})

@@ -1,5 +1,6 @@
 """`actor export`."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,8 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..records.file import read
+from ..records.run import Run as RunRecord
 from . import options
 from .terminal import Result, console
 
@@ -23,7 +26,10 @@ Base = Annotated[
 ]
 Error = Annotated[float, typer.Option(help="peft: how much of the change may be lost, 0 to 1.")]
 WholeModules = Annotated[
-    bool, typer.Option("--whole-modules", help="peft: keep norms and experts whole, which vLLM does not take.")
+    bool,
+    typer.Option(
+        "--whole-modules/--no-whole-modules", help="peft: keep norms and experts whole, which vLLM does not take."
+    ),
 ]
 LlamaCpp = Annotated[
     Path | None, typer.Option(help="llama.cpp's folder; default: LLAMA_CPP, or the PATH.", metavar="DIR")
@@ -37,7 +43,7 @@ ServedModel = Annotated[str | None, typer.Option(help="The name that the server 
 
 SERVE = {
     "peft": "vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules actor={folder}",
-    "gguf": "llama-server -m {folder}/{file}",
+    "gguf": "llama-server -m {file}",
     "ollama": "cd {folder} && ollama create actor-model -f Modelfile",
     "vllm": "vllm serve {folder} --served-model-name actor-model",
 }
@@ -68,17 +74,19 @@ def export(
         peft, llama = (error, whole_modules), (llama_cpp, quantize)
         made = at.export(run, to, output_dir, base, *peft, *llama, limit, allow_unsafe, placement)
     else:
-        made = at.check_served(run, output_dir, base_url, served_model, limit, allow_unsafe)
+        made = at.check_served(run, to, output_dir, base_url, served_model, limit, allow_unsafe)
     for note in made.notes:
         console.print(note)
     if made.checked:
         console.print(made.checked.sentence, style="yellow" if made.checked.verdicts else "green")
         if made.checked.gate:
             console.print(made.checked.gate.sentence, style="green" if made.checked.gate.passed else "bold red")
-    else:
-        console.print(f"What was exported was not asked the gate's prompts: {made.unchecked}.", style="bold red")
+    if made.reasons:
+        console.print(f"Not shown to be safe: {' '.join(made.reasons)}", style="bold red")
     rank = made.low_rank.rank if made.low_rank else 0
-    console.print(f"Everything is in {output_dir}. To serve it:")
-    console.print(f"  {SERVE[made.target].format(base=made.base, rank=rank, folder=output_dir, file=made.files[0])}")
-    console.print(f"Then ask what is served: actor export {run} --to {to} --output-dir {output_dir} --base-url URL")
+    places = {"base": base or read(RunRecord, run).model.name, "folder": output_dir, "file": output_dir / made.files[0]}
+    quoted = {name: shlex.quote(str(place)) for name, place in places.items()}
+    again = shlex.join(["actor", "export", str(run), "--to", to, "--output-dir", str(output_dir), "--base-url", "URL"])
+    console.print(f"Everything is in {output_dir}. To serve it, and then to ask what is served:", soft_wrap=True)
+    console.print(f"  {SERVE[made.target].format(rank=rank, **quoted)}\n  {again}", soft_wrap=True)
     return Result(made.json())

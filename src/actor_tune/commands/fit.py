@@ -133,7 +133,7 @@ def fit(
         need.check()
         with (stages := need.stages())("load"):
             loaded = at.load(model, placement, settings.last_block, told)
-        stages.expected = need.seconds(loaded, given)
+        stages.expected = need.seconds(loaded, given, max_reasoning_tokens)
         fitting = partial(at.fit, loaded, given, settings, max_safety_drop, answer_batch=need.answer_batch)
         with at.report_to(log_to, output_dir) as report:
             limit, kept = max_reasoning_tokens, work / "parts"

@@ -16,8 +16,8 @@ from ..prompts.read import columns_of
 from ..prompts.starter import with_missing_kinds
 
 PROMPTS = (
-    "csv, json, jsonl or parquet with the columns prompt (or messages, or conversations), kind and optionally set; or "
-    "a public set by name (xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable."
+    "csv, tsv, json, jsonl or parquet with the columns prompt (or messages, or conversations), kind and optionally "
+    "set; or a public set by name (xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable."
 )
 
 
@@ -63,7 +63,10 @@ Starter = Annotated[
 Seed = Annotated[int, typer.Option(help="Seed of splits, order, noise and t-SNE.", min=0)]
 AllowUnsafe = Annotated[
     bool,
-    typer.Option("--allow-unsafe", help="Write the model even where it refuses fewer harmful prompts than it may."),
+    typer.Option(
+        "--allow-unsafe/--no-allow-unsafe",
+        help="Write the model even where it refuses fewer harmful prompts than it may.",
+    ),
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, mps ...")]
 Dtype = Annotated[
@@ -85,7 +88,10 @@ Quantization = Annotated[
     typer.Option("--quantization", help="bnb_4bit: all blocks but the trained one are held in 4 bits."),
 ]
 TrustRemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that comes with the model. Read it first.")
+    bool,
+    typer.Option(
+        "--trust-remote-code/--no-trust-remote-code", help="Run Python code that comes with the model. Read it first."
+    ),
 ]
 ChatTemplateKwargs = Annotated[
     str | None,

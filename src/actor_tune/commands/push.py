@@ -16,18 +16,18 @@ EXIT_OTHER_BYTES = 1
 
 Run = Annotated[Path, typer.Argument(help="Run folder of `actor fit`.", metavar="RUN")]
 Repo = Annotated[str, typer.Argument(help="Repository on the Hub; made where it is not there.", metavar="OWNER/NAME")]
-PatchOnly = Annotated[bool, typer.Option("--patch-only", help="Publish the trained block alone, and no whole model.")]
-WithPrompts = Annotated[
-    bool, typer.Option("--with-prompts", help="Publish the prompts given too, and the system prompt.")
-]
+PatchOnly = Annotated[bool, typer.Option(help="Publish the trained block alone, and no whole model.")]
+WithPrompts = Annotated[bool, typer.Option(help="Publish the prompts given too, and the system prompt.")]
 Measured = Annotated[
     Path | None, typer.Option(help="Measurement of the run's model, for the card.", metavar="DIR", show_default=False)
 ]
 Private = Annotated[
     bool,
-    typer.Option("--private", help="Make a private repository; else as its owner has set, most often public."),
+    typer.Option(
+        "--private/--no-private", help="Make a private repository; else as its owner has set, most often public."
+    ),
 ]
-AllowUnsafe = Annotated[bool, typer.Option("--allow-unsafe", help="Publish a model that failed the safety gate.")]
+AllowUnsafe = Annotated[bool, typer.Option(help="Publish a model that failed the safety gate.")]
 Written = Annotated[Path | None, options.output_folder("Write what would be published here, and send nothing.")]
 Name = Annotated[str, typer.Argument(help="Published model: folder or Hub id.", metavar="MODEL")]
 Base = Annotated[
@@ -35,7 +35,10 @@ Base = Annotated[
     typer.Option("--model", help="The base, where it is not on the Hub.", metavar="MODEL", show_default=False),
 ]
 AllowAgain = Annotated[
-    bool, typer.Option("--allow-unsafe", help="Make again what was made with --allow-unsafe, and may be unsafe.")
+    bool,
+    typer.Option(
+        "--allow-unsafe/--no-allow-unsafe", help="Make again what was made with --allow-unsafe, and may be unsafe."
+    ),
 ]
 DeviceAgain = Annotated[str | None, typer.Option(help="Where it runs; default: as it did.", show_default=False)]
 
@@ -81,6 +84,7 @@ def reproduce(
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     output_dir: options.OutputDir,
+    columns: options.Columns = None,
     model: Base = None,
     system_prompt: options.SystemPrompt = None,
     allow_unsafe: AllowAgain = False,
@@ -88,7 +92,7 @@ def reproduce(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> Result:
     """Make a published model again, and say of each file whether it has the same bytes; exits with 1 where not."""
-    given = at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful)
+    given = options.given(prompts, harmful, harmless, pseudo_harmful, columns)
     again = at.published(name, given, model, system_prompt, allow_unsafe, device, trust_remote_code)
     from ..show.publishing import checks_table
 
@@ -99,7 +103,9 @@ def reproduce(
         need = at.preflight(again.base, again.prompts, again.settings, again.placement, again.recipe.margin, told)
         console.print(need.sentence)
         need.check()
-        show_and_save(again.fit(need.answer_batch, work / "parts"), output_dir, again.recipe.export)
+        saved = show_and_save(again.fit(need.answer_batch, work / "parts"), output_dir, again.recipe.export)
+    if saved.status:
+        return saved
     checks = again.compare(output_dir)
     console.print(checks_table(checks))
     same = sum(check.same for check in checks)

@@ -5,6 +5,8 @@ Commands describe their settings once, in their signatures. What a file says is 
 
 import difflib
 import json
+import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +18,11 @@ from ..errors import UserError
 from ..records.run import SETTINGS_FILE
 from ..storage.files import replacing
 from ..storage.tables import read_text
+
+log = logging.getLogger(__name__)
+
+PERMISSIONS = ("allow_unsafe", "trust_remote_code")
+"""Settings that allow what may do harm: where a file gives them, and not the one who typed, that is said."""
 
 _context: Any = None
 """typer's, of the command that runs."""
@@ -35,6 +42,9 @@ def _from_file(context: typer.Context, file: Path | None) -> None:
     if file:
         tables = _tables(file, context.parent.command if context.parent else None)
         context.default_map = tables.get(str(context.info_name), {})
+        for name in PERMISSIONS:
+            if context.default_map.get(name) == "True":
+                log.warning("%s says `%s=True`", file, name)
 
 
 Config = Annotated[
@@ -81,7 +91,7 @@ def _as_typed(value: Any, parameter: Any) -> Any:
     """`value` as the command line would have had it."""
     if parameter.multiple or parameter.nargs == -1:
         return [str(item) for item in (value if isinstance(value, list) else [value])]
-    return json.dumps(value) if isinstance(value, dict | list) else str(value)
+    return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
 
 
 def resolved() -> str:
@@ -95,6 +105,7 @@ def resolved() -> str:
         if parameter.name != "output_dir" and value not in (None, [], ()):
             # JSON of what settings are is TOML too, but for one control character; what is left are paths.
             text = json.dumps(value, ensure_ascii=False, default=str)
+            text = str(value) if isinstance(value, float) and not math.isfinite(value) else text
             lines.append(f"{name} = {text}".replace("\x7f", "\\u007f"))
     return "\n".join([f"[{_context.info_name}]", *lines, ""])
 

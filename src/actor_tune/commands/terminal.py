@@ -121,6 +121,8 @@ def _stdout_kept() -> Iterator[None]:
     try:
         with redirect_stdout(sys.stderr):
             yield
+        if sys.__stdout__:
+            sys.__stdout__.flush()  # what was printed past the redirection
     finally:
         os.dup2(kept, 1)
         os.close(kept)

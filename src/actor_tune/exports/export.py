@@ -8,14 +8,15 @@ from ..engines.openai import openai_engine
 from ..errors import UserError, require_package
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.origin import public_name
+from ..models.patched import CARD_FILE
 from ..models.placement import Placement
 from ..records.export import ADAPTER_ERROR, Checked, Export
 from ..records.file import read
-from ..storage.folders import alone_in, building, check_new
+from ..storage.folders import building, check_new
 from ..storage.versions import versions
 from . import gguf, ollama, peft, vllm
 from .check import Answering, Made, check
-from .source import Source, check_safe, open_source
+from .source import Source, check_safe, open_source, with_warning
 
 Target = Literal["peft", "gguf", "ollama", "vllm"]
 TARGETS: tuple[Target, ...] = get_args(Target)
@@ -35,6 +36,9 @@ def export(
     placement: Placement = DEFAULT_PLACEMENT,
 ) -> Export:
     """Write the trained model of a fit for another program, and ask what was written the gate's prompts.
+
+    What the gate has not decided about, because too few prompts were asked or nothing here can ask it, is written, and
+    does not count as passed until `check_served` has asked enough.
 
     ```python
     exported = at.export("run", "peft", "adapter", error=0.1, whole_modules=True)
@@ -70,13 +74,14 @@ def export(
             write = gguf.write if to == "gguf" else ollama.write
             made = write(source, new, where, llama, quantize, placement.device)
         record = _with_check(_record(source, to, made), source, *_asked(source, made, limit))
-        check_safe(where, record.reasons, allow_unsafe)
+        check_safe(where, _found(record, source), allow_unsafe)
         _save(record, source, new)
     return record
 
 
 def check_served(
     run: str | Path,
+    to: Target,
     folder: str | Path,
     base_url: str,
     model: str | None = None,
@@ -85,33 +90,38 @@ def check_served(
 ) -> Export:
     """Ask a server of OpenAI's protocol, which serves what `export` wrote into `folder`, the gate's prompts.
 
-    What is found takes the place of what the export's record said.
+    What the gate decides takes the place of what the export's record said. Too few prompts for that leave it as it is.
 
     ```python
-    at.check_served("run", "adapter", "http://127.0.0.1:8000/v1", "actor").checked.sentence
+    at.check_served("run", "peft", "adapter", "http://127.0.0.1:8000/v1", "actor").checked.sentence
     ```
 
     **Arguments:**
 
-    - `run`: the fit that was exported.
+    - `run`, `to`: the fit that was exported, and for what.
     - `model`: the name that the server knows it by; None: the only one that it lists.
-    - `limit`, `allow_unsafe`: as of `export`.
+    - `limit`: 1 or more, and `allow_unsafe`: as of `export`.
 
     **Raises:** `UnsafeError` when it does not pass, which is on record then; `UserError` when `folder` has another
     run's export or none, or the server does not answer.
     """
     source, where = open_source(Path(run), None, allow_unsafe), Path(folder)
-    with alone_in(where):
-        record = read(Export, where)
-        if record.patch_sha256 != source.patch_sha256:
-            raise UserError(where, "the export of another run", f"that of {run}", "name the run that it was made of")
-        told = source.run.chat_template_kwargs
-        engine = openai_engine(base_url, model, chat_template_kwargs=told)
-        name = f"the server at {base_url}{f' as {model}' if model else ''}"
-        found = check(source, Answering(engine, name), limit)
-        record = _with_check(replace(record, reasons=source.known.reasons), source, found, None)
-        _save(record, source, where)
-        check_safe(where, record.reasons, allow_unsafe)
+    record = read(Export, where)
+    if record.patch_sha256 != source.patch_sha256:
+        raise UserError(where, "the export of another run", f"that of {run}", "name the run that it was made of")
+    if record.target != to:
+        raise UserError(where, f"an export for {record.target}", f"one for {to}", f"say `to={record.target}`")
+    if limit is not None and limit < 1:
+        raise UserError(f"`limit={limit}`", "no prompts", "1 or more", "leave it out to ask all of the gate's")
+    told, thought = source.run.chat_template_kwargs, source.max_reasoning_tokens
+    engine = openai_engine(base_url, model, chat_template_kwargs=told, max_reasoning_tokens=thought)
+    name = f"the server{f' as {model}' if model else ''}"
+    found = check(source, Answering(engine, name), limit)
+    if found.gate is None:
+        return replace(record, checked=found)
+    record = _with_check(record, source, found, None)
+    _save(record, source, where)
+    check_safe(where, _found(record, source), allow_unsafe)
     return record
 
 
@@ -145,15 +155,26 @@ def _asked(source: Source, made: Made, limit: int | None) -> tuple[Checked | Non
 
 
 def _with_check(record: Export, source: Source, checked: Checked | None, unchecked: str | None) -> Export:
-    failed = checked.gate.sentence if checked and checked.gate and not checked.gate.passed else None
-    reasons = list(dict.fromkeys([*source.known.reasons, *([f"What was exported: {failed}"] if failed else [])]))
+    gate = checked.gate if checked else None
+    if gate is None:
+        asked = f"{checked.n} of its prompts were asked" if checked else unchecked
+        reasons = [*source.known.reasons, f"What was exported was not put before the safety gate: {asked}."]
+    else:
+        reasons = [*source.known.reasons, *([] if gate.passed else [f"What was exported: {gate.sentence}"])]
     return replace(record, checked=checked, unchecked=unchecked, reasons=reasons, passed=not reasons)
 
 
+def _found(record: Export, source: Source) -> list[str]:
+    """What speaks against the export, without what is only not known yet."""
+    return record.reasons if record.checked and record.checked.gate else source.known.reasons
+
+
 def _save(record: Export, source: Source, folder: Path) -> None:
-    """The record, and what the model carries wherever it goes."""
+    """The record, what the model carries wherever it goes, and in its card, if any, what speaks against it."""
     known = source.known
     if record.checked and record.checked.gate:
         known = replace(known, gate=record.checked.gate)
     replace(known, passed=record.passed, reasons=record.reasons).save(folder)
+    if (card := folder / CARD_FILE).is_file():
+        with_warning(card, record.reasons)
     record.save(folder)

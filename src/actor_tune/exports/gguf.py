@@ -44,7 +44,7 @@ def write(source: Source, new: Path, where: Path, llama: Path | None, quantize: 
         plain.unlink()
     told = source.run.chat_template_kwargs
     by = llama_cpp.reader(folder, told)
-    answered = partial(llama_cpp.answering, made, folder, told, device, by) if by else None
+    answered = partial(llama_cpp.answering, made, folder, told, device, source.max_reasoning_tokens, by) if by else None
     notes = [
         f"{made.name}: {made.stat().st_size / 1e6:.0f} MB, by {script.name}{f' and {packer.name}' if packer else ''}."
     ]

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from ..engines.engine import PORTION, REASONING_TOKENS, Answer, Engine
+from ..engines.engine import PORTION, Answer, Engine
 from ..engines.local import local_engine
 from ..engines.openai import openai_engine
 from ..errors import UserError
@@ -129,21 +129,26 @@ def reader(folder: Path | None, told: Mapping[str, Any]) -> Reader | None:
 
 
 @contextmanager
-def answering(gguf: Path, folder: Path | None, told: Mapping[str, Any], device: str, by: Reader) -> Iterator[Answering]:
+def answering(
+    gguf: Path, folder: Path | None, told: Mapping[str, Any], device: str, max_reasoning_tokens: int, by: Reader
+) -> Iterator[Answering]:
     """The file `gguf`, answering by what `reader` found."""
     server = program(folder, SERVER)
     if by == "bindings":
-        yield Answering(_bindings_engine(gguf), f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})")
+        yield Answering(
+            _bindings_engine(gguf, max_reasoning_tokens), f"llama.cpp (llama-cpp-python {version('llama-cpp-python')})"
+        )
     elif by == "server" and server is not None:
         with _served(server, gguf) as url:
-            yield Answering(openai_engine(url, "auto", chat_template_kwargs=told), "llama.cpp (its llama-server)")
+            asked = openai_engine(url, "auto", chat_template_kwargs=told, max_reasoning_tokens=max_reasoning_tokens)
+            yield Answering(asked, "llama.cpp (its llama-server)")
     else:
         name = f"transformers {version('transformers')}, which read the GGUF file, and not llama.cpp"
         chat_model = load(str(gguf), Placement(device), chat_template_kwargs=told)
-        yield Answering(local_engine(chat_model), name, PORTION)
+        yield Answering(local_engine(chat_model, max_reasoning_tokens=max_reasoning_tokens), name, PORTION)
 
 
-def _bindings_engine(gguf: Path) -> Engine:
+def _bindings_engine(gguf: Path, max_reasoning_tokens: int) -> Engine:
     """An engine of llama-cpp-python, greedy, with the chat template in the file."""
     from llama_cpp import Llama
 
@@ -158,7 +163,7 @@ def _bindings_engine(gguf: Path) -> Engine:
             ask = partial(model.create_chat_completion, messages=prompt.messages(), temperature=0.0, repeat_penalty=1.0)
             text, finished = _choice(ask(max_tokens=max_new_tokens))
             if not finished and split(text).reasoning is not None:
-                text, finished = _choice(ask(max_tokens=max_new_tokens + REASONING_TOKENS))
+                text, finished = _choice(ask(max_tokens=max_new_tokens + max_reasoning_tokens))
             parted = split(text)
             yield Answer(row, parted.answer, finished and parted.ended, parted.reasoning)
 

@@ -94,7 +94,7 @@ def write(source: Source, new: Path, error: float, whole_modules: bool, placemen
         notes.append(f"The adapter has {size / 1e6:.1f} MB, more than the patch: the change is of high rank.")
     return Made(
         ["adapter_config.json", ADAPTER_WEIGHTS],
-        partial(_answering, chat_model),
+        partial(_answering, chat_model, source.max_reasoning_tokens),
         low_rank=found,
         notes=[*notes, *([] if rank <= VLLM_RANKS[-1] else [f"vLLM takes no rank above {VLLM_RANKS[-1]}."])],
         tools={"peft": version("peft")},
@@ -242,5 +242,6 @@ def _notes(found: LowRank) -> list[str]:
 
 
 @contextmanager
-def _answering(chat_model: ChatModel) -> Iterator[Answering]:
-    yield Answering(local_engine(chat_model), f"transformers with PEFT {version('peft')}", PORTION)
+def _answering(chat_model: ChatModel, max_reasoning_tokens: int) -> Iterator[Answering]:
+    engine = local_engine(chat_model, max_reasoning_tokens=max_reasoning_tokens)
+    yield Answering(engine, f"transformers with PEFT {version('peft')}", PORTION)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..engines.engine import REASONING_TOKENS
 from ..errors import UnsafeError, UserError
 from ..models.checkpoint import read_tensors, write_merged
 from ..models.patch import Patch
@@ -36,6 +37,11 @@ class Source:
     base: str
     known: Lineage
     answers: list[GateAnswer]
+
+    @property
+    def max_reasoning_tokens(self) -> int:
+        """What the model may think before it answers, as in the fit."""
+        return self.run.max_reasoning_tokens or REASONING_TOKENS
 
     def prompts(self, rows: Sequence[GateAnswer]) -> list[Prompt]:
         """What the gate asked, of those `rows`."""
@@ -91,6 +97,17 @@ def open_source(run: Path, base: str | None, allow_unsafe: bool) -> Source:
     check_safe(run, known.reasons, allow_unsafe)
     answers = read_rows(GateAnswer, run / GATE_ANSWERS_FILE) if (run / GATE_ANSWERS_FILE).is_file() else []
     return Source(run, record, patch, sha256_of(file), base or record.model.name, known, answers)
+
+
+WARNING = "> **Of this export:** "
+
+
+def with_warning(card: Path, reasons: Sequence[str]) -> None:
+    """Put `reasons` against a model at the head of its card, in the place of those that were there."""
+    lines = [line for line in card.read_text(encoding="utf-8").split("\n") if not line.startswith(WARNING)]
+    head = lines.index("---", 1) + 1 if lines[0] == "---" and "---" in lines[1:] else 0
+    told = [WARNING + " ".join(" ".join(reasons).split())] if reasons else []
+    card.write_text("\n".join([*lines[:head], *told, *lines[head:]]), encoding="utf-8", newline="\n")
 
 
 def check_safe(where: Path, reasons: Sequence[str], allow_unsafe: bool) -> None:

@@ -36,8 +36,10 @@ def _answering(folder: Path, source: Source, placement: Placement) -> Iterator[A
     """vLLM where it is installed, else transformers: of what was written, too, but not by what it was written for."""
     told = source.run.chat_template_kwargs
     if importlib.util.find_spec("vllm") is not None:
-        engine = vllm_engine(str(folder), None, "auto", told, trust_remote_code=placement.trust_remote_code)
+        thought, code = source.max_reasoning_tokens, placement.trust_remote_code
+        engine = vllm_engine(str(folder), None, "auto", told, thought, code)
         yield Answering(engine, f"vLLM {version('vllm')}")
         return
     chat_model = load(str(folder), placement, chat_template_kwargs=told)
-    yield Answering(local_engine(chat_model), f"transformers {version('transformers')}, and not vLLM", PORTION)
+    engine = local_engine(chat_model, max_reasoning_tokens=source.max_reasoning_tokens)
+    yield Answering(engine, f"transformers {version('transformers')}, and not vLLM", PORTION)

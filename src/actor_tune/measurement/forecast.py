@@ -28,9 +28,11 @@ def answering_seconds(chat_model: ChatModel, prompts: Sequence[Prompt], new_toke
 
 
 def tell_time(asked: Questions, opened: Opened, name: str, new_tokens: int, max_reasoning_tokens: int) -> None:
-    """Say what the gate's own prompts add to the time that the model `name` answers, where that can be foreseen."""
+    """Where there is a gate, say how long the model `name` will answer, and how much of it is for prompts that the gate
+    added, as far as that can be foreseen.
+    """
     chat_model, own = opened.chat_model, asked.of_the_gate
-    if not own or chat_model is None or chat_model.placement.offload != "none":
+    if asked.margin is None or chat_model is None or chat_model.placement.offload != "none":
         return
     reasons = bool(marks_of(chat_model.tokenizer))
     try:
@@ -39,6 +41,6 @@ def tell_time(asked: Questions, opened: Opened, name: str, new_tokens: int, max_
         if not is_out_of_memory(error):
             raise
         return  # beside the model there is no room for one more block: answers need less
-    about, gates = "at most about" if reasons else "about", duration(seconds * len(own) / len(asked.prompts))
-    whole, count = duration(seconds), len(asked.prompts)
-    log.info("%s: %s %s for %d answers, %s of it for those of the gate", name, about, whole, count, gates)
+    about, whole, count = "at most about" if reasons else "about", duration(seconds), len(asked.prompts)
+    gates = f", {duration(seconds * len(own) / count)} of it for those of the gate" if own else ""
+    log.info("%s: %s %s for %d answers%s", name, about, whole, count, gates)

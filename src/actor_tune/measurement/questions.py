@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import UserError
-from ..prompts.leakage import Leak, Trace, find_leaks, without
+from ..prompts.leakage import Leak, find_leaks, without
 from ..prompts.prompt import Prompt, distinct, limit_per_set, of_kind, with_system_prompt
 from ..prompts.starter import starter
+from ..prompts.trace import Trace
 from ..records.results import GATE_SET, check_margin
 from .gate import check_power, excludable, limited
 
@@ -66,13 +67,14 @@ def questions(
     harmful prompts for the margin.
     """
     _check(margin, gate_prompts)
-    built_in = of_kind(starter("held_out"), "harmful")
+    every = of_kind(starter("held_out"), "harmful")
+    built_in = limited(every, gate_prompts)
     wanted = _wanted(prompts, built_in, limit)
     if margin is not None:
         # Those given in a conversation of their own are another question.
         given = {prompt.text for prompt in wanted if prompt.kind == "harmful" and not prompt.context}
-        own = limited([prompt for prompt in built_in if prompt.text not in given], gate_prompts)
-        wanted += [replace(prompt, set=GATE_SET) for prompt in own]
+        others = [prompt for prompt in (every if of_kind(prompts, "harmful") else built_in) if prompt.text not in given]
+        wanted += [replace(prompt, set=GATE_SET) for prompt in limited(others, gate_prompts)]
     if system_prompt:
         wanted = with_system_prompt(wanted, system_prompt)
     # The gate's own prompts were never trained on by a fit: a model's folder cannot talk them away.
@@ -89,7 +91,7 @@ def questions(
     asked = Questions(kept, leaks, margin, limit, system_prompt, gate_prompts)
     if margin is not None:
         check_power(len(of_kind(kept, "harmful")), margin, gate_prompts)
-        _tell(asked, len(built_in))
+        _tell(asked, every)
     return asked
 
 
@@ -117,14 +119,15 @@ def _check(margin: float | None, gate_prompts: int | None) -> None:
         raise UserError(where, "no `margin=`", "a safety gate that asks them", fix)
 
 
-def _tell(asked: Questions, built_in: int) -> None:
-    """Say what the gate adds, and where it may not add all of its own, what that costs."""
-    own, harmful = len(asked.of_the_gate), len(of_kind(asked.prompts, "harmful"))
-    if not own:
-        return
-    log.info("the safety gate adds %d built-in harmful prompts to your %d prompts", own, len(asked.prompts) - own)
-    if own < built_in and asked.gate_prompts is not None:
-        alone = 100 * excludable(own)
+def _tell(asked: Questions, every: Sequence[Prompt]) -> None:
+    """Say what the gate adds to the prompts, and where it may not ask `every` one that is built in, what that costs."""
+    harmful, own, built_in = of_kind(asked.prompts, "harmful"), len(asked.of_the_gate), len(every)
+    if own:
+        log.info("the safety gate adds %d built-in harmful prompts to your %d prompts", own, len(asked.prompts) - own)
+    texts = {prompt.text for prompt in every}
+    used = own or sum(prompt.text in texts for prompt in harmful)  # where none are given, none are added
+    if used < built_in and asked.gate_prompts is not None:
+        alone = 100 * excludable(used)
         said = "%d of %d built-in harmful prompts: all %d harmful ones exclude a drop of %.1f points at best"
         said += ", the built-in ones alone one of %.1f points"
-        log.warning(said, own, built_in, harmful, 100 * excludable(harmful), alone)
+        log.warning(said, used, built_in, len(harmful), 100 * excludable(len(harmful)), alone)

@@ -15,8 +15,8 @@ from ..judges.rows import disagreement_rows
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
 from ..progress import Stages
-from ..prompts.leakage import Trace
 from ..prompts.prompt import Prompt, fingerprint
+from ..prompts.trace import Trace
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
 from ..records.labels import Label, check_some

@@ -7,9 +7,10 @@ from pathlib import Path
 from ..engines.engine import Subject
 from ..errors import UserError
 from ..models.origin import is_local
-from ..prompts.leakage import Trace, check_traces
+from ..prompts.leakage import check_traces
 from ..prompts.presets import read_source
 from ..prompts.prompt import Prompt
+from ..prompts.trace import Trace
 from ..records.file import read, read_value
 from ..records.lineage import Lineage
 from ..records.run import POSITIONS_FILE, Position, Run

@@ -4,6 +4,7 @@ Beside the weights lies `actor_tune.original`, the tensors that the patch took t
 takes for weights: with it the base can be had back where nothing but the patched model is left.
 """
 
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +19,16 @@ from ..records.run import Run
 from ..storage.folders import building
 from ..storage.loading import loading
 from ..storage.model_files import CONFIG, check_folder, json_object
-from ..storage.model_folder import loaded_files, model_folder, weights_hash
+from ..storage.model_folder import loaded_files, model_folder, weight_files, weights_hash
 from .checkpoint import FLOAT_DTYPES, ORIGINAL_FILE, read_header, read_tensors, save_tensors, write_merged
 from .model import check_tensor
-from .origin import public_name
+from .origin import is_local, public_name
 from .state import State
 
 if TYPE_CHECKING:
     from .patch import Patch
+
+log = logging.getLogger(__name__)
 
 FORMAT = "actor-tune original 1"
 CARD_FILE = "README.md"
@@ -48,6 +51,9 @@ def write_patched(patch: "Patch", base: str, folder: Path, run: Path | None, all
         found, fix = " ".join(known.reasons).rstrip("."), "`allow_unsafe=True` writes it all the same"
         raise UnsafeError(f"the patch of block {patch.layer} of {patch.base}", found, "a patch that passed", fix)
     place = patch_base(patch, base)
+    if beside := sorted({file.name for file in weight_files(place)} - {file.name for file in loaded_files(place)}):
+        said = "%s: %s, weights beside those that are loaded, are left out; the base cannot be had back without them"
+        log.warning(said, base, ", ".join(beside))
     with building(folder) as new:
         put_patched(patch, base, place, new, known, folder)
 
@@ -57,6 +63,8 @@ def patch_base(patch: "Patch", base: str) -> Path:
 
     **Raises:** `UserError` when it is not, its weights are packed, or the patch does not fit into it.
     """
+    if base.endswith(".gguf") or (is_local(base) and not weight_files(Path(base)) and any(Path(base).glob("*.gguf"))):
+        raise UserError(base, "a GGUF file", "safetensors", "name the model that the file was made from")
     place = model_folder(base, code=True)
     check_folder(base, place)
     if json_object(place / CONFIG).get("quantization_config") is not None:

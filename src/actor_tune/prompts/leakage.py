@@ -9,7 +9,8 @@ import numpy as np
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import CountVectorizer
 
-from .prompt import Kind, Prompt
+from .prompt import Prompt
+from .trace import Trace
 
 SIMILARITY = 0.7
 """Jaccard similarity of character 4-grams, 0..1, from which two prompts count as the same. Chosen on pairs of prompts:
@@ -17,25 +18,6 @@ another article, a comma or "can I" for "do I" stay above it, another object of 
 (`tests/test_leakage.py`)."""
 
 CHUNK = 512
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What tells a prompt from others, for a file that is published: its words cannot be read there.
-
-    Who tries can piece some of them together: it is no secret, only not in the open.
-
-    - `grams`: CRC-32 of its character 4-grams, sorted, 4 bytes each (little endian), in base64.
-    """
-
-    kind: Kind
-    set: str
-    grams: str
-
-    @property
-    def text(self) -> str:
-        """In the place of the prompt's own."""
-        return "(a prompt that the model's own record knows)"
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,19 @@ def _shipped(part: StarterPart) -> tuple[Prompt, ...]:
 
 def with_starter(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and the starter prompts of the training part that are not among them."""
+    return [*prompts, *_others(prompts)]
+
+
+def _others(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The starter prompts of the training part that are not among `prompts`, of whatever kind."""
     given = {same_to_a_reader(prompt.text) for prompt in prompts}
-    return [*prompts, *(prompt for prompt in starter("train") if same_to_a_reader(prompt.text) not in given)]
+    return [prompt for prompt in starter("train") if same_to_a_reader(prompt.text) not in given]
 
 
 def with_missing_kinds(prompts: Sequence[Prompt]) -> list[Prompt]:
     """`prompts`, and of each kind that is not among them the starter prompts of the training part, which is logged."""
     missing = [kind for kind in KINDS if not of_kind(prompts, kind)]
-    taken = {kind: of_kind(starter("train"), kind) for kind in missing}
+    taken = {kind: of_kind(_others(prompts), kind) for kind in missing}
     if taken:
         counts = ", ".join(f"{len(own)} {kind}" for kind, own in taken.items())
         log.info("no %s prompts given: built-in starter prompts are taken (%s)", " and no ".join(missing), counts)

@@ -148,7 +148,7 @@ def _told_of(measured: Results | None) -> dict[str, Any]:
     served = f", as a server gave it under the name {line(public_name(measured.model))}"
     return {
         "measured": True,
-        "judge": cell(measured.judge),
+        "judge": cell(_judge(measured.judge)),
         "served": "" if measured.engine in ("", "transformers", "vllm") else served,
         "measured_sentence": f"{line(measured.gate.sentence)}\n\n" if measured.gate else "",
         "score_table": table(
@@ -163,6 +163,12 @@ def _told_of(measured: Results | None) -> dict[str, Any]:
             [row for _, row in sorted(rows, key=lambda each: each[0])],
         ),
     }
+
+
+def _judge(name: str) -> str:
+    """A judge such as `classifier=MODEL`, without where its model lies here."""
+    kind, sign, model = name.partition("=")
+    return f"{kind}{sign}{public_name(model)}" if model else name
 
 
 def _shares(change: SetChange) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -87,9 +87,13 @@ class Fitted:
 
     @property
     def carried(self) -> Lineage:
-        """The same, made of the run where it has no model, so that a patch alone is known for what it is too."""
+        """The same, made of the run where it has no model, so that a patch alone is known for what it is too; with what
+        was found since.
+        """
         run = self.run
-        return self.lineage or Lineage(
+        if self.lineage:
+            return replace(self.lineage, passed=not self.reasons, reasons=self.reasons)
+        return Lineage(
             base_sha256=run.model.sha256,
             layer=run.layer,
             rule=str(run.training.get("rule", "")),
@@ -97,7 +101,7 @@ class Fitted:
             passed=not self.reasons,
             reasons=self.reasons,
             gate=run.gate,
-            trained_on=traces([position.asked for position in self.positions]),
+            trained_on=[*run.trained_before, *traces([position.asked for position in self.positions])],
             versions=run.versions,
         )
 
@@ -143,6 +147,7 @@ class Fitted:
             rule=str(run.training.get("rule", "")),
             layer=run.layer,
             strength=run.strength or 0.0,
+            max_reasoning_tokens=run.max_reasoning_tokens,
             versions=run.versions,
         )
 
@@ -206,11 +211,10 @@ def text_sha256(text: str) -> str:
 
 def _measured(folder: Path, run: Path) -> Results:
     found = read(Results, folder)
-    model = (run / MODEL).resolve()
-    named = [part for part in Path(found.model).parts if part not in (".", "..")]
-    if (
-        found.engine != "openai" and tuple(named[-2:]) != model.parts[-len(named[-2:]) :]
-    ):  # a server may call it what it likes
+    model, named = (run / MODEL).resolve(), Path(found.model)
+    there = named.exists() and named.resolve() == model
+    moved = not named.exists() and named.parts[-2:] == model.parts[-2:]
+    if not (there or moved or found.engine == "openai"):  # a server may call it what it likes
         expected, fix = f"one of {run / MODEL}", f"measure {run / MODEL}, or leave `measured=` out"
         raise UserError(f"`measured={folder}`", f"a measurement of {found.model}", expected, fix)
     return found

@@ -87,7 +87,8 @@ class Publication:
 
         **Arguments:**
 
-        - `private`: where the repository is made now; else it is as its namespace has it, which is public for most.
+        - `private`: make a private repository, and publish in no public one; else a new one is as its namespace has it,
+          which is public for most.
 
         **Raises:** `UserError` when the model failed and `allow_unsafe` is not set, or the Hub does not take it. Then
         nothing is published, and the same call goes on.
@@ -96,6 +97,10 @@ class Publication:
         api = HfApi()
         with _asking(self.repo):
             made = api.create_repo(self.repo, private=private or None, exist_ok=True)
+            there = api.model_info(made.repo_id)
+            if private and not there.private:
+                fix = "make it private on the Hub, publish it under another name, or leave `private=` out"
+                raise UserError(self.repo, "a public repository", "a private one", fix)
             old = api.list_repo_files(made.repo_id)
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 *(CommitOperationAdd(name, content) for name, content in self.files.items()),

@@ -3,9 +3,11 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..engines.engine import REASONING_TOKENS
 from ..errors import UserError
 from ..models.load import load
 from ..models.model import ChatModel
@@ -13,11 +15,12 @@ from ..models.origin import is_local
 from ..models.patch import base_hash
 from ..models.placement import Placement
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
-from ..prompts.starter import starter
+from ..prompts.starter import starter, with_missing_kinds
 from ..records import recipe
 from ..records.file import convert, read, read_rows
 from ..records.recipe import Recipe
 from ..records.response import PromptRow
+from ..records.results import MARGIN
 from ..records.run import GIVEN_FILE
 from ..repair.gated import Fit, fit
 from ..repair.settings import Settings
@@ -79,7 +82,8 @@ class Published:
         settings, made = self.settings, self.recipe
         model = load(self.base, self.placement, settings.last_block, made.chat_template_kwargs)
         self._check_base(model)
-        return fit(model, self.prompts, settings, made.margin, answer_batch=answer_batch, work=work)
+        asked = partial(fit, max_reasoning_tokens=made.max_reasoning_tokens or REASONING_TOKENS)
+        return asked(model, self.prompts, settings, made.margin, answer_batch=answer_batch, work=work)
 
     def compare(self, run: str | Path) -> list[FileCheck]:
         """Each published file of the model, and the one that `run`, which was made here, would publish in its place."""
@@ -118,7 +122,7 @@ def published(
     - `prompts`: those that were given, where they are neither published nor built in.
     - `model`: the base, where it is not on the Hub or lies elsewhere.
     - `system_prompt`: likewise.
-    - `allow_unsafe`: make it though it was made with `allow_unsafe`: then it may be unsafe.
+    - `allow_unsafe`: make it though it was made with `allow_unsafe`, or with a wide margin: then it may be unsafe.
     - `device`: where it runs; None: as it did.
     - `trust_remote_code`: run Python code that comes with the base. What is published does not decide about that.
 
@@ -132,6 +136,9 @@ def published(
     if settings.allow_unsafe and not allow_unsafe:
         found = "a fit with `allow_unsafe=True`"
         raise UserError(name, found, "one that keeps back what failed", "allow it too with `allow_unsafe=True`")
+    if made.margin > MARGIN and not allow_unsafe:
+        found = f"a safety gate that lets refusal of harmful prompts fall by {made.margin:g}"
+        raise UserError(name, found, f"at most {MARGIN:g}", "allow it with `allow_unsafe=True`")
     placement = replace(
         convert(_known(made.placement, Placement), Placement, where), trust_remote_code=trust_remote_code
     )
@@ -176,6 +183,7 @@ def _prompts(made: Recipe, folder: Path, given: list[Prompt]) -> list[Prompt]:
     if not given:
         file = folder / GIVEN_FILE
         given = [row.asked for row in read_rows(PromptRow, file)] if file.is_file() else built_in
+    given = with_missing_kinds(given)  # as the fit did
     for kind in KINDS:
         was, here = made.prompts.get(kind), of_kind(given, kind)
         if (was.n if was else 0) != len(here) or (was and was.sha256 != fingerprint(here)):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from ..prompts.leakage import Trace, traces
+from ..prompts.leakage import traces
+from ..prompts.trace import Trace
 from .file import Record, read, read_value
 from .results import Gate
 from .run import POSITIONS_FILE, Position, Run
@@ -36,7 +37,7 @@ class Lineage(Record):
 
     def with_earlier(self, earlier: Sequence[Trace]) -> "Lineage":
         """This, of a base that was trained before, on prompts of which `earlier` tells."""
-        return replace(self, trained_on=[*earlier, *self.trained_on])
+        return replace(self, trained_on=list(dict.fromkeys([*earlier, *self.trained_on])))
 
 
 def lineage_of(run: Path) -> Lineage:
@@ -53,6 +54,6 @@ def lineage_of(run: Path) -> Lineage:
         passed=not record.reasons,
         reasons=record.reasons,
         gate=record.gate,
-        trained_on=traces([position.asked for position in positions]),
+        trained_on=[*record.trained_before, *traces([position.asked for position in positions])],
         versions=record.versions,
     )

@@ -35,6 +35,7 @@ class Recipe(Record):
     - `sets`: what was learned from.
     - `export`: whether a whole model or the patch alone is published.
     - `rule`, `layer`, `strength`: what came of it.
+    - `max_reasoning_tokens`: as of `Run`.
     """
 
     FILE: ClassVar[str] = "fit.json"
@@ -55,4 +56,5 @@ class Recipe(Record):
     rule: str
     layer: int
     strength: float
+    max_reasoning_tokens: int | None = None
     versions: dict[str, str] = field(default_factory=dict)

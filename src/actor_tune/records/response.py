@@ -106,8 +106,12 @@ class Pair:
 
     @property
     def flipped(self) -> str:
-        """`answered` or `refused`, where that is new; empty where it is as before, or is not known."""
+        """`answered` or `refused`, where that is new; `unscored` where a refusal no longer could be scored; empty where
+        it is as before, or is not known.
+        """
         before, after = self.before and self.before.refused, self.after.refused
+        if before and self.after.verdict == "unscored":
+            return "unscored"
         if before is None or after is None or before == after:
             return ""
         return "refused" if after else "answered"

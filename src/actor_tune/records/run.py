@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
+from ..prompts.trace import Trace
 from .estimate import Estimate
 from .file import Record
 from .response import PromptRow
@@ -119,7 +120,7 @@ class AppliedLimit:
             f"{100 * number:.1f}" if self.unit == "points" else f"{number:.3f}"
             for number in (self.value, self.limit, self.allowance, self.limit + self.allowance)
         )
-        allowed = f"{limit} + {allowance} for error = {most}" if self.allowance else limit
+        allowed = f"{limit} + {allowance} for the standard error = {most}" if self.allowance else limit
         return f"{self.what} {value} {self.unit} (at most {allowed} {'are' if self.unit == 'points' else 'is'} allowed)"
 
 
@@ -180,6 +181,8 @@ class Run(Record):
     - `chat_template_kwargs`: what the chat template was told; `opening`: what all answers begin with, taken for a part
       of the prompt; `thinks`: whether it was trained where the model begins to reason, and not where it answers.
     - `experts`: of the trained block, and how many of them changed; None where it has none.
+    - `max_reasoning_tokens`: what it might think before it answered the gate; None where that was not recorded.
+    - `trained_before`: of a base that was trained before, what tells its prompts.
     - `written`: False where the model was withheld as unsafe.
     - `date`: when it was fitted, `2026-01-31`, UTC; empty where an older version did.
     """
@@ -217,6 +220,8 @@ class Run(Record):
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     opening: str = ""
     thinks: bool | None = None
+    max_reasoning_tokens: int | None = None
+    trained_before: list[Trace] = field(default_factory=list)
     experts: Experts | None = None
     limits: list[AppliedLimit] = field(default_factory=list)
     fallen: list[str] = field(default_factory=list)

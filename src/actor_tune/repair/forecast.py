@@ -19,8 +19,8 @@ STEPS = 8  # tokens of an answer that are timed, after the first
 def measured_speed(chat_model: ChatModel, prompts: Sequence[Prompt], need: Cost) -> Speed:
     """From answers of one token, and of `STEPS` more, to some of `prompts` of the middle length.
 
-    Where weights are on disk, reading them is most of that: then computing is timed on one block with made-up weights,
-    as training is in any case.
+    Where weights are on disk, reading them is most of that: then they are read once, for one token, and computing is
+    timed on one block with made-up weights, as training is in any case.
     """
     order = sorted(prompts, key=lambda prompt: len(prompt.text))
     few = order[max(0, len(order) // 2 - ROWS // 2) :][:ROWS]
@@ -30,12 +30,12 @@ def measured_speed(chat_model: ChatModel, prompts: Sequence[Prompt], need: Cost)
     elsewhere = any(map(is_elsewhere, chat_model.blocks))
     if elsewhere and not need.streamed:  # some blocks come later, and then stay
         return Speed(block_rates(config, device, chat_model.model.dtype, len(few), mean), training)
+    if elsewhere:
+        block = block_rates(config, device, chat_model.model.dtype, len(few), mean)
+        return Speed(block, training, need.stored(need.every) / _answer(chat_model, few, 1))
     _answer(chat_model, few, 1)  # what is done once alone is done
     first = _answer(chat_model, few, 1)
     rest = max(_answer(chat_model, few, 1 + STEPS) - first, 1e-9)
-    if elsewhere:
-        block = block_rates(config, device, chat_model.model.dtype, len(few), mean)
-        return Speed(block, training, need.stored(need.every) * STEPS / rest)
     whole = need.computing(need.every, tokens, len(few))
     later = need.computing(need.every, 0, STEPS * len(few), steps=STEPS * len(few))
     rate = whole.prompts / first

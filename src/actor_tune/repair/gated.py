@@ -1,7 +1,6 @@
-"""A fit with the safety gate at its end: held-out prompts, answered by the block as it was and as trained."""
+"""A fit with the safety gate at its end, and what may be done with what came of it."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -9,25 +8,21 @@ from pathlib import Path
 from typing import Literal
 
 from ..engines.engine import REASONING_TOKENS
-from ..engines.local import AUTO_BATCH_TOKENS, local_engine
 from ..engines.reasoning import TAIL, marks_of
-from ..engines.respond import respond
 from ..errors import UserError
 from ..judges.reasoning import opened
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
-from ..measurement.gate import decide, excludable, figures_of, with_damage
-from ..measurement.verdicts import verdicts_on
+from ..measurement.gate import excludable, figures_of
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
 from ..models.origin import public_name
 from ..models.patch import Patch, base_hash
-from ..models.placement import held
-from ..models.state import loaded
 from ..progress import Report, Stages, no_report
 from ..prompts.leakage import traces
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
+from ..prompts.trace import Trace
 from ..records import file
 from ..records.lineage import Lineage
 from ..records.request import FitRequest, at_work
@@ -41,7 +36,6 @@ from ..records.run import (
     SETTINGS_FILE,
     Base,
     Experts,
-    GateAnswer,
     Given,
     Position,
     Run,
@@ -49,30 +43,18 @@ from ..records.run import (
 from ..storage.files import write_json
 from ..storage.folders import building
 from ..storage.versions import today, versions
+from .asked import PHASE, Gated, ask_gate
 from .card import write_card
-from .cost import Cost, Phase
 from .direction import RefusalDirection
 from .held_out import gate_prompts
-from .kept import NOTHING_KEPT, Kept
+from .kept import Kept
 from .method import FittedBlock, completed, fit_block
-from .refusals import ANSWER_TOKENS
 from .settings import DEFAULTS, Settings
 from .strength import fallen
 
 log = logging.getLogger(__name__)
 
 Export = Literal["merged", "patch", "none"]
-
-PHASE = "gate"
-"""What the gate is called among the phases of a fit."""
-
-
-@dataclass(frozen=True)
-class Gated:
-    """The gate's decision, and what it rests on."""
-
-    gate: Gate
-    answers: list[GateAnswer]
 
 
 @dataclass(frozen=True)
@@ -89,6 +71,7 @@ class Fit:
     - `given`: the prompts as the user gave them; `block.prompts` may have the starter prompts among them.
     - `margin`: the gate's, 0..1.
     - `gated`: None where nothing had changed.
+    - `max_reasoning_tokens`: what the model might think before it answered the gate.
     """
 
     model: ChatModel
@@ -98,6 +81,7 @@ class Fit:
     margin: float
     block: FittedBlock
     gated: Gated | None
+    max_reasoning_tokens: int = REASONING_TOKENS
 
     @property
     def layer(self) -> int:
@@ -212,9 +196,6 @@ class Fit:
 
     def lineage(self) -> Lineage:
         """What the model carries in its own folder; of a base that was trained before, its prompts too."""
-        base = self.model.folder
-        known = base is not None and (base / Lineage.FILE).is_file()
-        earlier = file.read(Lineage, base).trained_on if base and known else []
         return Lineage(
             base_sha256=self.base_sha256,
             layer=self.layer,
@@ -223,9 +204,14 @@ class Fit:
             passed=self.passed,
             reasons=self.reasons,
             gate=self.gate,
-            trained_on=[*earlier, *traces(self.block.prompts)],
+            trained_on=[*self._trained_before, *traces(self.block.prompts)],
             versions=versions(),
         )
+
+    @property
+    def _trained_before(self) -> list[Trace]:
+        base = self.model.folder
+        return file.read(Lineage, base).trained_on if base and (base / Lineage.FILE).is_file() else []
 
     def positions(self) -> list[Position]:
         """Each prompt's position along the direction, before and after."""
@@ -278,6 +264,8 @@ class Fit:
             chat_template_kwargs=dict(self.model.chat_template_kwargs),
             opening=block.opening,
             thinks=self.thinks,
+            max_reasoning_tokens=self.max_reasoning_tokens,
+            trained_before=self._trained_before,
             experts=Experts(len(block.experts), sum(block.experts)) if block.experts else None,
             limits=block.limits,
             fallen=self.fallen,
@@ -337,7 +325,7 @@ def fit(
                 gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
             report("gate", figures_of(gated.gate), 0)
     block = replace(block, seconds=dict(stages.seconds))
-    return Fit(chat_model, base, list(prompts), settings, margin, block, gated)
+    return Fit(chat_model, base, list(prompts), settings, margin, block, gated, max_reasoning_tokens)
 
 
 def _request(
@@ -362,38 +350,3 @@ def _request(
         prompts_sha256=fingerprint(prompts),
         versions=versions(),
     )
-
-
-def ask_gate(
-    chat_model: ChatModel,
-    trained: FittedBlock,
-    prompts: Sequence[Prompt],
-    margin: float,
-    judge: Judge = judge_trained,
-    batch_size: int | None = None,
-    max_reasoning_tokens: int = REASONING_TOKENS,
-    kept: Kept = NOTHING_KEPT,
-) -> Gated:
-    """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is."""
-    engine, block = local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model.blocks[trained.layer]
-    before = respond(engine, prompts, ANSWER_TOKENS, kept.file("gate-before.jsonl"))
-    with held(block), loaded(block, trained.state):
-        after = respond(engine, prompts, ANSWER_TOKENS, kept.file("gate-after.jsonl"))
-    old, new = (verdicts_on(judge, responses) for responses in (before, after))
-    answers = [
-        GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome, prompt.kind)
-        for prompt, was, now, verdict_was, verdict_now in zip(prompts, before, after, old, new, strict=True)
-    ]
-    return Gated(with_damage(decide(prompts, old, new, margin), before, after, old, new), answers)
-
-
-def cost(need: Cost) -> Phase:
-    """What the gate's answers need."""
-    gate, length = need.gate, need.gate.longest + need.answer_tokens
-    rows = min(need.answer_batch, max(1, AUTO_BATCH_TOKENS // length), gate.prompts)
-    cache = rows * length * need.size.kv_values_per_token * need.value
-    blocks = 2 * need.value * need.size.blocks[need.layer]  # as it was, and as it will be
-    tensors = need.weights(need.every, need.every, head=True) + blocks + cache + need.working(rows, gate.longest)
-    computing = need.answering(gate.prompts, gate.tokens, need.answer_tokens) * 2  # before and after
-    passes = 2 * need.answer_tokens * math.ceil(gate.prompts / rows)
-    return need.phase(PHASE, tensors, 0, computing, passes * need.stored(need.every) if need.streamed else 0)

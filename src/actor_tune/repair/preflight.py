@@ -3,12 +3,16 @@
 Nothing but the model's config and tokenizer is read. What a phase needs is said beside it: `cost` in its module.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..engines.engine import REASONING_TOKENS
 from ..engines.local import AUTO_BATCH_SIZE
+from ..engines.reasoning import marks_of
 from ..errors import UserError
+from ..models.batches import is_out_of_memory
 from ..models.chat import encode
 from ..models.kv_cache import common_opening
 from ..models.load import described, weights_size
@@ -22,11 +26,13 @@ from ..models.tokenizer import check_chat
 from ..progress import Stages
 from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, of_kind
 from ..records.results import MARGIN
-from . import gated, method, paths, refusals, scan, strength, train
+from . import asked, method, paths, refusals, scan, strength, train
 from .cost import Cost, Phase, Texts, texts_of
 from .forecast import measured_speed
 from .held_out import gate_prompts
 from .settings import DEFAULTS, Settings
+
+log = logging.getLogger(__name__)
 
 FEWEST_ANSWERS = 4  # at a time: below this, a shortage of memory is not mended by answering fewer
 
@@ -47,7 +53,7 @@ class Preflight:
     def phases(self) -> list[Phase]:
         """Every phase in order, with its peak memory and its work."""
         scanning = [scan] if self.cost.scanned else []
-        return [phase.cost(self.cost) for phase in (refusals, *scanning, method, train, strength, paths, gated)]
+        return [phase.cost(self.cost) for phase in (refusals, *scanning, method, train, strength, paths, asked)]
 
     @property
     def most(self) -> int:
@@ -115,10 +121,25 @@ class Preflight:
                 return f"{change} (needs about {_gib(need.most)})"
         return "choose a smaller model"
 
-    def seconds(self, chat_model: ChatModel, prompts: Sequence[Prompt]) -> dict[str, float]:
-        """What each phase will take, by name, from batches of `prompts` that the loaded model runs now."""
-        speed = measured_speed(chat_model, prompts, self.cost)
-        return {phase.name: speed.seconds(phase.work) for phase in self.phases}
+    def seconds(
+        self, chat_model: ChatModel, prompts: Sequence[Prompt], max_reasoning_tokens: int = REASONING_TOKENS
+    ) -> dict[str, float]:
+        """What each phase will take, by name, from batches of `prompts` that the loaded model runs now.
+
+        Of a model that reasons, what it takes at most, which is logged. Nothing where memory is too short to try.
+        """
+        need = self
+        if marks_of(chat_model.tokenizer):
+            log.info("the model reasons: what is said of time is the most that it may take")
+            own, gates = self.cost.own_tokens + REASONING_TOKENS, self.cost.answer_tokens + max_reasoning_tokens
+            need = replace(self, cost=replace(self.cost, own_tokens=own, answer_tokens=gates))
+        try:
+            speed = measured_speed(chat_model, prompts, self.cost)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return {}  # what follows takes less at a time
+        return {phase.name: speed.seconds(phase.work) for phase in need.phases}
 
     def stages(self) -> Stages:
         """What says how far the fit is, loading counted too; `expected` of it may be what `seconds` finds."""
@@ -142,7 +163,7 @@ def preflight(
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
     prompts = method.completed(prompts, settings.starter)
-    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
+    of_gate = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
@@ -153,8 +174,8 @@ def preflight(
         check_count(config, size.parameters, stored, origin.gguf is not None)
     check_chat(tokenizer, name, size.vocabulary, chat_template_kwargs)
 
-    def texts(asked: Sequence[Prompt]) -> Texts:
-        token_ids = encode(tokenizer, asked, chat_template_kwargs, size.vocabulary)
+    def texts(prompts: Sequence[Prompt]) -> Texts:
+        token_ids = encode(tokenizer, prompts, chat_template_kwargs, size.vocabulary)
         return texts_of(token_ids, common_opening(config, token_ids))
 
     given = texts(split.train + split.validation)
@@ -165,8 +186,8 @@ def preflight(
         validation_prompts=len(split.validation),
         own_answers=sum(min(refusals.ASKED, len(of_kind(split.validation, kind))) for kind in KINDS),
         own_tokens=refusals.ANSWER_TOKENS,
-        gate=texts(asked),
-        answer_tokens=gated.ANSWER_TOKENS,
+        gate=texts(of_gate),
+        answer_tokens=asked.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
         layer=settings.layer % count if isinstance(settings.layer, int) else scan.candidate_layers(count)[-1],
         scanned=isinstance(settings.layer, str),

@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..records.estimate import wilson
 from ..records.file import read
 from ..records.results import Results, SetChange, SetResult
 from .measurement import SCORES
@@ -38,10 +39,16 @@ def _changes(found: Results) -> list[str]:
     before, change = found.baseline, found.comparison
     if before is None or change is None:
         return _rates(found)
+    rows: list[tuple[str, ...]] = []
+    gated = found.gate.sets if found.gate else []
+    for each in gated:  # as the gate counted
+        was, now = (wilson(count, each.n) for count in (each.refused_before, each.refused_after))
+        rows.append((_name(each), str(each.n), rate_text(was), rate_text(now), points_text(each.estimate)))
     changed = {(item.name, item.kind): item for item in change.sets}
     pairs = [(old, new, changed.get((new.name, new.kind))) for old, new in zip(before.sets, found.sets, strict=True)]
-    rows: list[tuple[str, ...]] = []
     for old, new, item in sorted(pairs, key=_worst_first):
+        if gated and new.kind == "harmful":
+            continue
         moved = points_text(item.estimate if item else None)
         rows.append((_name(new), str(item.n if item else 0), rate_text(old.rate), rate_text(new.rate), moved))
     for label, name in SCORES:
@@ -52,10 +59,10 @@ def _changes(found: Results) -> list[str]:
 
 def _worst_first(pair: tuple[SetResult, SetResult, SetChange | None]) -> tuple[bool, float]:
     _, new, item = pair
-    return new.kind != "harmful", item.difference if item and new.kind == "harmful" else 0.0
+    return new.kind != "harmful", (item.difference if item else -1.0) if new.kind == "harmful" else 0.0
 
 
-def _name(item: SetResult) -> str:
+def _name(item: SetResult | SetChange) -> str:
     return f"{_safe(item.name)} ({item.kind})"
 
 

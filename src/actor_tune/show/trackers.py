@@ -1,5 +1,7 @@
 """Figures of a fit as they come, for who watches them elsewhere: one function that `fit` calls, adapters by name."""
 
+import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +12,15 @@ from ..progress import Report, no_report
 
 PROJECT = "actor-tune"
 
-Tracker = tuple[Report, Callable[[], object]]
-"""What takes figures, and what ends it."""
+log = logging.getLogger(__name__)
+
+Tracker = tuple[Report, Callable[[bool], object]]
+"""What takes figures, and what ends it, told whether the fit came to its end."""
 
 
 def _flat(of: str, figures: Mapping[str, float]) -> dict[str, float]:
-    return {f"{of}/{name}".replace(" ", "_"): value for name, value in figures.items()}
+    """By names that all trackers take: sets are called as files are, which may be anything."""
+    return {re.sub(r"[^\w/.-]", "_", f"{of}/{name}", flags=re.ASCII): value for name, value in figures.items()}
 
 
 def _tensorboard(folder: Path) -> Tracker:
@@ -27,7 +32,7 @@ def _tensorboard(folder: Path) -> Tracker:
         for name, value in _flat(of, figures).items():
             writer.add_scalar(name, value, step)
 
-    return report, writer.close
+    return report, lambda _done: writer.close()
 
 
 def _mlflow(folder: Path) -> Tracker:
@@ -39,7 +44,7 @@ def _mlflow(folder: Path) -> Tracker:
     def report(of: str, figures: Mapping[str, float], step: int) -> None:
         mlflow.log_metrics(_flat(of, figures), step=step)
 
-    return report, mlflow.end_run
+    return report, lambda done: mlflow.end_run("FINISHED" if done else "FAILED")
 
 
 def _like_wandb(package: Any, folder: Path) -> Tracker:
@@ -49,16 +54,16 @@ def _like_wandb(package: Any, folder: Path) -> Tracker:
         # Its own step only grows; ours begin anew with each kind of figure.
         package.log(_flat(of, figures) | {f"{of}/step": step})
 
-    return report, package.finish
+    return report, lambda _done: package.finish()
 
 
 def _wandb(folder: Path) -> Tracker:
     import wandb
 
-    tracker = _like_wandb(wandb, folder)
+    report, _ = _like_wandb(wandb, folder)
     for of in ("train", "strength", "gate"):
         wandb.define_metric(f"{of}/*", step_metric=f"{of}/step")
-    return tracker
+    return report, lambda done: wandb.finish(exit_code=0 if done else 1)
 
 
 def _trackio(folder: Path) -> Tracker:
@@ -105,7 +110,25 @@ def report_to(name: str | None, folder: str | Path) -> Iterator[Report]:
         yield no_report
         return
     report, end = TRACKERS[name](Path(folder))
+    done = False
     try:
-        yield report
+        yield _forgiving(report, name)
+        done = True
     finally:
-        end()
+        end(done)
+
+
+def _forgiving(report: Report, name: str) -> Report:
+    """`report`, until it raises: a fit of an hour is not lost because a tracker's server is."""
+    lost: list[Exception] = []
+
+    def forgiving(of: str, figures: Mapping[str, float], step: int) -> None:
+        if lost:
+            return
+        try:
+            report(of, figures, step)
+        except Exception as error:
+            lost.append(error)
+            log.warning("%s takes no more figures, the fit goes on: %s", name, error)
+
+    return forgiving

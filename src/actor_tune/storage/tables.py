@@ -133,7 +133,8 @@ def _csv_rows(path: Path) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     rows = []
     try:
-        _check_columns(f"{path}, line 1", list(reader.fieldnames or []))
+        reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        _check_columns(f"{path}, line 1", list(reader.fieldnames))
         for cells in reader:
             if None in cells or None in cells.values():
                 found = "more or fewer fields than the header has"

@@ -4,7 +4,7 @@
 
 const PAGE = 20;
 const CUT = 900; // characters of a text shown at first
-const FLIPS = { answered: "now answered", refused: "now refused" };
+const FLIPS = { answered: "now answered", refused: "now refused", unscored: "no longer scored" };
 const WISHED = { harmful: "refusal", pseudo_harmful: "compliance", harmless: "compliance" };
 
 function element(tag, className, text) {

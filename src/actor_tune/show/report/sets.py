@@ -7,7 +7,7 @@ from math import inf
 from ...prompts.prompt import Kind
 from ...records.estimate import wilson
 from ...records.response import Pair, ResponseRow, SetAndKind
-from ...records.results import SCORES, Results, SetChange, SetResult
+from ...records.results import SCORES, Gate, Results, SetChange, SetResult
 from ...records.run import SetRefusal, Trial
 
 WISHES: dict[Kind, str] = {
@@ -46,15 +46,35 @@ def set_rows(results: Results) -> list[SetRow]:
     )
 
 
-def gate_rows(answers: Sequence[Pair], changes: Sequence[SetChange] = ()) -> list[SetRow]:
+def rows_of_gate(gate: Gate) -> list[SetRow]:
+    """A row for each harmful set, as the gate counted it; none where it was not kept."""
+    return _worst_first(
+        SetRow(_result(item, item.refused_after), _result(item, item.refused_before), item) for item in gate.sets
+    )
+
+
+def _result(item: SetChange, refused: int) -> SetResult:
+    rate = wilson(refused, item.n)
+    return SetResult(
+        name=item.name,
+        kind=item.kind,
+        n=item.n,
+        refused=refused,
+        partial=0,
+        refusal_rate=rate.value,
+        low=rate.low,
+        high=rate.high,
+    )
+
+
+def gate_rows(answers: Sequence[Pair]) -> list[SetRow]:
     """A row for each set that a fit's gate asked, counted as the gate counts: harmful prompts whose answer could not be
-    scored as refused before, and as answered after. `changes`: how sets changed, with intervals, as the gate found.
+    scored as refused before, and as answered after.
     """
-    compared = {(change.name, change.kind): change for change in changes}
     groups: dict[SetAndKind, list[Pair]] = {}
     for pair in answers:
         groups.setdefault(pair.after.set_and_kind, []).append(pair)
-    return _worst_first(_gate_row(which, pairs, compared.get(which)) for which, pairs in groups.items())
+    return _worst_first(_gate_row(which, pairs) for which, pairs in groups.items())
 
 
 def together(answers: Sequence[Pair], kind: Kind) -> SetRow | None:
@@ -63,9 +83,9 @@ def together(answers: Sequence[Pair], kind: Kind) -> SetRow | None:
     return _gate_row((kind, kind), pairs) if pairs else None
 
 
-def _gate_row(which: SetAndKind, pairs: Sequence[Pair], change: SetChange | None = None) -> SetRow:
+def _gate_row(which: SetAndKind, pairs: Sequence[Pair]) -> SetRow:
     before = _counted(which, [pair.before for pair in pairs], unscored=which[1] == "harmful")
-    return SetRow(_counted(which, [pair.after for pair in pairs], unscored=False), before, change)
+    return SetRow(_counted(which, [pair.after for pair in pairs], unscored=False), before, None)
 
 
 def _counted(which: SetAndKind, answers: Sequence[ResponseRow | None], unscored: bool) -> SetResult:

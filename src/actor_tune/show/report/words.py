@@ -1,15 +1,16 @@
 """Numbers in words: percent, points, and what a report opens with. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import hypot
 from typing import Literal
 
 from ...prompts.prompt import Kind
-from ...records.estimate import Estimate, Interval, Z, is_point, wilson
+from ...records.estimate import Estimate, Interval, is_point, wilson
 from ...records.results import Gate, LabelCount, Results
 from ...records.run import Run, Trial
 from .load import FitFolder, MeasureFolder
-from .sets import SetRow, gate_rows, set_rows, together
+from .sets import SetRow, gate_rows, rows_of_gate, set_rows, together
 
 Tone = Literal["good", "bad", "plain"]
 
@@ -38,7 +39,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Banner:
-    """A verdict of the folder `source`, on what it `rests`, and the harmful sets that it is about."""
+    """A verdict of the folder `source`, on what it `rests`, its harmful sets as `rows`, and `warnings` of some."""
 
     source: str
     title: str
@@ -46,6 +47,7 @@ class Banner:
     text: str
     tone: Tone
     rows: list[SetRow]
+    warnings: list[str] = field(default_factory=list)
 
 
 def percent(value: float | None) -> str:
@@ -110,7 +112,7 @@ def numbers(results: Results) -> list[Number]:
         rests += f" in {len(sets)} sets, each counting the same" if len(sets) > 1 else ""
         difference: Interval | None = getattr(results.comparison, score, None)
         gist, change, tone = _change(difference, gists) if before else ("", "", "plain")
-        harmful = [row for row in rows if row.now.kind == "harmful"]
+        harmful = [row for row in rows if row.now.kind == "harmful" and not row.now.guard]
         worst = harmful[0] if kind == "harmful" and len(harmful) > 1 else None
         found.append(Number(what, rests, before, after, gist, change, tone, _corrected(results, score), worst))
     return found
@@ -129,11 +131,21 @@ def fit_numbers(fit: FitFolder) -> list[Number]:
         elif (rate := rates.get(name)) and rate.n:
             before, after = (wilson(round(share * rate.n), rate.n) for share in (rate.before, rate.after))
             rests = f"short answers to validation prompts, on which the strength was chosen: n = {rate.n}"
-            moved = Estimate(rate.rise, rate.rise - Z * rate.error, rate.rise + Z * rate.error)
+            moved = _unpaired(before, after)
         else:
             continue
         found.append(Number(what, rests, before, after, *_change(moved, gists)))
     return found
+
+
+def _unpaired(before: Estimate, after: Estimate) -> Estimate:
+    """The difference of two rates by their score intervals (Newcombe 1998, method 10): which prompts flipped, which
+    would make it narrower, was not stored.
+    """
+    value = after.value - before.value
+    low = hypot(after.value - after.low, before.high - before.value)
+    high = hypot(after.high - after.value, before.value - before.low)
+    return Estimate(value, value - low, value + high)
 
 
 def _change(difference: Interval | None, gists: tuple[str, str, str]) -> tuple[str, str, Tone]:
@@ -238,7 +250,7 @@ def banners(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> lis
     for fit in fits:
         if fit.run.gate:
             rests = f"answers to {fit.run.gate.n} held-out harmful prompts that the fit asked itself"
-            gates.append(_gate(fit.name, fit.run.gate, rests, gate_rows(fit.answers, fit.run.gate.sets)))
+            gates.append(_gate(fit.name, fit.run.gate, rests, gate_rows(fit.answers), fit.run.fallen))
     for item in measured:
         if gate := item.results.gate:
             rests = f"answers to the {gate.n} harmful prompts of this measurement"
@@ -249,8 +261,11 @@ def banners(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> lis
     return found + sorted(gates, key=lambda banner: banner.tone == "good")
 
 
-def _gate(name: str, gate: Gate, rests: str, rows: Sequence[SetRow]) -> Banner:
+def _gate(name: str, gate: Gate, rests: str, older: Sequence[SetRow], fallen: Sequence[str] = ()) -> Banner:
+    """`older`: rows where the gate kept none; `fallen`: what a fit found of single sets, else what the gate knows."""
     title = "Safety gate passed" if gate.passed else "Safety gate failed"
     text = gate.sentence.removeprefix(f"{title}: ")
-    harmful = [row for row in rows if row.now.kind == "harmful"]
-    return Banner(name, title, rests, text[:1].upper() + text[1:], "good" if gate.passed else "bad", harmful)
+    rows = rows_of_gate(gate) or [row for row in older if row.now.kind == "harmful"]
+    warnings = list(fallen) or ([gate.warning] if gate.warning else [])
+    tone: Tone = "good" if gate.passed else "bad"
+    return Banner(name, title, rests, text[:1].upper() + text[1:], tone, rows, warnings)
