@@ -12,7 +12,8 @@ from actor_tune.judges import choose
 from actor_tune.judges.verdict import Verdict
 from test_cli import OTHER, prompts_file, run, write  # noqa: F401 - prompts_file is a fixture
 
-COMMANDS = ["testbed", "scan", "fit", "measure", "compare", "probe", "judge", "label", "report", "demo"]
+COMMANDS = ["testbed", "scan", "fit", "measure", "apply", "revert", "export", "push", "reproduce", "compare"]
+COMMANDS += ["probe", "judge", "label", "report", "demo"]
 
 
 def actor(*arguments, cwd=None, **environment):
