@@ -141,6 +141,8 @@ def test_a_version_that_kept_no_sets_and_no_limits_is_read_as_having_none(tmp_pa
     gate, run = read(Results, FILES / "gated").gate, read(Run, FILES / "run")
     assert (gate.sets, gate.warning, run.limits, run.fallen) == ([], None, [], [])
     assert {item.n for trial in run.trials for item in trial.sets} == {None}
+    nothing = AppliedLimit("refusal fell by", -0.0004, 0.02, 0.042, "points").sentence
+    assert nothing.startswith("refusal fell by 0.0 points"), "and not -0.0"
     fell = AppliedLimit("refusal on s fell by", 0.098, 0.06, 0.041, "points", "s")
     whole = replace(run, limits=[fell], fallen=["Look."])
     whole.save(tmp_path)

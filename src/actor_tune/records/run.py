@@ -117,7 +117,7 @@ class AppliedLimit:
     def sentence(self) -> str:
         """The value, and what was allowed: limit, allowance and their sum."""
         value, limit, allowance, most = (
-            f"{100 * number:.1f}" if self.unit == "points" else f"{number:.3f}"
+            f"{round(100 * number, 1) + 0.0:.1f}" if self.unit == "points" else f"{round(number, 3) + 0.0:.3f}"
             for number in (self.value, self.limit, self.allowance, self.limit + self.allowance)
         )
         allowed = f"{limit} + {allowance} for the standard error = {most}" if self.allowance else limit
