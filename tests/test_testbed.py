@@ -109,7 +109,7 @@ def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys,
     measured = replace(fitted, passed=status == 0, sentence="The gate of the measurement.")
     monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_arguments: fitted)
     monkeypatch.setattr("actor_tune.measurement.run.decide", lambda *_arguments: measured)
-    for module in ("repair.gated", "measurement.run"):
+    for module in ("repair.asked", "measurement.run"):
         monkeypatch.setattr(f"actor_tune.{module}.with_damage", lambda gate, *_arguments: gate)  # it babbles
     assert run("demo", "--output-dir", tmp_path / "demo", "--max-new-tokens", 2) == status
     for name in ("testbed/config.json", "run/model/config.json", "before/results.json", "report.html"):
