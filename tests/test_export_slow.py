@@ -12,7 +12,7 @@ from test_cli import run as actor
 
 def fitted(tmp_path, testbed_model):
     """The folder of a small fit."""
-    arguments = ("--rule", "boundary", "--layer", 21, "--gate-prompts", 80, "--allow-unsafe")
+    arguments = ("--rule", "boundary", "--layer", 21, "--gate-prompts", 80, "--max-safety-drop", 0.2, "--allow-unsafe")
     assert actor("fit", testbed_model, *arguments, "--output-dir", tmp_path / "run") == 0
     return tmp_path / "run"
 
