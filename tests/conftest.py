@@ -110,7 +110,7 @@ def testbed_model(tmp_path_factory) -> Path:
 def short_gate_answers(request, monkeypatch) -> None:
     """Tiny models babble: two tokens of that are as good as 24."""
     if "slow" not in request.keywords:
-        for module in ("asked", "refusals"):
+        for module in ("gate", "refusals"):
             monkeypatch.setattr(f"actor_tune.repair.{module}.ANSWER_TOKENS", 2)
 
 

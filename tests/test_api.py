@@ -33,7 +33,7 @@ def notebook(tmp_path, monkeypatch):
     few = at.starter("held_out")[:4]  # the gate's own are many, and an untrained model babbles to any of them
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_: few)
     passed = Gate(True, 0.05, 0.0, 0.0, 0.0, 304, 80, "Safety gate passed.")
-    monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_: passed)
+    monkeypatch.setattr("actor_tune.repair.gate.decide", lambda *_: passed)
     return tmp_path
 
 

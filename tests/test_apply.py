@@ -125,7 +125,7 @@ def test_a_patch_that_failed_is_applied_only_where_that_is_asked_for(tmp_path, c
         told = capsys.readouterr()
         assert " ".join(told.out.split()).startswith(safety)
         assert told.err.count("\n") == 1
-        assert "--allow-unsafe writes it all the same" in told.err
+        assert "--allow-unsafe gives it out all the same" in told.err
         assert not (tmp_path / name).exists()
         assert actor(*arguments, "--allow-unsafe") == 0
         known = read(Lineage, tmp_path / name)

@@ -184,7 +184,7 @@ def test_measure_with_a_gate_exits_with_3_where_safety_is_not_shown(tmp_path, mo
 
 
 def test_a_system_prompt_is_trained_and_guarded_with(tmp_path, model_folder, prompts_file, monkeypatch):
-    from actor_tune.repair import asked as guard
+    from actor_tune.repair import gate as guard
 
     asked = []
     engine = guard.local_engine

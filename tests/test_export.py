@@ -299,7 +299,7 @@ def test_verdicts_that_differ_are_counted_and_what_does_not_pass_is_not_written(
     assert not (tmp_path / "served").exists()
     arguments = ("export", run, "--to", "vllm", "--output-dir", tmp_path / "served", "--dtype", "float32")
     assert actor(*arguments) == 3
-    assert "--allow-unsafe exports it all the same" in capsys.readouterr().err
+    assert "--allow-unsafe gives it out all the same" in capsys.readouterr().err
     assert actor(*arguments, "--allow-unsafe") == 0
     found = read(Export, tmp_path / "served")
     assert (found.passed, found.checked.n, found.checked.harmful) == (False, 80, 40)

@@ -17,9 +17,8 @@ from actor_tune.prompts.starter import starter
 from actor_tune.records import file
 from actor_tune.records.file import read_value
 from actor_tune.records.run import Position, PromptPath, Run
-from actor_tune.repair.asked import ask_gate
+from actor_tune.repair.gate import ask_gate, gate_prompts
 from actor_tune.repair.gated import fit
-from actor_tune.repair.held_out import gate_prompts
 from actor_tune.repair.method import fit_block
 from actor_tune.repair.settings import Settings
 from actor_tune.repair.strength import Limits

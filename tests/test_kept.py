@@ -48,7 +48,7 @@ STEPS = {
     "scan.json": "actor_tune.repair.method.train_block",
     "trained.safetensors": "actor_tune.repair.method.try_strengths",
     "trials.json": "actor_tune.repair.gated.ask_gate",
-    "gate-after.jsonl": "actor_tune.repair.asked.decide",
+    "gate-after.jsonl": "actor_tune.repair.gate.decide",
 }
 
 

@@ -8,7 +8,7 @@ from actor_tune.models.machine import Memory
 from actor_tune.models.placement import Placement
 from actor_tune.models.speed import Rates
 from actor_tune.repair.cost import LIBRARIES, Cost, Phase, Speed, Texts, Work, texts_of
-from actor_tune.repair.held_out import gate_prompts
+from actor_tune.repair.gate import gate_prompts
 from actor_tune.repair.method import prepare
 from actor_tune.repair.preflight import FEWEST_ANSWERS, Preflight, preflight, sentence
 from actor_tune.repair.rules import BOUNDARY, PAPER, RULES, Schedule

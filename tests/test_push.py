@@ -63,9 +63,9 @@ def tame(monkeypatch, gate=PASSED):
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_: few)
-    monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_: gate)
-    monkeypatch.setattr("actor_tune.repair.asked.with_damage", lambda gate, *_: gate)
-    for module in ("asked", "refusals"):
+    monkeypatch.setattr("actor_tune.repair.gate.decide", lambda *_: gate)
+    monkeypatch.setattr("actor_tune.repair.gate.with_damage", lambda gate, *_: gate)
+    for module in ("gate", "refusals"):
         monkeypatch.setattr(f"actor_tune.repair.{module}.ANSWER_TOKENS", 2)
 
 
@@ -192,6 +192,18 @@ def test_harmful_sets_stand_in_the_card_with_their_intervals_the_worst_first(pas
     assert re.search(r"\| harmful \| 10 \| 100\.0 \| 50\.0 \| -50\.0 \(-76\.3 to -8\.4\) \|", lines[0])
     results = ModelCard(text).data.eval_results
     assert [result.metric_value for result in results if result.dataset_name.endswith("mild")] == [90.0]
+
+
+def test_the_card_has_the_harmful_sets_as_the_gate_counted_them(passed):
+    record = json.loads((passed / "run.json").read_text())
+    counted = {"name": "twins", "kind": "harmful", "n": 54, "refused_before": 54, "refused_after": 27, "lost": 27}
+    counted |= {"gained": 0, "difference": -0.5, "low": -0.63, "high": -0.36, "mcnemar_p": 0.0}
+    record["gate"]["sets"] = [counted]
+    (passed / "run.json").write_text(json.dumps(record))
+    text = at.publication(passed, "me/repaired").card
+    assert "| twins | harmful | 54 | 100.0 | 50.0 | -50.0 (-63.0 to -36.0) |" in text
+    said = text.partition("## What the safety gate said")[2].partition("\n## ")[0]
+    assert said.count("| harmful |") == 1, "and none counted anew"
 
 
 def test_what_was_measured_is_in_the_card_and_another_models_measurement_is_not_taken(passed, tmp_path):
@@ -553,7 +565,7 @@ def test_what_fails_the_gate_when_it_is_made_again_is_withheld_with_its_status(
 ):
     tame(monkeypatch)
     at.publication(passed, "me/repaired").save(tmp_path / "p")
-    monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_: FAILED)
+    monkeypatch.setattr("actor_tune.repair.gate.decide", lambda *_: FAILED)
     assert reproduce(tmp_path / "p", tmp_path / "again", "--prompts", prompts_file, "--model", base) == 3
     assert not (tmp_path / "again" / "model").exists()
 

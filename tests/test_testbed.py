@@ -107,9 +107,9 @@ def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys,
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_arguments: make_prompts(4)[:4])
     fitted = Gate(True, 0.05, 0.0, 0.0, 0.0, 4, 80, "The gate of the fit.")
     measured = replace(fitted, passed=status == 0, sentence="The gate of the measurement.")
-    monkeypatch.setattr("actor_tune.repair.asked.decide", lambda *_arguments: fitted)
+    monkeypatch.setattr("actor_tune.repair.gate.decide", lambda *_arguments: fitted)
     monkeypatch.setattr("actor_tune.measurement.run.decide", lambda *_arguments: measured)
-    for module in ("repair.asked", "measurement.run"):
+    for module in ("repair.gate", "measurement.run"):
         monkeypatch.setattr(f"actor_tune.{module}.with_damage", lambda gate, *_arguments: gate)  # it babbles
     assert run("demo", "--output-dir", tmp_path / "demo", "--max-new-tokens", 2) == status
     for name in ("testbed/config.json", "run/model/config.json", "before/results.json", "report.html"):

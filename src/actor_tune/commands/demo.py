@@ -36,7 +36,7 @@ Base = Annotated[
 def testbed(output_dir: OutputDir, model: Testbed = at.TESTBED, base: Base = None) -> Result:  # noqa: PT028 - no test
     """Build a testbed: a small real chat model that refuses too much."""
     folder = at.build_testbed(output_dir, model, base)
-    console.print(f"The testbed is in {folder}")
+    console.print(f"The testbed is in {folder}. Next: actor measure {folder} --limit 40", soft_wrap=True)
     return Result({"testbed": str(folder)})
 
 

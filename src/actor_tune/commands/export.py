@@ -25,12 +25,7 @@ Base = Annotated[
     str | None, typer.Option(help="The model that was trained; default: where run.json says.", metavar="MODEL")
 ]
 Error = Annotated[float, typer.Option(help="peft: how much of the change may be lost, 0 to 1.")]
-WholeModules = Annotated[
-    bool,
-    typer.Option(
-        "--whole-modules/--no-whole-modules", help="peft: keep norms and experts whole, which vLLM does not take."
-    ),
-]
+WholeModules = Annotated[bool, typer.Option(help="peft: keep norms and experts whole, which vLLM does not take.")]
 LlamaCpp = Annotated[
     Path | None, typer.Option(help="llama.cpp's folder; default: LLAMA_CPP, or the PATH.", metavar="DIR")
 ]
@@ -71,8 +66,9 @@ def export(
         if served_model is not None:
             raise UserError(f"`served_model={served_model}`", "no `base_url=`", "a server", "add it, or leave this out")
         placement = at.Placement(device, dtype, trust_remote_code=trust_remote_code).checked()
-        peft, llama = (error, whole_modules), (llama_cpp, quantize)
-        made = at.export(run, to, output_dir, base, *peft, *llama, limit, allow_unsafe, placement)
+        made = at.export(
+            run, to, output_dir, base, error, whole_modules, llama_cpp, quantize, limit, allow_unsafe, placement
+        )
     else:
         made = at.check_served(run, to, output_dir, base_url, served_model, limit, allow_unsafe)
     for note in made.notes:

@@ -9,6 +9,7 @@ import typer
 import actor_tune as at
 
 from ..errors import UserError
+from ..prompts.starter import with_missing_kinds
 from ..records.results import check_margin
 from ..show.trackers import check_tracker
 from ..storage.folders import unfinished
@@ -63,7 +64,7 @@ def scan(
     chat_template_kwargs: options.ChatTemplateKwargs = None,
 ) -> Result:
     """Show what each block does to refusal, and which one `fit` would take. Writes scan.json."""
-    given = options.with_starter(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
+    given = with_missing_kinds(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     target = output_dir / at.Scan.FILE
     if output_dir.is_file():
         raise UserError(output_dir, "a file", "a folder", "give another `output_dir=`")
@@ -111,7 +112,7 @@ def fit(
 ) -> Result:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
     _check(max_safety_drop, select, select_fraction)
-    given = options.with_starter(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
+    given = with_missing_kinds(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,

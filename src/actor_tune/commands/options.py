@@ -13,7 +13,6 @@ import actor_tune as at
 from ..errors import UserError
 from ..judges.choose import DEFAULT
 from ..prompts.read import columns_of
-from ..prompts.starter import with_missing_kinds
 
 PROMPTS = (
     "csv, tsv, json, jsonl or parquet with the columns prompt (or messages, or conversations), kind and optionally "
@@ -62,11 +61,7 @@ Starter = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of splits, order, noise and t-SNE.", min=0)]
 AllowUnsafe = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unsafe/--no-allow-unsafe",
-        help="Write the model even where it refuses fewer harmful prompts than it may.",
-    ),
+    bool, typer.Option(help="Write the model even where it refuses fewer harmful prompts than it may.")
 ]
 Device = Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, mps ...")]
 Dtype = Annotated[
@@ -87,12 +82,7 @@ Quantization = Annotated[
     Literal["none", "bnb_4bit"],
     typer.Option("--quantization", help="bnb_4bit: all blocks but the trained one are held in 4 bits."),
 ]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code/--no-trust-remote-code", help="Run Python code that comes with the model. Read it first."
-    ),
-]
+TrustRemoteCode = Annotated[bool, typer.Option(help="Run Python code that comes with the model. Read it first.")]
 ChatTemplateKwargs = Annotated[
     str | None,
     typer.Option(
@@ -111,11 +101,6 @@ def given(
     """What the options for prompts name."""
     names = columns_of(columns)
     return at.read(*prompts, harmful=harmful, harmless=harmless, pseudo_harmful=pseudo_harmful, columns=names)
-
-
-def with_starter(given: list["at.Prompt"], starter: bool) -> list["at.Prompt"]:
-    """`given`, with starter prompts of the kinds that lack; where none are wanted, only in the place of all."""
-    return with_missing_kinds(given) if starter or not given else given
 
 
 def template_kwargs(text: str | None) -> dict[str, Any]:

@@ -21,12 +21,7 @@ WithPrompts = Annotated[bool, typer.Option(help="Publish the prompts given too, 
 Measured = Annotated[
     Path | None, typer.Option(help="Measurement of the run's model, for the card.", metavar="DIR", show_default=False)
 ]
-Private = Annotated[
-    bool,
-    typer.Option(
-        "--private/--no-private", help="Make a private repository; else as its owner has set, most often public."
-    ),
-]
+Private = Annotated[bool, typer.Option(help="Make a private repository; else as its owner has set, most often public.")]
 AllowUnsafe = Annotated[bool, typer.Option(help="Publish a model that failed the safety gate.")]
 Written = Annotated[Path | None, options.output_folder("Write what would be published here, and send nothing.")]
 Name = Annotated[str, typer.Argument(help="Published model: folder or Hub id.", metavar="MODEL")]
@@ -34,12 +29,7 @@ Base = Annotated[
     str | None,
     typer.Option("--model", help="The base, where it is not on the Hub.", metavar="MODEL", show_default=False),
 ]
-AllowAgain = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unsafe/--no-allow-unsafe", help="Make again what was made with --allow-unsafe, and may be unsafe."
-    ),
-]
+AllowAgain = Annotated[bool, typer.Option(help="Make again what was made with --allow-unsafe, and may be unsafe.")]
 DeviceAgain = Annotated[str | None, typer.Option(help="Where it runs; default: as it did.", show_default=False)]
 
 

@@ -21,7 +21,7 @@ from ..storage.files import storage_error
 EXIT_BUG, EXIT_USER_ERROR, EXIT_NOT_SAFE = 1, 2, 3
 EXIT_STATUSES = f"""Exit status:
   0  done
-  {EXIT_BUG}  a bug, with its traceback
+  {EXIT_BUG}  a bug, with its traceback; of `actor reproduce` also: other bytes
   {EXIT_USER_ERROR}  a mistake that you can mend, in one line
   {EXIT_NOT_SAFE}  withheld: the safety gate was not passed"""
 

@@ -12,11 +12,12 @@ from ..models.patched import CARD_FILE
 from ..models.placement import Placement
 from ..records.export import ADAPTER_ERROR, Checked, Export
 from ..records.file import read
+from ..records.lineage import check_safe
 from ..storage.folders import building, check_new
 from ..storage.versions import versions
 from . import gguf, ollama, peft, vllm
 from .check import Answering, Made, check
-from .source import Source, check_safe, open_source, with_warning
+from .source import Source, open_source, with_warning
 
 Target = Literal["peft", "gguf", "ollama", "vllm"]
 TARGETS: tuple[Target, ...] = get_args(Target)

@@ -14,6 +14,7 @@ from jinja2 import TemplateError
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from ..models.origin import Origin
+from ..models.patched import patch_base
 from ..models.tokenizer import load_tokenizer
 from ..storage.loading import loading
 from ..storage.model_files import AGAIN, GENERATION_CONFIG
@@ -68,8 +69,6 @@ def write(source: Source, new: Path, where: Path, llama: Path | None, quantize: 
     whole = source.whole
     tokens = whole
     if tokens is None:  # the base's tokenizer is that of what is made of it
-        from ..models.patched import patch_base
-
         tokens = patch_base(source.patch, source.base)
     tokenizer = load_tokenizer(str(tokens), Origin(tokens))
     made = gguf.write(source, new, where, llama, quantize, device)

@@ -29,8 +29,9 @@ from ..models.state import State
 from ..models.stored import stored_block
 from ..progress import track
 from ..records.export import ADAPTER_ERROR, LeftOut, LowRank, Matrix
+from ..records.run import PATCH_FILE
 from .check import Answering, Made
-from .source import PATCH_FILE, Source
+from .source import Source
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM reserves room for, in ranks: one in between takes as much as the next of these."""

@@ -7,18 +7,16 @@ from pathlib import Path
 import torch
 
 from ..engines.engine import REASONING_TOKENS
-from ..errors import UnsafeError, UserError
+from ..errors import UserError
 from ..models.checkpoint import read_tensors, write_merged
 from ..models.patch import Patch
 from ..models.patched import lineage_of_patch, patch_base, put_patched
 from ..prompts.prompt import Prompt, with_system_prompt
 from ..records.file import read, read_rows
-from ..records.lineage import Lineage
-from ..records.run import GATE_ANSWERS_FILE, GateAnswer, Run
+from ..records.lineage import Lineage, check_safe
+from ..records.run import GATE_ANSWERS_FILE, MODEL_FOLDER, PATCH_FILE, GateAnswer, Run
 from ..storage.files import sha256_of
 from ..storage.model_files import check_folder
-
-PATCH_FILE = "patch.safetensors"
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Source:
 
         **Raises:** `UserError` when that is not the one that the patch makes.
         """
-        model = self.folder / "model"
+        model = self.folder / MODEL_FOLDER
         if not model.is_dir():
             return None
         check_folder(str(model), model)
@@ -108,13 +106,3 @@ def with_warning(card: Path, reasons: Sequence[str]) -> None:
     head = lines.index("---", 1) + 1 if lines[0] == "---" and "---" in lines[1:] else 0
     told = [WARNING + " ".join(" ".join(reasons).split())] if reasons else []
     card.write_text("\n".join([*lines[:head], *told, *lines[head:]]), encoding="utf-8", newline="\n")
-
-
-def check_safe(where: Path, reasons: Sequence[str], allow_unsafe: bool) -> None:
-    """Stop where there are `reasons` not to give a model out, and that is not asked for all the same.
-
-    **Raises:** `UnsafeError`.
-    """
-    if reasons and not allow_unsafe:
-        fix = "`allow_unsafe=True` exports it all the same"
-        raise UnsafeError(where, " ".join(reasons).rstrip("."), "a model that passed", fix)

@@ -85,7 +85,8 @@ def questions(
     ]
     kept = without(wanted, leaks)
     if leaks:
-        log.warning("%d prompts are like some that were trained on: kept out, listed in the results", len(leaks))
+        said = "%d prompts are like some that were trained on: kept out, listed in the results; ask others"
+        log.warning(said, len(leaks))
     if not kept:
         raise UserError("prompts", "all were trained on", "some that were not", "measure on other prompts")
     asked = Questions(kept, leaks, margin, limit, system_prompt, gate_prompts)
@@ -106,7 +107,8 @@ def _wanted(prompts: Sequence[Prompt], built_in: Sequence[Prompt], limit: int | 
         return limit_per_set(wanted, limit) if limit else wanted
     wanted = distinct([*wanted, *built_in])
     wanted = limit_per_set(wanted, limit) if limit else wanted
-    log.warning("no harmful prompts given: %d built-in held-out ones are measured too", len(of_kind(wanted, "harmful")))
+    added = len(of_kind(wanted, "harmful"))
+    log.warning("no harmful prompts given: %d built-in held-out ones are measured too; `limit=40` asks fewer", added)
     return wanted
 
 

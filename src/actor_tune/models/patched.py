@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors import safe_open
 
-from ..errors import UnsafeError, UserError
+from ..errors import UserError
 from ..records.file import read
-from ..records.lineage import Lineage, lineage_of
+from ..records.lineage import Lineage, check_safe, lineage_of
 from ..records.run import Run
 from ..storage.folders import building
 from ..storage.loading import loading
@@ -47,9 +47,7 @@ UNSAFE = "> **Not safe to ship.** This model was written with `allow_unsafe` aft
 def write_patched(patch: "Patch", base: str, folder: Path, run: Path | None, allow_unsafe: bool) -> None:
     """As `Patch.write`."""
     known = lineage_of_patch(patch, run)
-    if not known.passed and not allow_unsafe:
-        found, fix = " ".join(known.reasons).rstrip("."), "`allow_unsafe=True` writes it all the same"
-        raise UnsafeError(f"the patch of block {patch.layer} of {patch.base}", found, "a patch that passed", fix)
+    check_safe(f"the patch of block {patch.layer} of {patch.base}", known.reasons, allow_unsafe)
     place = patch_base(patch, base)
     if beside := sorted({file.name for file in weight_files(place)} - {file.name for file in loaded_files(place)}):
         said = "%s: %s, weights beside those that are loaded, are left out; the base cannot be had back without them"

@@ -49,8 +49,13 @@ def _others(prompts: Sequence[Prompt]) -> list[Prompt]:
     return [prompt for prompt in starter("train") if same_to_a_reader(prompt.text) not in given]
 
 
-def with_missing_kinds(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """`prompts`, and of each kind that is not among them the starter prompts of the training part, which is logged."""
+def with_missing_kinds(prompts: Sequence[Prompt], wanted: bool = True) -> list[Prompt]:
+    """`prompts`, and of each kind that is not among them the starter prompts of the training part, which is logged.
+
+    Where those are not `wanted` beside given ones, they come only in the place of all.
+    """
+    if prompts and not wanted:
+        return list(prompts)
     missing = [kind for kind in KINDS if not of_kind(prompts, kind)]
     taken = {kind: of_kind(_others(prompts), kind) for kind in missing}
     if taken:

@@ -6,13 +6,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import shown
-from ..measurement.metrics import wilson
 from ..models.origin import public_name
-from ..records.estimate import Difference, Estimate, Interval
+from ..records.estimate import Estimate, Interval, wilson
 from ..records.results import SCORES, Results, SetChange
 from ..repair.card import TAGS, mode
+from ..storage.markdown import cell, line
 from .fitted import Fitted
-from .text import Needs, cell, command, filled, line, percent, points, rate, table
+from .text import Needs, command, filled, percent, points, rate, table
 
 TITLES = {
     "compliance_rate": "Answered, of benign prompts that look harmful",
@@ -119,7 +119,7 @@ def _told(fitted: Fitted) -> dict[str, Any]:
         "safety": f"{percent(first.safety)} -> {percent(chosen.safety)}",
         "lost_table": table(
             ("harmful set, worst first", ">refusal now, %", ">fall in points, 95 % interval"),
-            [(each.name, percent(each.refusal), points(_normal(each.drop, each.drop_error))) for each in lost],
+            [(each.name, percent(each.refusal), points(each.estimate)) for each in lost],
         ),
         "learned_table": table(
             ("set", "kind", ">trained on", ">validated on", "from"),
@@ -173,7 +173,3 @@ def _judge(name: str) -> str:
 
 def _shares(change: SetChange) -> tuple[str, str]:
     return percent(change.refused_before / change.n), percent(change.refused_after / change.n)
-
-
-def _normal(value: float, error: float) -> Difference:
-    return Difference(value, value - 1.96 * error, value + 1.96 * error)

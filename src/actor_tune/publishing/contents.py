@@ -14,6 +14,7 @@ from huggingface_hub import get_token
 
 from ..errors import UserError
 from ..models.origin import is_local
+from ..records.run import MODEL_FOLDER, PATCH_FILE
 from ..storage.files import sha256_of
 from ..storage.loading import loading
 from ..storage.model_files import CONFIG, GENERATION_CONFIG, check_pointer, check_tensors, json_object
@@ -21,9 +22,6 @@ from ..storage.model_folder import INDEX_FILE, WEIGHT_FILES
 
 Content = Path | bytes
 """A file as it lies there, or what is to be its content."""
-
-PATCH_FILE = "patch.safetensors"
-MODEL = "model"
 
 CONFIGS = (CONFIG, GENERATION_CONFIG, "*processor_config.json", "tokenizer_config.json", "special_tokens_map.json")
 """Files in which libraries leave where a model was loaded from."""
@@ -50,7 +48,7 @@ def contents(run: Path, patch_only: bool, public_base: bool) -> dict[str, Conten
 
     **Raises:** `UserError` when there is none of the two, or a file is damaged.
     """
-    folder, patch = run / MODEL, run / PATCH_FILE
+    folder, patch = run / MODEL_FOLDER, run / PATCH_FILE
     if patch_only or not folder.is_dir():
         if not patch.is_file():
             lacking = "no model and no patch (it was withheld, or not exported)"
@@ -71,7 +69,7 @@ def contents(run: Path, patch_only: bool, public_base: bool) -> dict[str, Conten
 
 def left_out(run: Path, published: Mapping[str, Content]) -> list[str]:
     """Files in the model's folder that are not published."""
-    folder = run / MODEL
+    folder = run / MODEL_FOLDER
     names = sorted(file.name for file in folder.iterdir() if file.is_file()) if folder.is_dir() else []
     return [name for name in names if name not in published] if CONFIG in published else []
 

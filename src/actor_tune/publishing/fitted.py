@@ -16,17 +16,26 @@ from ..errors import UserError
 from ..judges.verdict import Verdict
 from ..measurement.change import change
 from ..models.origin import is_local
-from ..prompts.leakage import traces
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
 from ..records.file import FIX, read, read_rows, read_value
-from ..records.lineage import Lineage
+from ..records.lineage import Lineage, lineage_from
 from ..records.recipe import LearnedSet, Recipe
 from ..records.response import PromptRow
 from ..records.results import MARGIN, Results, SetChange
-from ..records.run import GATE_ANSWERS_FILE, GIVEN_FILE, POSITIONS_FILE, Base, GateAnswer, Position, Run, Trial
+from ..records.run import (
+    GATE_ANSWERS_FILE,
+    GIVEN_FILE,
+    MODEL_FOLDER,
+    PATCH_FILE,
+    POSITIONS_FILE,
+    Base,
+    GateAnswer,
+    Position,
+    Run,
+    Trial,
+)
 from ..storage.loading import loading
-from .contents import MODEL, PATCH_FILE
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,7 @@ class Fitted:
         name, patch = self.run.model.name, self.folder / PATCH_FILE
         if is_local(name) or not _is_hub_id(name):
             return None
-        card = self.folder / MODEL / "README.md"
+        card = self.folder / MODEL_FOLDER / "README.md"
         if card.is_file() and _said_base(card) == name:
             return name
         return name if "/" in name and patch.is_file() and _patched_base(patch) == name else None
@@ -83,37 +92,31 @@ class Fitted:
     @cached_property
     def lineage(self) -> Lineage | None:
         """What the model carries in its own folder."""
-        return read(Lineage, self.folder / MODEL) if (self.folder / MODEL / Lineage.FILE).is_file() else None
+        folder = self.folder / MODEL_FOLDER
+        return read(Lineage, folder) if (folder / Lineage.FILE).is_file() else None
 
     @property
     def carried(self) -> Lineage:
         """The same, made of the run where it has no model, so that a patch alone is known for what it is too; with what
         was found since.
         """
-        run = self.run
-        if self.lineage:
-            return replace(self.lineage, passed=not self.reasons, reasons=self.reasons)
-        return Lineage(
-            base_sha256=run.model.sha256,
-            layer=run.layer,
-            rule=str(run.training.get("rule", "")),
-            strength=run.strength or 0.0,
-            passed=not self.reasons,
-            reasons=self.reasons,
-            gate=run.gate,
-            trained_on=[*run.trained_before, *traces([position.asked for position in self.positions])],
-            versions=run.versions,
-        )
+        known = self.lineage or lineage_from(self.run, self.positions)
+        return replace(known, passed=not self.reasons, reasons=self.reasons)
 
     @cached_property
     def gate_sets(self) -> list[SetChange]:
-        """What became of each set that the gate asked; the harmful ones that lost the most first."""
+        """What became of each set that the gate asked; the harmful ones first, that lost the most on top, as the gate
+        counted them where it kept that.
+        """
         prompts = [Prompt(answer.prompt, answer.kind, answer.set) for answer in self.answers]
         before, after = (
             [Verdict(getattr(answer, side), 0.0, "") for answer in self.answers]
             for side in ("verdict_before", "verdict_after")
         )
-        return sorted(change(prompts, before, after).sets, key=lambda each: (each.kind != "harmful", each.difference))
+        counted, sets = self.run.gate.sets if self.run.gate else [], change(prompts, before, after).sets
+        harmful = counted or [each for each in sets if each.kind == "harmful"]
+        others = [each for each in sets if each.kind != "harmful"]
+        return [*sorted(harmful, key=lambda each: each.difference), *sorted(others, key=lambda each: each.difference)]
 
     @cached_property
     def own_prompts(self) -> list[Prompt] | None:
@@ -211,10 +214,10 @@ def text_sha256(text: str) -> str:
 
 def _measured(folder: Path, run: Path) -> Results:
     found = read(Results, folder)
-    model, named = (run / MODEL).resolve(), Path(found.model)
+    model, named = (run / MODEL_FOLDER).resolve(), Path(found.model)
     there = named.exists() and named.resolve() == model
     moved = not named.exists() and named.parts[-2:] == model.parts[-2:]
     if not (there or moved or found.engine == "openai"):  # a server may call it what it likes
-        expected, fix = f"one of {run / MODEL}", f"measure {run / MODEL}, or leave `measured=` out"
+        expected, fix = f"one of {run / MODEL_FOLDER}", f"measure {run / MODEL_FOLDER}, or leave `measured=` out"
         raise UserError(f"`measured={folder}`", f"a measurement of {found.model}", expected, fix)
     return found

@@ -15,18 +15,18 @@ from huggingface_hub.utils import validate_repo_id
 from ..errors import UserError
 from ..models.checkpoint import WEIGHT_SUFFIXES
 from ..records import recipe
-from ..records.file import json_of, row_json
-from ..records.lineage import Lineage
+from ..records.file import row_json
+from ..records.lineage import Lineage, check_safe
 from ..records.recipe import Recipe
 from ..records.response import prompt_row
-from ..records.run import GIVEN_FILE
+from ..records.run import GIVEN_FILE, MODEL_FOLDER, PATCH_FILE
 from ..repair.card import inherited
 from ..storage.files import link_or_copy, storing
 from ..storage.folders import building
 from ..storage.loading import loading, reason_of
 from ..storage.model_folder import INDEX_FILE, model_folder
 from .card import card
-from .contents import MODEL, PATCH_FILE, Content, check_private, contents, left_out, size, sums
+from .contents import Content, check_private, contents, left_out, size, sums
 from .fitted import Fitted, read_fitted
 from .text import Needs, command, filled
 
@@ -68,9 +68,10 @@ class Publication:
     def save(self, folder: str | Path, allow_unsafe: bool = False) -> None:
         """Write what would be published into the new or empty `folder`, and send nothing.
 
-        **Raises:** `UserError` when the model failed and `allow_unsafe` is not set, or `folder` cannot be written.
+        **Raises:** `UnsafeError` when the model failed and `allow_unsafe` is not set; `UserError` when `folder` cannot
+        be written.
         """
-        self._check(allow_unsafe)
+        check_safe(self.repo, self.reasons, allow_unsafe)
         with building(Path(folder)) as new, storing(folder):
             for name, content in self.files.items():
                 (new / name).parent.mkdir(exist_ok=True)
@@ -90,10 +91,10 @@ class Publication:
         - `private`: make a private repository, and publish in no public one; else a new one is as its namespace has it,
           which is public for most.
 
-        **Raises:** `UserError` when the model failed and `allow_unsafe` is not set, or the Hub does not take it. Then
-        nothing is published, and the same call goes on.
+        **Raises:** `UnsafeError` when the model failed and `allow_unsafe` is not set; `UserError` when the Hub does not
+        take it. Then nothing is published, and the same call goes on.
         """
-        self._check(allow_unsafe)
+        check_safe(self.repo, self.reasons, allow_unsafe)
         api = HfApi()
         with _asking(self.repo):
             made = api.create_repo(self.repo, private=private or None, exist_ok=True)
@@ -101,18 +102,13 @@ class Publication:
             if private and not there.private:
                 fix = "make it private on the Hub, publish it under another name, or leave `private=` out"
                 raise UserError(self.repo, "a public repository", "a private one", fix)
-            old = api.list_repo_files(made.repo_id)
+            old = [each.rfilename for each in there.siblings or []]
             operations: list[CommitOperationAdd | CommitOperationDelete] = [
                 *(CommitOperationAdd(name, content) for name, content in self.files.items()),
                 *(CommitOperationDelete(name) for name in old if name not in self.files and _is_ours(name)),
             ]
             api.create_commit(made.repo_id, operations, commit_message="Trained with actor-tune")
         return str(made)
-
-    def _check(self, allow_unsafe: bool) -> None:
-        if self.reasons and not allow_unsafe:
-            found, fix = " ".join(self.reasons).rstrip("."), "publish another, or this with `allow_unsafe=True`"
-            raise UserError(self.repo, found, "a model that passed the gate", fix)
 
 
 def publication(
@@ -146,11 +142,11 @@ def publication(
     _check_repo(repo, fitted)
     model = contents(run, patch_only, fitted.base_model is not None)
     patch = PATCH_FILE in model
-    data = inherited(run / MODEL if (run / MODEL).is_dir() else _base_folder(fitted))
+    data = inherited(run / MODEL_FOLDER if (run / MODEL_FOLDER).is_dir() else _base_folder(fitted))
     needs, said = _needs(fitted, with_prompts)
     files: dict[str, Content] = {"README.md": card(fitted, data, repo, patch, with_prompts, needs).encode()}
     files |= model
-    files[Lineage.FILE] = _json({"schema": Lineage.SCHEMA} | json_of(fitted.carried))
+    files[Lineage.FILE] = _json(fitted.carried.json())
     made = fitted.recipe("patch" if patch else "merged", with_prompts)
     added = {recipe.SUMS_FILE: sums(model), recipe.REQUIREMENTS_FILE: _requirements(made.versions)}
     about = {"python": made.versions.get("python", "of unknown version"), "command": command(repo, needs)}
@@ -158,7 +154,7 @@ def publication(
     if with_prompts and fitted.own_prompts:
         rows = [json.dumps(row_json(prompt_row(prompt)), ensure_ascii=False) for prompt in fitted.own_prompts]
         added[GIVEN_FILE] = "".join(f"{row}\n" for row in rows)
-    files[f"{recipe.FOLDER}/{Recipe.FILE}"] = _json({"schema": Recipe.SCHEMA} | json_of(made))
+    files[f"{recipe.FOLDER}/{Recipe.FILE}"] = _json(made.json())
     files |= {f"{recipe.FOLDER}/{name}": text.encode() for name, text in added.items()}
     check_private(files, run, None if fitted.base_model else fitted.run.model.name)
     return Publication(repo, files, left_out(run, files), fitted.reasons, fitted.sentence)

@@ -1,7 +1,5 @@
 """Templates of what is published, and text that may stand in them."""
 
-import html
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -9,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from ..errors import shown
 from ..records.estimate import Interval
+from ..storage import markdown
+from ..storage.markdown import cell
 
 Needs = Sequence[tuple[str, str]]
 """Settings that `reproduce` needs besides, and what stands for their values."""
@@ -28,24 +27,8 @@ def command(repo: str, needs: Needs) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table in Markdown, or nothing where there are no rows; a column whose name begins with > has numbers."""
-    found = [
-        [column.removeprefix(">") for column in columns],
-        ["---:" if column.startswith(">") else "---" for column in columns],
-        *([cell(value) for value in row] for row in rows),
-    ]
-    return "\n".join(f"| {' | '.join(each)} |" for each in found) if len(found) > 2 else ""
-
-
-def line(value: object) -> str:
-    """Text that is taken neither for HTML nor for a new line: names and sentences may have anything in them."""
-    text = " ".join(str(value).split())
-    return html.escape("".join(char if char.isprintable() else repr(char)[1:-1] for char in text), quote=False)
-
-
-def cell(value: object) -> str:
-    """`line`, cut where it is long, within a table."""
-    return re.sub(r"([|`\\\[\]])", r"\\\1", line(shown(value)))
+    """A table of whatever values."""
+    return markdown.table(columns, ([cell(value) for value in row] for row in rows))
 
 
 def percent(share: float) -> str:

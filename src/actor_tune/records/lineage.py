@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+from ..errors import UnsafeError
 from ..prompts.leakage import traces
 from ..prompts.trace import Trace
 from .file import Record, read, read_value
@@ -45,7 +46,11 @@ def lineage_of(run: Path) -> Lineage:
 
     **Raises:** `UserError` when that is missing or damaged.
     """
-    record, positions = read(Run, run), read_value(list[Position], run / POSITIONS_FILE)
+    return lineage_from(read(Run, run), read_value(list[Position], run / POSITIONS_FILE))
+
+
+def lineage_from(record: Run, positions: Sequence[Position]) -> Lineage:
+    """The same of a fit's `record`, and of the prompts that it learned from."""
     return Lineage(
         base_sha256=record.model.sha256,
         layer=record.layer,
@@ -57,3 +62,13 @@ def lineage_of(run: Path) -> Lineage:
         trained_on=[*record.trained_before, *traces([position.asked for position in positions])],
         versions=record.versions,
     )
+
+
+def check_safe(where: object, reasons: Sequence[str], allow_unsafe: bool) -> None:
+    """Stop where there are `reasons` not to give out a model, and `allow_unsafe` is not set.
+
+    **Raises:** `UnsafeError`.
+    """
+    if reasons and not allow_unsafe:
+        fix = "`allow_unsafe=True` gives it out all the same"
+        raise UnsafeError(where, " ".join(reasons).rstrip("."), "a model that passed the gate", fix)

@@ -1,7 +1,6 @@
 """What a fit leaves: `run.json`, `prompts.jsonl`, `positions.json`, `paths.json` and `guard.jsonl`."""
 
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
@@ -9,12 +8,14 @@ from msgspec import Meta
 from ..judges.verdict import Outcome
 from ..prompts.prompt import Kind
 from ..prompts.trace import Trace
-from .estimate import Estimate
+from .estimate import Estimate, Z
 from .file import Record
 from .response import PromptRow
 from .results import Gate
 from .scan import BlockEffect
 
+MODEL_FOLDER = "model"
+PATCH_FILE = "patch.safetensors"
 GIVEN_FILE = "prompts.jsonl"
 POSITIONS_FILE = "positions.json"
 PATHS_FILE = "paths.json"
@@ -42,7 +43,7 @@ class SetRefusal:
     @property
     def estimate(self) -> Estimate:
         """The drop with its 95 % interval, which is by the normal distribution: these are probabilities, no counts."""
-        half = NormalDist().inv_cdf(0.975) * self.drop_error
+        half = Z * self.drop_error
         return Estimate(self.drop, max(-1.0, self.drop - half), min(1.0, self.drop + half))
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -27,12 +28,11 @@ def measured_speed(chat_model: ChatModel, prompts: Sequence[Prompt], need: Cost)
     tokens = sum(map(len, chat_model.encode(few)))
     config, device, mean = chat_model.model.config, need.placement.device, max(2, tokens // len(few))
     training = block_rates(config, device, torch.float32, need.rule.schedule.batch_size, mean)
-    elsewhere = any(map(is_elsewhere, chat_model.blocks))
-    if elsewhere and not need.streamed:  # some blocks come later, and then stay
-        return Speed(block_rates(config, device, chat_model.model.dtype, len(few), mean), training)
-    if elsewhere:
-        block = block_rates(config, device, chat_model.model.dtype, len(few), mean)
-        return Speed(block, training, need.stored(need.every) / _answer(chat_model, few, 1))
+    if any(map(is_elsewhere, chat_model.blocks)):
+        block = Speed(block_rates(config, device, chat_model.model.dtype, len(few), mean), training)
+        if not need.streamed:  # some blocks come later, and then stay
+            return block
+        return replace(block, disk=need.stored(need.every) / _answer(chat_model, few, 1))
     _answer(chat_model, few, 1)  # what is done once alone is done
     first = _answer(chat_model, few, 1)
     rest = max(_answer(chat_model, few, 1 + STEPS) - first, 1e-9)

@@ -19,18 +19,19 @@ from ..models.model import ChatModel
 from ..models.origin import public_name
 from ..models.patch import Patch, base_hash
 from ..progress import Report, Stages, no_report
-from ..prompts.leakage import traces
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
 from ..prompts.trace import Trace
 from ..records import file
-from ..records.lineage import Lineage
+from ..records.lineage import Lineage, lineage_from
 from ..records.request import FitRequest, at_work
 from ..records.response import conversation, prompt_row
 from ..records.results import MARGIN, Gate
 from ..records.run import (
     GATE_ANSWERS_FILE,
     GIVEN_FILE,
+    MODEL_FOLDER,
+    PATCH_FILE,
     PATHS_FILE,
     POSITIONS_FILE,
     SETTINGS_FILE,
@@ -43,10 +44,9 @@ from ..records.run import (
 from ..storage.files import write_json
 from ..storage.folders import building
 from ..storage.versions import today, versions
-from .asked import PHASE, Gated, ask_gate
 from .card import write_card
 from .direction import RefusalDirection
-from .held_out import gate_prompts
+from .gate import PHASE, Gated, ask_gate, gate_prompts
 from .kept import Kept
 from .method import FittedBlock, completed, fit_block
 from .settings import DEFAULTS, Settings
@@ -177,11 +177,11 @@ class Fit:
         """
         with building(Path(folder)) as new:
             if export != "none" and not self.withheld:
-                self.patch.save(new / "patch.safetensors")
+                self.patch.save(new / PATCH_FILE)
                 if export == "merged":
-                    self.patch.save_merged(self.model, new / "model")
-                    write_card(new / "model", self)
-                    self.lineage().save(new / "model")
+                    self.patch.save_merged(self.model, new / MODEL_FOLDER)
+                    write_card(new / MODEL_FOLDER, self)
+                    self.lineage().save(new / MODEL_FOLDER)
             direction = {"vector": self.direction.vector, "origin": self.direction.origin}
             about = {"layer": str(self.layer), "base_sha256": self.base_sha256}
             save_tensors(new / "direction.safetensors", direction, about)
@@ -196,17 +196,7 @@ class Fit:
 
     def lineage(self) -> Lineage:
         """What the model carries in its own folder; of a base that was trained before, its prompts too."""
-        return Lineage(
-            base_sha256=self.base_sha256,
-            layer=self.layer,
-            rule=self.block.rule.name,
-            strength=self.strength,
-            passed=self.passed,
-            reasons=self.reasons,
-            gate=self.gate,
-            trained_on=[*self._trained_before, *traces(self.block.prompts)],
-            versions=versions(),
-        )
+        return lineage_from(self.record(), self.positions())
 
     @property
     def _trained_before(self) -> list[Trace]:

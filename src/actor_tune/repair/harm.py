@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..records.estimate import Estimate, points
 from ..records.results import Gate
 from ..records.run import Trial
+from ..storage.markdown import cell, escaped, table
 
 if TYPE_CHECKING:
     from .gated import Fit
@@ -58,24 +59,18 @@ def harm_section(fit: "Fit") -> str:
     """For the model card: what became of each harmful set, and the limits as they were applied."""
     block = fit.block
     return SECTION.format(
-        fallen="".join(f"> **Look at single sets.** {_line(said)}\n\n" for said in fit.fallen),
+        fallen="".join(f"> **Look at single sets.** {escaped(said)}\n\n" for said in fit.fallen),
         gate=_table(harm_by_answers(fit.gate)),
         validation=_table(harm_by_tokens(block.trials[0], block.chosen)),
         strength=block.chosen.strength,
-        limits="\n".join(f"- {_line(item.sentence)}" for item in block.limits),
+        limits="\n".join(f"- {escaped(item.sentence)}" for item in block.limits),
     )
 
 
 def _table(rows: Sequence[Harm]) -> str:
-    if not rows:
-        return "None were asked."
-    lines = ["| set | prompts | before, % | after, % | drop, points (95 % interval) |", "|---|---|---|---|---|"]
+    columns = ("set", ">prompts", ">before, %", ">after, %", ">drop, points (95 % interval)")
+    cells = []
     for row in rows:
-        shares = f"{100 * row.before:.1f} | {100 * row.after:.1f}"
-        lines.append(f"| {_line(row.name)} | {row.n or ''} | {shares} | {points(row.drop)} |")
-    return "\n".join(lines)
-
-
-def _line(text: str) -> str:
-    """Text on one line of Markdown, where it makes no column."""
-    return " ".join(text.split()).replace("|", "\\|")
+        shares = f"{100 * row.before:.1f}", f"{100 * row.after:.1f}"
+        cells.append((cell(row.name), str(row.n or ""), *shares, points(row.drop)))
+    return table(columns, cells) or "None were asked."

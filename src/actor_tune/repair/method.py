@@ -325,7 +325,7 @@ def completed(prompts: Sequence[Prompt], starter: bool) -> list[Prompt]:
 
     **Raises:** `UserError` when there are too few of a kind.
     """
-    whole = with_missing_kinds(prompts) if starter or not prompts else list(prompts)
+    whole = with_missing_kinds(prompts, starter)
     require(whole, MINIMUM_PROMPTS)
     return whole
 

@@ -26,10 +26,9 @@ from ..models.tokenizer import check_chat
 from ..progress import Stages
 from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, of_kind
 from ..records.results import MARGIN
-from . import asked, method, paths, refusals, scan, strength, train
+from . import gate, method, paths, refusals, scan, strength, train
 from .cost import Cost, Phase, Texts, texts_of
 from .forecast import measured_speed
-from .held_out import gate_prompts
 from .settings import DEFAULTS, Settings
 
 log = logging.getLogger(__name__)
@@ -53,7 +52,7 @@ class Preflight:
     def phases(self) -> list[Phase]:
         """Every phase in order, with its peak memory and its work."""
         scanning = [scan] if self.cost.scanned else []
-        return [phase.cost(self.cost) for phase in (refusals, *scanning, method, train, strength, paths, asked)]
+        return [phase.cost(self.cost) for phase in (refusals, *scanning, method, train, strength, paths, gate)]
 
     @property
     def most(self) -> int:
@@ -163,7 +162,7 @@ def preflight(
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
     prompts = method.completed(prompts, settings.starter)
-    of_gate = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
+    of_gate = gate.gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
@@ -187,7 +186,7 @@ def preflight(
         own_answers=sum(min(refusals.ASKED, len(of_kind(split.validation, kind))) for kind in KINDS),
         own_tokens=refusals.ANSWER_TOKENS,
         gate=texts(of_gate),
-        answer_tokens=asked.ANSWER_TOKENS,
+        answer_tokens=gate.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
         layer=settings.layer % count if isinstance(settings.layer, int) else scan.candidate_layers(count)[-1],
         scanned=isinstance(settings.layer, str),

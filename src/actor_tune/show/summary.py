@@ -1,12 +1,12 @@
 """A measurement as some lines of markdown, for the page of a check or a pull request."""
 
 import html
-from collections.abc import Sequence
 from pathlib import Path
 
 from ..records.estimate import wilson
 from ..records.file import read
 from ..records.results import Results, SetChange, SetResult
+from ..storage.markdown import table
 from .measurement import SCORES
 from .text import plain, points_text, rate_text
 
@@ -32,7 +32,7 @@ def summary(folder: str | Path) -> str:
 def _rates(found: Results) -> list[str]:
     rows = [(_name(item), str(item.n), rate_text(item.rate)) for item in found.sets]
     scores = [(label, "", rate_text(found.score(name))) for label, name in SCORES]
-    return _table(("refused, % with 95 % intervals", "n", "refused"), [*rows, *scores])
+    return [table(("refused, % with 95 % intervals", ">n", ">refused"), [*rows, *scores])]
 
 
 def _changes(found: Results) -> list[str]:
@@ -54,7 +54,7 @@ def _changes(found: Results) -> list[str]:
     for label, name in SCORES:
         scores = (rate_text(side.score(name)) for side in (before, found))
         rows.append((label, "", *scores, points_text(getattr(change, name))))
-    return _table(("refused, % with 95 % intervals", "n", "before", "after", "change"), rows)
+    return [table(("refused, % with 95 % intervals", ">n", ">before", ">after", ">change"), rows)]
 
 
 def _worst_first(pair: tuple[SetResult, SetResult, SetChange | None]) -> tuple[bool, float]:
@@ -70,8 +70,3 @@ def _safe(text: str) -> str:
     """Text of others, which may be neither HTML nor markdown here."""
     escaped = html.escape(plain(text, 1000), quote=False)
     return "".join(f"\\{character}" if character in "\\`*_[]|#!" else character for character in escaped)
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    line = "|".join(["---", *["---:"] * (len(head) - 1)])
-    return [f"| {' | '.join(head)} |", f"|{line}|", *(f"| {' | '.join(row)} |" for row in rows)]

@@ -49,21 +49,19 @@ def set_rows(results: Results) -> list[SetRow]:
 def rows_of_gate(gate: Gate) -> list[SetRow]:
     """A row for each harmful set, as the gate counted it; none where it was not kept."""
     return _worst_first(
-        SetRow(_result(item, item.refused_after), _result(item, item.refused_before), item) for item in gate.sets
+        SetRow(
+            _result((item.name, item.kind), item.n, item.refused_after),
+            _result((item.name, item.kind), item.n, item.refused_before),
+            item,
+        )
+        for item in gate.sets
     )
 
 
-def _result(item: SetChange, refused: int) -> SetResult:
-    rate = wilson(refused, item.n)
+def _result(which: SetAndKind, n: int, refused: int) -> SetResult:
+    (name, kind), rate = which, wilson(refused, n)
     return SetResult(
-        name=item.name,
-        kind=item.kind,
-        n=item.n,
-        refused=refused,
-        partial=0,
-        refusal_rate=rate.value,
-        low=rate.low,
-        high=rate.high,
+        name=name, kind=kind, n=n, refused=refused, partial=0, refusal_rate=rate.value, low=rate.low, high=rate.high
     )
 
 
@@ -90,12 +88,8 @@ def _gate_row(which: SetAndKind, pairs: Sequence[Pair]) -> SetRow:
 
 def _counted(which: SetAndKind, answers: Sequence[ResponseRow | None], unscored: bool) -> SetResult:
     """`unscored`: whether an answer that could not be scored counts as refused."""
-    name, kind = which
-    n, refused = len(answers), sum(unscored if row is None or row.refused is None else row.refused for row in answers)
-    rate = wilson(refused, n)
-    return SetResult(
-        name=name, kind=kind, n=n, refused=refused, partial=0, refusal_rate=rate.value, low=rate.low, high=rate.high
-    )
+    refused = sum(unscored if row is None or row.refused is None else row.refused for row in answers)
+    return _result(which, len(answers), refused)
 
 
 def _worst_first(rows: Iterable[SetRow]) -> list[SetRow]:
