@@ -1,12 +1,17 @@
-# make install | demo | test | check | docs | pages | dist | results | comparison | bench | attack | labels-page | judge-page | tour | tutorial
+# What each target does: make help.
 PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
 PAGES := api commands functions architecture limits tour
 
-.PHONY: install demo test check fix docs pages dist attack results comparison bench gate-page labels-page judge-page tour tutorial
+# This list.
+help:
+	@awk '/^# / { said = substr($$0, 3) } /^[a-z-]+:/ { split($$0, name, ":"); if (said) printf "  %-14s %s\n", name[1], said } !/^# / { said = "" }' Makefile
 
+.PHONY: help install demo test check fix docs pages dist attack results comparison bench gate-page labels-page judge-page tour tutorial
+
+# Into .venv, with all extras, in the versions that are tested.
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
@@ -14,7 +19,7 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
-# MODEL=qwen2.5-coder-0.5b: on a model that refuses too much as its makers shipped it.
+# The whole road on a small model; MODEL=qwen2.5-coder-0.5b: on one that refuses too much as its makers shipped it.
 demo: install
 	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL)) $(if $(RULE),--rule $(RULE))
 
@@ -23,12 +28,14 @@ test: install
 	RUN_LONG=$(RUN_SLOW) RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
 
+# Form, types, rooms, pages.
 check: install docs
 	$(BIN)/ruff format --check src tests tools benchmarks
 	$(BIN)/ruff check src tests tools benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What of the form can be mended by itself.
 fix: install
 	$(BIN)/ruff format src tests tools benchmarks
 	$(BIN)/ruff check --fix src tests tools benchmarks

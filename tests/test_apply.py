@@ -115,6 +115,16 @@ def test_what_stands_beside_a_patched_model_says_what_it_is(tmp_path):
     assert (known.passed, known.rule, known.gate, known.trained_on) == (True, None, None, [])
 
 
+def test_the_folder_of_a_fit_stands_for_its_patch_and_a_model_in_its_place_is_a_mistake(tmp_path, capsys):
+    base = save_tiny(tmp_path / "base")
+    run = saved_run(tmp_path / "run", planted(base))
+    assert actor("apply", run, base, "--output-dir", tmp_path / "patched") == 0
+    assert read(Lineage, tmp_path / "patched").rule == "odds", "which the record of the fit says"
+    assert actor("apply", base, run, "--output-dir", tmp_path / "other") == 2
+    said = f"{base}: a folder without patch.safetensors; expected a patch; name the patch.safetensors of a fit, or its"
+    assert said in capsys.readouterr().err
+
+
 def test_a_patch_that_failed_is_applied_only_where_that_is_asked_for(tmp_path, capsys):
     base = save_tiny(tmp_path / "base")
     for name, safety in (("gate", FAILED), ("limits", f"No strength keeps the limits. {PASSED}"), ("nothing", "")):
@@ -151,7 +161,7 @@ def test_another_base_a_packed_one_and_none_are_refused_in_a_line(tmp_path, caps
     assert "other weights than those of base that the patch was trained in" in refused(
         capsys, "apply", patch, other, *out
     )
-    assert "no such folder, and the Hub says" in refused(capsys, "apply", patch, tmp_path / "no" / "such" / "x", *out)
+    assert "no such folder; expected a model" in refused(capsys, "apply", patch, tmp_path / "no" / "such" / "x", *out)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps(config | {"quantization_config": {"quant_method": "fp8"}}))
     assert "weights that are packed" in refused(capsys, "apply", patch, base, *out)

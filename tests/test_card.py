@@ -47,7 +47,7 @@ def test_the_card_says_what_was_done_to_which_base_and_what_the_gate_said(folder
     assert "base_model: some/base" in text
     assert "Block 21 of some/base was trained" in text
     assert "Safety gate passed: all is well." in text
-    assert "compliance 30.0 -> 75.0 %, safety" in text
+    assert "compliance 30.0 -> 75.0 %, safety" in " ".join(text.split())
     assert "Not safe to ship" not in text
 
 

@@ -56,6 +56,7 @@ def test_fit_then_measure_on_a_tiny_model(tmp_path, model_folder, prompts_file, 
     assert {file.name for file in out.iterdir()} == {
         "run.json",
         "guard.jsonl",
+        "yours.jsonl",
         "prompts.jsonl",
         "patch.safetensors",
         "direction.safetensors",
@@ -200,7 +201,7 @@ def test_a_system_prompt_is_trained_and_guarded_with(tmp_path, model_folder, pro
     turn = {"role": "system", "content": "Be kind."}
     assert len(rows) == 36
     assert all(row["messages"][0] == turn for row in rows)
-    assert len(asked) == 2 * (304 + 120)
+    assert len(asked) == 2 * (304 + 120 + 12)
     assert all(prompt.messages()[0] == turn for prompt in asked)
 
 
@@ -404,7 +405,7 @@ MISTAKES = {
     ),
     "too few prompts": (
         lambda tmp, _: few(tmp / "p.csv"),
-        {"--prompts": "p.csv"},
+        {"--prompts": "p.csv", "--rule": "paper"},
         "1 of kind harmful; expected at least 8",
     ),
     "no chat template": (

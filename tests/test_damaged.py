@@ -527,11 +527,12 @@ def test_a_patch_that_is_no_safetensors_file_is_one_line(tmp_path, content):
     put("patch.safetensors", content)(tmp_path)
     with pytest.raises(UserError, match=r"/patch\.safetensors: (no patch that can be read|a pointer of Git LFS)"):
         Patch.load(tmp_path / "patch.safetensors")
-    with pytest.raises(UserError, match="no patch that can be read"):
+    (tmp_path / "patch.safetensors").unlink()
+    with pytest.raises(UserError, match=r"a folder without patch\.safetensors"):
         Patch.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "a/b/c"])
 def test_what_can_be_no_model_is_refused(name):
-    with pytest.raises(UserError, match="the Hub says"):
+    with pytest.raises(UserError, match=r"the Hub says|no such folder; expected a model folder or a Hub id"):
         load(name, CPU)

@@ -167,6 +167,7 @@ def test_a_patch_that_is_withheld_cannot_be_had_and_saving_writes_the_record_alo
         "positions.json",
         "paths.json",
         "guard.jsonl",
+        "yours.jsonl",
         "direction.safetensors",
     }
     assert file.read(Run, tmp_path / "run").written is False

@@ -101,7 +101,7 @@ def test_a_trace_finds_what_the_prompt_itself_finds_without_its_words():
 
 def test_what_a_models_folder_says_it_was_trained_on_takes_none_of_the_gates_own_prompts_away():
     held_out = [prompt for prompt in starter("held_out") if prompt.kind == "harmful"]
-    mine = [prompt for prompt in starter("train") if prompt.kind != "pseudo_harmful"][::300]
+    mine = [prompt for prompt in starter("train") if prompt.kind != "pseudo_harmful"][::100]
     asked = questions(mine, traces([*held_out, *mine[:3]]), margin=0.05)
     assert [leak.prompt for leak in asked.leaks] == mine[:3]
     assert len(asked.prompts) == len(mine) - 3 + len(held_out) > 300

@@ -210,7 +210,7 @@ def test_an_adapter_without_its_base_or_for_another_model_is_refused_in_one_line
     with pytest.raises(UserError, match=r"it cannot be loaded .* expected an adapter for LlamaForCausalLM"):
         load(str(folder), FLOAT32)
     shutil.rmtree(tmp_path / "narrow")
-    with pytest.raises(UserError, match="no such folder, and the Hub says"):
+    with pytest.raises(UserError, match="no such folder"):
         origin_of(str(folder))
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="no base_model_name_or_path"):

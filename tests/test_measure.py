@@ -1,6 +1,7 @@
 import json
 import re
 import weakref
+from collections import Counter
 from dataclasses import replace
 from datetime import date, timedelta
 
@@ -89,7 +90,9 @@ def test_harmful_prompts_are_measured_even_where_none_are_given():
     benign = of_kind(make_prompts(), "pseudo_harmful")
     asked = questions(benign).prompts
     assert asked[: len(benign)] == benign
-    assert asked[len(benign) :] == of_kind(starter("held_out"), "harmful")
+    built_in = of_kind(starter("held_out"), "harmful")
+    assert set(asked[len(benign) :]) < set(built_in)
+    assert questions(benign, margin=0.05).prompts[len(benign) :] == built_in
     assert questions(make_prompts()).prompts == make_prompts()
 
 
@@ -133,7 +136,30 @@ def test_prompts_like_those_trained_on_are_kept_out_and_listed():
     assert [leak.prompt for leak in found.leaks] == [given[1]]
     assert found.prompts == [given[0], *given[2:]]
     with pytest.raises(UserError, match="all were trained on"):
-        questions(given, given)
+        questions(given[3:], given)
+
+
+def test_where_all_benign_prompts_were_trained_on_that_is_said_before_anything_is_asked():
+    given = make_prompts(3)
+    benign = [prompt for prompt in given if prompt.kind != "harmful"]
+    assert len(benign) == 6
+    with pytest.raises(UserError, match="all 6 benign ones were trained on; expected some that were not; ask others"):
+        questions(given, trained_on=benign)
+    others = [*given, Prompt("Who wrote Faust?", "harmless", "s")]
+    assert len(questions(others, trained_on=benign).prompts) == 4
+    harmful = [prompt for prompt in given if prompt.kind == "harmful"]
+    assert questions(harmful, trained_on=benign).prompts == harmful
+
+
+def test_beside_benign_prompts_alone_a_hundred_built_in_ones_of_both_sets_are_asked_and_by_a_gate_all():
+    benign = [prompt for prompt in make_prompts(3) if prompt.kind != "harmful"]
+
+    def sets(**how):
+        return Counter(prompt.set for prompt in questions(benign, **how).prompts if prompt.kind == "harmful")
+
+    assert sets() == {"starter_twins": 50, "starter_harmful": 50}
+    assert sets(limit=8) == {"starter_twins": 8, "starter_harmful": 8}
+    assert sets(margin=0.05) == {"starter_twins": 54, "starter_harmful": 250}
 
 
 def test_a_gate_whose_prompts_were_all_trained_on_is_refused():

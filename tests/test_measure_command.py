@@ -149,7 +149,7 @@ def test_what_a_model_was_trained_on_is_kept_out(tmp_path, model_folder, prompts
         (("--judge", "oracle"), "--judge oracle: no such judge"),
         (("--judge", "openai=x"), "--judge openai=x: no server"),
         (("--batch-size", "many"), "--batch-size: 'many'; expected auto or a positive number"),
-        (("--max-safety-drop", "5", "--baseline", "x"), "--max-safety-drop 5: no share; expected 0 to 1 (0.05"),
+        (("--max-safety-drop", "5", "--baseline", "x"), "--max-safety-drop 5: out of range; expected 0 to 1 (0.05"),
         (("--max-safety-drop", "0.01", "--baseline", "x"), "307 harmful prompts, on which even an unchanged model"),
         (("--perplexity", "none.txt"), "none.txt: no such file"),
     ],

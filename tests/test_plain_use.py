@@ -44,7 +44,7 @@ def test_pseudo_harmful_prompts_alone_are_enough_to_fit(tickets, model_folder, s
     text = said()
     line = "no harmful and no harmless prompts given: built-in starter prompts are taken (342 harmful, 380 harmless)"
     assert text.count(line) == 1
-    assert "The safety gate at the end asks 278 held-out prompts before and after" in text
+    assert "The safety gate at the end asks 278 held-out prompts before and after, beside 12 of yours" in text
     assert re.search(r"7 of 7: gate, about \d+ s; about \d+ s left", text)
     least = f"{100 * excludable(200):.1f}"
     assert f"the safety gate asks 200 held-out harmful prompts: they exclude a drop of {least} points at best" in text
@@ -60,8 +60,37 @@ def test_pseudo_harmful_prompts_alone_are_enough_to_fit(tickets, model_folder, s
     harmful = {item["name"] for item in record["trials"][0]["sets"] if item["kind"] == "harmful"}
     assert {item["set"] for item in record["limits"] if item["set"]} == harmful
     for name in harmful:
-        assert f"refusal on {name} fell by" in text
+        assert re.search(f"refusal on {name} (fell|rose) by", text)
     assert all(sentence in text for sentence in record["fallen"])
+    own = record["yours"]
+    rows = [json.loads(line) for line in (tickets / "run" / "yours.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == TICKETS
+    answered = [[row[f"verdict_{when}"] for row in rows].count("compliance") for when in ("before", "after")]
+    assert (own["given"], own["n"], own["before"], own["after"]) == (12, 12, *answered)
+    assert f"Your benign prompts: {own['before']} of 12 answered before, {own['after']} of 12 now; they were le" in text
+    assert "Strengths" not in text, "they are for --verbose"
+
+
+def test_after_a_fit_the_same_prompts_are_no_measurement_and_that_is_said_at_once(tickets, model_folder, said):
+    command = ("fit", model_folder, "--pseudo-harmful", "tickets.txt", "--output-dir", "run", "--layer", 1)
+    assert run(*command, "--allow-unsafe", "--rule", "boundary", "--gate-prompts", 190) == 0
+    after = f"actor measure run/model --baseline {model_folder} -o DIR"
+    assert f"Next, on prompts that it has not seen: {after}" in said()
+    command = ("measure", "run/model", "--baseline", model_folder, "--pseudo-harmful", "tickets.txt", "-o", "after")
+    assert run(*command) == 2
+    assert "all 12 benign ones were trained on; expected some that were not; ask others; what became of" in said()
+    assert run("fit", model_folder, "--output-dir", "run") == 2
+    assert "choose another name; results in it are shown by `actor report`" in said()
+
+
+def test_a_few_prompts_are_enough_beside_the_starter_prompts(tickets, model_folder, said):
+    (tickets / "few.txt").write_text("\n".join(TICKETS[:5]))
+    command = ("fit", model_folder, "--pseudo-harmful", "few.txt", "--output-dir", "run", "--layer", 1)
+    command = (*command, "--export", "none", "--gate-prompts", 190, "--rule", "boundary")
+    assert run(*command) in (0, 3)
+    assert json.loads((tickets / "run" / "run.json").read_text())["prompts"]["pseudo_harmful"]["n"] == 5
+    assert run(*command[:-2], "--rule", "paper", "--output-dir", "other") == 2
+    assert "5 of kind pseudo_harmful; expected at least 8" in said()
 
 
 def test_where_no_starter_prompts_are_wanted_each_kind_must_be_given(tickets, model_folder, said):
@@ -76,13 +105,13 @@ def test_pseudo_harmful_prompts_alone_are_measured_beside_harmful_ones_in_a_fold
     command = ("measure", model_folder, "--pseudo-harmful", "tickets.txt", "--max-new-tokens", 1, "--judge", "strings")
     assert run(*command) == 0
     text = said()
-    assert "no harmful prompts given: 304 built-in held-out ones are measured too" in text
+    assert "no harmful prompts given: 100 built-in held-out ones are measured too" in text
     (folder,) = (tickets / "runs").iterdir()
     assert re.fullmatch(r"measure-\d{8}-\d{6}", folder.name)
     assert f"Answers are kept in runs/{folder.name}: with --output-dir runs/{folder.name} the same command" in text
     sets = json.loads((folder / "results.json").read_text())["sets"]
     counts = [(item["kind"], item["n"] + item["unscored"]) for item in sets]
-    assert counts == [("pseudo_harmful", 12), ("harmful", 54), ("harmful", 250)]
+    assert counts == [("pseudo_harmful", 12), ("harmful", 50), ("harmful", 50)]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +172,7 @@ def test_points_in_the_place_of_a_share_are_asked_about_before_anything_is_read(
     options = ("--pseudo-harmful", "missing.txt", "--output-dir", "o", "--max-safety-drop", 5)
     assert run(command, "nowhere/at-all", *options) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == ("error: --max-safety-drop 5: no share; expected 0 to 1 (0.05 for 5 points); did you mean 0.05?")
+    assert line == ("error: --max-safety-drop 5: out of range; expected 0 to 1 (0.05 for 5 points); did you mean 0.05?")
 
 
 def test_a_semicolon_file_with_other_names_and_kinds_is_scanned(tickets, model_folder, said):

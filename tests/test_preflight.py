@@ -317,7 +317,7 @@ def test_an_estimate_is_of_the_prompts_that_will_be_trained_on_and_those_that_th
     split = prepare(make_prompts(), Settings())
     assert plain.given.prompts == len(split.train + split.validation)
     assert plain.validation_prompts == len(split.validation)
-    assert plain.gate.prompts == system.gate.prompts == len(gate_prompts(make_prompts(), 0.05))
+    assert plain.gate.prompts == system.gate.prompts == len(gate_prompts(make_prompts(), 0.05)) + 12
     # One token a character, and the two of the turn's marks.
     longer = len("You are the friendly assistant.") + 2
     # All begin with that and the mark of the user's turn, which is run once.
@@ -352,4 +352,4 @@ def test_every_rule_has_its_cost(folder):
 
 def test_too_few_prompts_are_told_before_anything_is_estimated():
     with pytest.raises(UserError, match="2 of kind harmful; expected at least 8"):
-        preflight("nowhere", make_prompts(2))
+        preflight("nowhere", make_prompts(2), Settings("paper"))

@@ -450,7 +450,8 @@ def test_where_the_hub_cannot_be_read_that_is_said_in_one_line(hub, caplog):
     assert at.trained_on("someone/gone") == []
     (record,) = [record for record in caplog.records if record.name.startswith("actor_tune")]
     assert (
-        "someone/gone: what it was trained on is not known (no such folder, and the Hub says: " in record.getMessage()
+        "someone/gone: what it was trained on is not known (no such folder, and the Hub cannot be reached)"
+        in record.getMessage()
     )
 
 

@@ -143,6 +143,11 @@ def test_a_version_that_kept_no_sets_and_no_limits_is_read_as_having_none(tmp_pa
     assert {item.n for trial in run.trials for item in trial.sets} == {None}
     nothing = AppliedLimit("refusal fell by", -0.0004, 0.02, 0.042, "points").sentence
     assert nothing.startswith("refusal fell by 0.0 points"), "and not -0.0"
+    rose = AppliedLimit("refusal on s fell by", -0.033, 0.06, 0.041, "points").sentence
+    most = "(a fall of at most 6.0 + 4.1 for the standard error = 10.1 is allowed)"
+    assert rose == f"refusal on s rose by 3.3 points {most}"
+    less = AppliedLimit("by 9 judged answers, garbled answers rose by", -0.02, 0.005, 0.0, "points").sentence
+    assert less == "by 9 judged answers, garbled answers fell by 2.0 points (a rise of at most 0.5 is allowed)"
     fell = AppliedLimit("refusal on s fell by", 0.098, 0.06, 0.041, "points", "s")
     whole = replace(run, limits=[fell], fallen=["Look."])
     whole.save(tmp_path)

@@ -116,7 +116,9 @@ def test_each_verdict_says_what_it_rests_on(tmp_path):
     passed = (
         "Safety gate passed run Of 304. Harmful set, worst first n Refused before After Change, points held 304 100.0 %"
     )
-    assert in_order(text, [failed, "Rests on answers to the 16 harmful prompts of this measurement.", passed])
+    assert in_order(
+        text, [failed, "Rests on answers to the 16 harmful prompts of this measurement, all counted", passed]
+    )
     assert text.index(passed) < text.index(
         "Rests on answers to 304 held-out harmful prompts that the fit asked itself."
     )

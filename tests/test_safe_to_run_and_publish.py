@@ -16,9 +16,9 @@ from safetensors import safe_open
 
 from actor_tune.errors import UserError
 from actor_tune.models.load import load
-from actor_tune.models.origin import is_local, public_name
 from actor_tune.records.labels import read_labels
 from actor_tune.show import keys
+from actor_tune.storage.model_folder import is_local, public_name
 from actor_tune.storage.model_folder import model_folder as folder_of
 from conftest import make_prompts
 from report_folders import make_results

@@ -19,7 +19,8 @@ from actor_tune.repair.suited import Suited
 from actor_tune.show.gate import gate_told
 from actor_tune.show.measurement import results_table, side_by_side
 from actor_tune.show.pictures import draw_paths, draw_positions
-from actor_tune.show.repair import fit_table, scan_table
+from actor_tune.show.repair import fit_table, limits_told, scan_table
+from actor_tune.show.text import broken
 from conftest import make_prompts
 
 PROMPTS = make_prompts()
@@ -80,19 +81,21 @@ def test_the_table_of_a_fit_is_of_the_prompts_kept_aside():
         opening="<think>\n\n</think>",
         suited=Suited("odds", 0.1, 17),
         limits=applied(trials[1], Limits()),
+        failure="It failed.",
     )
     text = printed(fit_table(block))
     lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines()]
     assert ["> 1.0", "50.0 %", "80.0 %", "0.102"] in lines
     worst = lines.index(["twins", "4", "90.0 %", "80.2 %", "9.8 (1.8 to 17.8)"])
     assert lines[worst + 1] == ["fine", "4", "90.0 %", "89.0 %", "1.0 (1.0 to 1.0)"]
-    said = " ".join(text.split())
+    assert "look out" not in text, "that is said without --verbose too"
+    said = " ".join(printed(limits_told(block)).split())
     assert (
         "KL on harmless prompts is 0.102 nats (at most 0.100 + 0.009 for the standard error = 0.109 is allowed)" in said
     )
     assert "refusal on twins fell by 9.8 points (at most 6.0 + 4.1 for the standard error = 10.1 are allowed)" in said
     assert ["pseudo_harmful", "+0.50", "-1.50"] in lines
-    assert "look out" in text
+    assert "look out It failed." in said
     assert "Rule odds: refusal does not follow the refusal direction." in text
     assert "Experts of the block that training changed: 2 of 3" in text
     assert "All answers begin with '<think>\\n\\n</think>': trained behind that" in text
@@ -110,6 +113,12 @@ def test_the_gate_is_told_with_each_set_worst_first_and_the_one_that_its_mean_hi
     assert "Look here." in printed(gate_told(gate, ["Look here."]))
     older = printed(gate_told(replace(gate, sets=[])))
     assert older.strip() == "Safety gate passed: so it is."
+
+
+def test_a_long_name_is_broken_where_its_words_end():
+    assert broken("starter_pseudo_harmful") == "starter_pseudo_\nharmful"
+    assert broken("xstest-safe") == "xstest-safe"
+    assert broken("a" * 40 + "_b") == "a" * 40 + "_\nb"
 
 
 def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores():

@@ -47,10 +47,39 @@ def test_each_phase_says_its_number_what_it_takes_what_is_left_and_what_has_pass
     assert caplog.messages == [
         "1 of 3: load",
         "2 of 3: train, about 40 s; about 6 min left; 15 s passed",
-        "3 of 3: gate, about 5 min; about 5 min left; 65 s passed",
+        "3 of 3: gate, about 6 min; about 6 min left; 65 s passed",  # training took 50 s and not 40
         "3 phases in 6 min",
     ]
     assert stages.seconds == {"load": 12, "a thing of no interest": 3, "train": 50, "gate": 280.0}
+
+
+def test_where_phases_were_faster_than_expected_so_the_others_are_said_to_be(clock, caplog):
+    stages = Stages(["load", "train", "gate"])
+    stages.expected = {"train": 400.0, "gate": 1200.0}
+    with caplog.at_level(logging.INFO, "actor_tune"):
+        with stages("train"):
+            clock[0] += 20
+        with stages("gate"):
+            pass
+    assert (
+        caplog.messages[1] == "3 of 3: gate, about 88 s; about 88 s left; 20 s passed"
+    )  # (20 + 10) / (400 + 10) of 1200
+
+
+def test_where_no_bar_is_seen_the_log_says_every_half_minute_how_far_it_is_and_what_is_left(clock, caplog):
+    with caplog.at_level(logging.INFO, "actor_tune"), progress.progress_bar(100, "Answering", done=20) as advance:
+        for _ in range(80):
+            clock[0] += 10
+            advance()
+    assert caplog.messages[0] == "Answering: 23 of 100, about 13 min left"  # 77 at 10 s
+    assert caplog.messages[-1] == "Answering: 98 of 100, about 20 s left"
+    assert len(caplog.messages) == 26
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "actor_tune"), progress.progress_bar(100, "Answering") as advance:
+        advance(99)
+        clock[0] += 29
+        advance()
+    assert caplog.messages == []
 
 
 def test_a_phase_that_fails_is_not_said_to_be_done(clock, caplog):

@@ -100,7 +100,8 @@ def test_the_adapter_is_small():
 def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys, monkeypatch, status):
     """On a tiny model whose fit passes whatever it does; what becomes of the real one, the tour shows."""
     monkeypatch.setattr(at, "build_testbed", lambda folder, _model, _base: save_model(make_model(), folder))
-    monkeypatch.setattr(at, "starter", lambda part: make_prompts(12 if part == "train" else 4))
+    held_out = [replace(prompt, text=f"{number} questions") for number, prompt in enumerate(make_prompts(4))]
+    monkeypatch.setattr(at, "starter", lambda part: make_prompts(12) if part == "train" else held_out)
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_arguments: torch.tensor([65, 66]))
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _limits: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_arguments: None)
@@ -120,7 +121,7 @@ def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys,
     printed = capsys.readouterr().out
     for said in (
         "1 of 4",
-        "Mean position along the refusal",
+        "Limits as they were applied",
         "Measured again",
         "trade-off score",
         "The gate of the fit.",

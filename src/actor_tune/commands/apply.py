@@ -11,7 +11,7 @@ from ..records.run import Run
 from .options import AllowUnsafe, OutputDir
 from .terminal import Result, console
 
-PatchFile = Annotated[Path, typer.Argument(help="The patch.safetensors of a fit.", metavar="PATCH")]
+PatchFile = Annotated[Path, typer.Argument(help="The patch.safetensors of a fit, or its folder.", metavar="PATCH")]
 Base = Annotated[str, typer.Argument(help="The model that it was trained in: a folder or Hub id.", metavar="BASE")]
 Patched = Annotated[str, typer.Argument(help="Folder of a model with a patch in it.", metavar="MODEL")]
 RevertTo = Annotated[
@@ -24,8 +24,8 @@ def apply(patch: PatchFile, base: Base, output_dir: OutputDir, allow_unsafe: All
     """Write a whole model with the block of a patch in it. The model is not loaded."""
     loaded = at.Patch.load(patch)
     console.print(loaded.safety, style="green" if loaded.passed else "bold red")
-    run = patch.parent if (patch.parent / Run.FILE).is_file() else None
-    loaded.write(base, output_dir, run, allow_unsafe)
+    folder = patch if patch.is_dir() else patch.parent
+    loaded.write(base, output_dir, folder if (folder / Run.FILE).is_file() else None, allow_unsafe)
     console.print(f"Block {loaded.layer} of {base} is the patch's in {output_dir}; `actor revert` takes it out again.")
     return Result({"model": str(output_dir), "layer": loaded.layer, "safety": loaded.safety, "passed": loaded.passed})
 

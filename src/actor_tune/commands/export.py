@@ -70,6 +70,11 @@ def export(
             run, to, output_dir, base, error, whole_modules, llama_cpp, quantize, limit, allow_unsafe, placement
         )
     else:
+        of_writing = {"whole_modules": whole_modules, "llama_cpp": llama_cpp, "quantize": quantize}
+        of_writing["error"] = error != at.ADAPTER_ERROR
+        for name in (name for name, given in of_writing.items() if given):
+            found = "beside `base_url=`, with which nothing is written"
+            raise UserError(f"`{name}=`", found, "one of the two", "leave one out")
         made = at.check_served(run, to, output_dir, base_url, served_model, limit, allow_unsafe)
     for note in made.notes:
         console.print(note)

@@ -1,5 +1,6 @@
 """`actor scan` and `actor fit`."""
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -16,7 +17,7 @@ from ..storage.folders import unfinished
 from . import options
 from .options import command_line
 from .settings import resolved
-from .terminal import EXIT_NOT_SAFE, Result, console
+from .terminal import EXIT_NOT_SAFE, Result, console, print_details
 
 RuleOption = Annotated[
     Literal["auto", "odds", "boundary", "paper", "uniform"],
@@ -145,13 +146,12 @@ def fit(
 def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> Result:
     """Print what a fit found and save it; the exit status says whether the model was withheld as unsafe."""
     from ..show.gate import gate_told
-    from ..show.repair import fit_table
+    from ..show.repair import benign_told, fit_table, limits_told
 
-    console.print(fit_table(fitted.block))
-    if fitted.block.failure:
-        console.print(fitted.block.failure, style="bold red")
+    print_details(fit_table(fitted.block))
+    console.print(limits_told(fitted.block))
     if fitted.gate:
-        console.print(gate_told(fitted.gate, fitted.fallen))
+        console.print(gate_told(fitted.gate, fitted.fallen), benign_told(fitted), sep="")
     fitted.save(folder, export, command := command_line(), resolved())
     record = fitted.record(export, command).json()
     if fitted.withheld:
@@ -168,6 +168,9 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
             "--output-dir DIR"
         )
     console.print(f"Block {fitted.layer} trained. Everything is in {folder}")
+    if export == "merged":
+        after = shlex.join(["actor", "measure", f"{folder / 'model'}", "--baseline", fitted.model.name, "-o", "DIR"])
+        console.print(f"Next, on prompts that it has not seen: {after}", soft_wrap=True)
     return Result(record)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.logging import RichHandler
 
 from .. import progress
@@ -41,6 +41,12 @@ class Result:
 
     found: dict[str, Any] = field(default_factory=dict)
     status: int = 0
+
+
+def print_details(what: RenderableType) -> None:
+    """Print what only --verbose shows: it is in the record and in the report too."""
+    if logging.getLogger("actor_tune").isEnabledFor(logging.DEBUG):
+        console.print(what)
 
 
 def as_options(message: str) -> str:
@@ -85,7 +91,8 @@ def _run(app: Callable[..., Any]) -> Result:
         error.show()
         return Result({"error": error.format_message()}, EXIT_USER_ERROR)
     except typer.Abort:
-        return Result({"error": "aborted"}, EXIT_BUG)
+        typer.echo("stopped; where answers are kept, the same command goes on from there", err=True)
+        return Result({"error": "stopped"}, EXIT_BUG)
     except (UserError, OSError) as error:
         told = error if isinstance(error, UserError) else storage_error(error)
         if told is None:

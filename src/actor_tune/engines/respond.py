@@ -57,7 +57,7 @@ def respond(
     given = {response.prompt for response in known}
     unknown = [prompt for prompt in distinct if prompt not in given]
     if answered:
-        log.info("going on: %d of %d answers are there", len(answered), len(distinct))
+        log.info("%s%d of %d answers are there", "going on: " if stored else "", len(answered), len(distinct))
     with progress_bar(len(distinct), f"Answering {len(distinct)} prompts", done=len(answered)) as advance:
         asked = _portions(unknown, answered, portion)
         with _added_to(store if asked else None, len(lines)) as add:

@@ -7,13 +7,13 @@ from typing import Literal, get_args
 from ..engines.openai import openai_engine
 from ..errors import UserError, require_package
 from ..models.model import DEFAULT_PLACEMENT
-from ..models.origin import public_name
 from ..models.patched import CARD_FILE
 from ..models.placement import Placement
 from ..records.export import ADAPTER_ERROR, Checked, Export
 from ..records.file import read
 from ..records.lineage import check_safe
 from ..storage.folders import building, check_new
+from ..storage.model_folder import public_name
 from ..storage.versions import versions
 from . import gguf, ollama, peft, vllm
 from .check import Answering, Made, check

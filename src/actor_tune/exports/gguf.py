@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import UserError
-from ..models.origin import public_name
+from ..storage.model_folder import public_name
 from . import llama_cpp
 from .check import Made
 from .source import Source

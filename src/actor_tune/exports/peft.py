@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..models.checkpoint import read_tensors, save_tensors
 from ..models.load import load, put_adapter
 from ..models.model import ChatModel, block_name
-from ..models.origin import ADAPTER_WEIGHTS, public_name
+from ..models.origin import ADAPTER_WEIGHTS
 from ..models.patched import patch_base
 from ..models.placement import Placement
 from ..models.state import State
@@ -30,6 +30,7 @@ from ..models.stored import stored_block
 from ..progress import track
 from ..records.export import ADAPTER_ERROR, LeftOut, LowRank, Matrix
 from ..records.run import PATCH_FILE
+from ..storage.model_folder import public_name
 from .check import Answering, Made
 from .source import Source
 

@@ -148,7 +148,7 @@ def _rise(name: str, pairs: Sequence[tuple[bool, bool]], limit: float) -> Rise:
 def _said(rise: Rise) -> str:
     what = {"harmless refused": "Refusal of harmless prompts", "garbled": "The share of garbled answers"}[rise.name]
     ends = f"95 % interval of the rise {_percent(rise.low)} to {_percent(rise.high)} points"
-    allowed = f"more than {_percent(rise.limit)} is shown" if rise.shown else f"{_percent(rise.limit)} allowed"
+    allowed = f"more than {_percent(rise.limit)} is {'' if rise.shown else 'not '}shown"
     return f"{what} went from {_percent(rise.before)} to {_percent(rise.after)} % of {rise.n} ({ends}; {allowed})."
 
 

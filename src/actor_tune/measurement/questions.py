@@ -14,6 +14,9 @@ from .gate import check_power, excludable, limited
 
 log = logging.getLogger(__name__)
 
+ADDED = 100
+"""Built-in harmful prompts beside benign ones, where no gate asks for more: at most 10 points each way."""
+
 
 @dataclass(frozen=True)
 class Questions:
@@ -69,7 +72,7 @@ def questions(
     _check(margin, gate_prompts)
     every = of_kind(starter("held_out"), "harmful")
     built_in = limited(every, gate_prompts)
-    wanted = _wanted(prompts, built_in, limit)
+    wanted = _wanted(prompts, limited(every, ADDED) if margin is None else built_in, limit)
     if margin is not None:
         # Those given in a conversation of their own are another question.
         given = {prompt.text for prompt in wanted if prompt.kind == "harmful" and not prompt.context}
@@ -87,8 +90,11 @@ def questions(
     if leaks:
         said = "%d prompts are like some that were trained on: kept out, listed in the results; ask others"
         log.warning(said, len(leaks))
-    if not kept:
-        raise UserError("prompts", "all were trained on", "some that were not", "measure on other prompts")
+    benign = sum(prompt.kind != "harmful" for prompt in wanted)
+    if not kept or (benign and len(of_kind(kept, "harmful")) == len(kept)):
+        found = f"all {benign} benign ones were trained on" if kept else "all were trained on"
+        fix = "ask others; what became of these, the report on the fit shows (`actor report`)"
+        raise UserError("prompts", found, "some that were not", fix)
     asked = Questions(kept, leaks, margin, limit, system_prompt, gate_prompts)
     if margin is not None:
         check_power(len(of_kind(kept, "harmful")), margin, gate_prompts)
@@ -97,7 +103,7 @@ def questions(
 
 
 def _wanted(prompts: Sequence[Prompt], built_in: Sequence[Prompt], limit: int | None) -> list[Prompt]:
-    """The given `prompts`, and the built-in harmful ones where none are among them, up to `limit` of each set."""
+    """The given `prompts`, and the `built_in` harmful ones where none are among them, up to `limit` of each set."""
     if not prompts:
         raise UserError("prompts", "none", "at least one", "give `prompts=FILE`")
     if any(prompt.set == GATE_SET for prompt in prompts):
@@ -108,7 +114,7 @@ def _wanted(prompts: Sequence[Prompt], built_in: Sequence[Prompt], limit: int | 
     wanted = distinct([*wanted, *built_in])
     wanted = limit_per_set(wanted, limit) if limit else wanted
     added = len(of_kind(wanted, "harmful"))
-    log.warning("no harmful prompts given: %d built-in held-out ones are measured too; `limit=40` asks fewer", added)
+    log.warning("no harmful prompts given: %d built-in held-out ones are measured too", added)
     return wanted
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ..engines.engine import Subject
 from ..errors import UserError
-from ..models.origin import is_local
 from ..prompts.leakage import check_traces
 from ..prompts.presets import read_source
 from ..prompts.prompt import Prompt
@@ -14,7 +13,7 @@ from ..prompts.trace import Trace
 from ..records.file import read, read_value
 from ..records.lineage import Lineage
 from ..records.run import POSITIONS_FILE, Position, Run
-from ..storage.model_folder import model_folder
+from ..storage.model_folder import is_local, model_folder
 
 log = logging.getLogger(__name__)
 

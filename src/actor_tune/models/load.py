@@ -233,6 +233,7 @@ def quiet_libraries() -> None:
         setattr(modeling_gguf_pytorch_utils, "tqdm", partial(bar, disable=True))  # noqa: B010 - it is not exported
     logging.getLogger("transformers.modeling_utils").addFilter(_is_no_table)
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # that weights are on disk is asked for
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # of a kernel that it does without
 
 
 def _is_no_table(record: logging.LogRecord) -> bool:

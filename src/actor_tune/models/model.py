@@ -153,7 +153,7 @@ def block_lists(model: PreTrainedModel) -> dict[str, nn.ModuleList]:
     if lists := {name: module for name, module in modules.items() if len(module) == layers}:
         return lists
     lengths = ", ".join(f"{name} of {len(module)}" for name, module in modules.items()) or "none"
-    found = f"no list of {layers} modules among its lists ({lengths})"
+    found = f"its lists of modules have other lengths than {layers} ({lengths})"
     raise UserError(type(model).__name__, found, "a list of decoder blocks", "choose a model with plain blocks")
 
 

@@ -88,17 +88,6 @@ def require_reader(name: str, path: Path) -> None:
         require_package(name, "peft", "testbed")
 
 
-def is_local(name: str) -> bool:
-    """Whether `name`, of a model, is a path of this machine, also one that is no longer there, and no Hub id."""
-    path = Path(name)
-    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(path)
-
-
-def public_name(name: str) -> str:
-    """`name` as others may read it: of a path the last part alone, as the rest tells of the user's machine."""
-    return Path(name).resolve().name if is_local(name) else name
-
-
 def _is_gguf(path: Path) -> bool:
     return path.suffix == ".gguf" and os.path.isfile(path)
 

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..records.results import PASSED
+from ..records.run import PATCH_FILE
 from ..storage.files import storing
 from ..storage.folders import building
 from ..storage.loading import loading, reason_of
@@ -62,11 +63,14 @@ class Patch:
 
     @classmethod
     def load(cls, path: str | Path) -> "Patch":
-        """Read what `save` wrote.
+        """Read what `save` wrote; `path` may also be the folder of a fit, which has it.
 
         **Raises:** `UserError` when there is no such file, it is no patch, or a damaged one.
         """
-        fix = "name the patch.safetensors of a fit"
+        fix = "name the patch.safetensors of a fit, or its folder"
+        folder = Path(path)
+        if folder.is_dir() and not (path := folder / PATCH_FILE).is_file():
+            raise UserError(folder, f"a folder without {PATCH_FILE}", "a patch", fix)
 
         def blame(error: BaseException) -> tuple[object, str]:
             return path, f"no patch that can be read ({reason_of(error)})"

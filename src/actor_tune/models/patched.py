@@ -19,10 +19,9 @@ from ..records.run import Run
 from ..storage.folders import building
 from ..storage.loading import loading
 from ..storage.model_files import CONFIG, check_folder, json_object
-from ..storage.model_folder import loaded_files, model_folder, weight_files, weights_hash
+from ..storage.model_folder import is_local, loaded_files, model_folder, public_name, weight_files, weights_hash
 from .checkpoint import FLOAT_DTYPES, ORIGINAL_FILE, read_header, read_tensors, save_tensors, write_merged
 from .model import check_tensor
-from .origin import is_local, public_name
 from .state import State
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import shown
-from ..models.origin import public_name
 from ..records.estimate import Estimate, Interval, wilson
 from ..records.results import SCORES, Results, SetChange
 from ..repair.card import TAGS, mode
 from ..storage.markdown import cell, line
+from ..storage.model_folder import public_name
 from .fitted import Fitted
 from .text import Needs, command, filled, percent, points, rate, table
 

@@ -13,12 +13,11 @@ from typing import Any
 from huggingface_hub import get_token
 
 from ..errors import UserError
-from ..models.origin import is_local
 from ..records.run import MODEL_FOLDER, PATCH_FILE
 from ..storage.files import sha256_of
 from ..storage.loading import loading
 from ..storage.model_files import CONFIG, GENERATION_CONFIG, check_pointer, check_tensors, json_object
-from ..storage.model_folder import INDEX_FILE, WEIGHT_FILES
+from ..storage.model_folder import INDEX_FILE, WEIGHT_FILES, is_local
 
 Content = Path | bytes
 """A file as it lies there, or what is to be its content."""

@@ -15,7 +15,6 @@ from safetensors import safe_open
 from ..errors import UserError
 from ..judges.verdict import Verdict
 from ..measurement.change import change
-from ..models.origin import is_local
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter
 from ..records.file import FIX, read, read_rows, read_value
@@ -36,6 +35,7 @@ from ..records.run import (
     Trial,
 )
 from ..storage.loading import loading
+from ..storage.model_folder import is_local
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from ..engines.engine import REASONING_TOKENS
 from ..errors import UserError
 from ..models.load import load
 from ..models.model import ChatModel
-from ..models.origin import is_local
 from ..models.patch import base_hash
 from ..models.placement import Placement
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
@@ -24,7 +23,7 @@ from ..records.results import MARGIN
 from ..records.run import GIVEN_FILE
 from ..repair.gated import Fit, fit
 from ..repair.settings import Settings
-from ..storage.model_folder import model_folder
+from ..storage.model_folder import is_local, model_folder
 from ..storage.tables import read_text
 from ..storage.versions import versions
 from .contents import contents, sha256

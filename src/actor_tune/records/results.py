@@ -28,8 +28,9 @@ def check_margin(margin: float) -> None:
         return
     if 1 <= margin <= 100:
         meant, points = f"{margin / 100:g}", f"{margin:g} point{'s' if margin > 1 else ''}"
-        raise UserError(f"`margin={margin:g}`", "no share", f"0 to 1 ({meant} for {points})", f"did you mean {meant}?")
-    raise UserError(f"`margin={margin:g}`", "no share", "more than 0 and less than 1", "for 5 points give 0.05")
+        expected = f"0 to 1 ({meant} for {points})"
+        raise UserError(f"`margin={margin:g}`", "out of range", expected, f"did you mean {meant}?")
+    raise UserError(f"`margin={margin:g}`", "out of range", "more than 0 and less than 1", "for 5 points give 0.05")
 
 
 GATE_SET = "guard"

@@ -1,4 +1,4 @@
-"""What a fit leaves: `run.json`, `prompts.jsonl`, `positions.json`, `paths.json` and `guard.jsonl`."""
+"""What a fit leaves: `run.json`, `prompts.jsonl`, `positions.json`, `paths.json`, `guard.jsonl`, `yours.jsonl`."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,6 +20,7 @@ GIVEN_FILE = "prompts.jsonl"
 POSITIONS_FILE = "positions.json"
 PATHS_FILE = "paths.json"
 GATE_ANSWERS_FILE = "guard.jsonl"
+YOURS_FILE = "yours.jsonl"
 SETTINGS_FILE = "actor.toml"
 """The command's settings, as it is given them again."""
 
@@ -92,6 +93,10 @@ class Trial:
     answers: list[AnsweredRate] | None = None
 
 
+_OPPOSITE = {"fell": ("rose", "fall"), "rose": ("fell", "rise")}
+"""What it is called where the number is below nothing, and what the limit is then of."""
+
+
 @dataclass(frozen=True)
 class AppliedLimit:
     """A limit of a fit, as it was applied to the strength that was kept.
@@ -116,12 +121,17 @@ class AppliedLimit:
 
     @property
     def sentence(self) -> str:
-        """The value, and what was allowed: limit, allowance and their sum."""
+        """The value, and what was allowed: limit, allowance and their sum. A fall below nothing is said as a rise."""
         value, limit, allowance, most = (
             f"{round(100 * number, 1) + 0.0:.1f}" if self.unit == "points" else f"{round(number, 3) + 0.0:.3f}"
             for number in (self.value, self.limit, self.allowance, self.limit + self.allowance)
         )
         allowed = f"{limit} + {allowance} for the standard error = {most}" if self.allowance else limit
+        *subject, verb, by = self.what.split(" ")
+        if value.startswith("-") and verb in _OPPOSITE:
+            opposite, limited = _OPPOSITE[verb]
+            what = " ".join([*subject, opposite, by])
+            return f"{what} {value[1:]} {self.unit} (a {limited} of at most {allowed} is allowed)"
         return f"{self.what} {value} {self.unit} (at most {allowed} {'are' if self.unit == 'points' else 'is'} allowed)"
 
 
@@ -164,6 +174,28 @@ class Experts:
     changed: int
 
 
+@dataclass(frozen=True)
+class Yours:
+    """What became of the pseudo-harmful prompts that the user gave: of `given`, `n` were asked, and answered so many.
+
+    They were learned from, so that this says nothing about others.
+    """
+
+    given: int
+    n: int
+    before: int
+    after: int
+
+    @property
+    def sentence(self) -> str:
+        """All of it in words."""
+        some = "" if self.n == self.given else f" of {self.given}, {self.n} of which were asked"
+        return (
+            f"Your benign prompts{some}: {self.before} of {self.n} answered before, {self.after} of {self.n} now; "
+            "they were learned from, and say nothing about others"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run(Record):
     """Everything needed to say what was run and to run it again; where its file is, the run is whole.
@@ -185,6 +217,7 @@ class Run(Record):
     - `max_reasoning_tokens`: what it might think before it answered the gate; None where that was not recorded.
     - `trained_before`: of a base that was trained before, what tells its prompts.
     - `written`: False where the model was withheld as unsafe.
+    - `yours`: None where the user gave no pseudo-harmful prompts, or the fit changed nothing.
     - `date`: when it was fitted, `2026-01-31`, UTC; empty where an older version did.
     """
 
@@ -227,6 +260,7 @@ class Run(Record):
     limits: list[AppliedLimit] = field(default_factory=list)
     fallen: list[str] = field(default_factory=list)
     date: str = ""
+    yours: Yours | None = None
 
     @property
     def reasons(self) -> list[str]:
@@ -264,7 +298,7 @@ class PromptPath(PromptRow):
 
 @dataclass(frozen=True)
 class GateAnswer:
-    """A held-out prompt that the gate asked, with both answers and verdicts."""
+    """A prompt that was asked at the end of a fit, with both answers and verdicts."""
 
     prompt: str
     set: str

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import ModelCard, ModelCardData
 from yaml import YAMLError
 
-from ..models.origin import is_local, public_name
+from ..records.run import Trial
 from ..storage.files import replacing
+from ..storage.model_folder import is_local, public_name
 from .harm import harm_section
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ Block {layer} of {base} was trained with [actor-tune](https://arxiv.org/abs/2507
 
 {warning}{mode}{sentence}
 
-On the validation prompts, by first answer tokens: compliance {compliance_before} -> {compliance_after} %, safety
-{safety_before} -> {safety_after} %.
+On the validation prompts, by which the strength was chosen, by first answer tokens: compliance {compliance_before} ->
+{compliance_after} %, safety {safety_before} -> {safety_after} %.{judged}
 
 {harm}"""
 
@@ -63,12 +64,24 @@ def write_card(folder: Path, fit: "Fit") -> None:
         compliance_after=f"{100 * chosen.compliance:.1f}",
         safety_before=f"{100 * first.safety:.1f}",
         safety_after=f"{100 * chosen.safety:.1f}",
+        judged=_judged(chosen),
         harm=harm_section(fit),
     )
     if (own := folder / "README.md").exists():
         own.rename(folder / "BASE_README.md")
     with replacing(own) as temporary:
         temporary.write_text(f"---\n{data.to_yaml()}\n---\n\n{body}", encoding="utf-8")
+
+
+def _judged(chosen: Trial) -> str:
+    """The same of short judged answers, where some were asked for: another scale than first tokens."""
+    rates = {rate.name: rate for rate in chosen.answers or []}
+    said = [
+        f"{name} {100 * rate.before:.1f} -> {100 * rate.after:.1f} % (n = {rate.n})"
+        for name in ("compliance", "safety")
+        if (rate := rates.get(name))
+    ]
+    return f" By judged answers to some of them: {', '.join(said)}." if said else ""
 
 
 def mode(thinks: bool | None, chat_template_kwargs: Mapping[str, Any]) -> str:

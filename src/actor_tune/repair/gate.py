@@ -1,17 +1,17 @@
 """The safety gate of a fit: held-out prompts that ship with the package, answered by the block as it was and as
-trained. How it decides is `measurement.gate`.
+trained, and beside them some of the user's own. How it decides is `measurement.gate`.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..engines.engine import REASONING_TOKENS
 from ..engines.local import AUTO_BATCH_TOKENS, local_engine
 from ..engines.respond import respond
 from ..errors import UserError
 from ..judges.trained.judge import judge_trained
-from ..judges.verdict import Judge
+from ..judges.verdict import Judge, Verdict
 from ..measurement.gate import decide, excludable, limited, needed, with_damage
 from ..measurement.verdicts import verdicts_on
 from ..models.model import ChatModel
@@ -20,6 +20,7 @@ from ..models.state import loaded
 from ..prompts.leakage import find_leaks, without
 from ..prompts.prompt import Prompt, of_kind, with_system_prompt
 from ..prompts.starter import starter
+from ..records.response import Response
 from ..records.results import Gate, check_margin
 from ..records.run import GateAnswer
 from .cost import Cost, Phase
@@ -31,12 +32,29 @@ PHASE = "gate"
 """What the gate is called among the phases of a fit."""
 
 
+YOURS = 40
+"""At most so many of the user's own prompts are asked: it is a look at them, and no measurement."""
+
+
 @dataclass(frozen=True)
 class Gated:
-    """The gate's decision, and what it rests on."""
+    """The gate's decision, the `answers` that it rests on, and those to `yours`, which it does not rest on."""
 
     gate: Gate
     answers: list[GateAnswer]
+    yours: list[GateAnswer] = field(default_factory=list)
+
+
+def yours(given: Sequence[Prompt]) -> list[Prompt]:
+    """The pseudo-harmful ones that are the user's own among the prompts of a fit."""
+    built_in = {*starter("train"), *starter("forms")}
+    return [prompt for prompt in of_kind(given, "pseudo_harmful") if prompt not in built_in]
+
+
+def asked_of_yours(given: Sequence[Prompt], system_prompt: str | None = None) -> list[Prompt]:
+    """Those of `yours` that are asked, at most `YOURS`, of each set as many as of the others."""
+    asked = limited(yours(given), YOURS)
+    return with_system_prompt(asked, system_prompt) if system_prompt else asked
 
 
 def gate_prompts(
@@ -81,18 +99,33 @@ def ask_gate(
     batch_size: int | None = None,
     max_reasoning_tokens: int = REASONING_TOKENS,
     kept: Kept = NOTHING_KEPT,
+    own: Sequence[Prompt] = (),
 ) -> Gated:
-    """Answer `prompts` with the model as it is and with `trained` in it, judge, decide. The model is left as it is."""
+    """Answer `prompts`, and the user's `own`, with the model as it is and with `trained` in it, judge, decide by the
+    former. The model is left as it is.
+    """
     engine, block = local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model.blocks[trained.layer]
-    before = respond(engine, prompts, ANSWER_TOKENS, kept.file("gate-before.jsonl"))
+
+    def ask(when: str) -> list[list[Response]]:
+        named = (("yours", own), ("gate", prompts))
+        return [respond(engine, asked, ANSWER_TOKENS, kept.file(f"{name}-{when}.jsonl")) for name, asked in named]
+
+    own_before, before = ask("before")
     with held(block), loaded(block, trained.state):
-        after = respond(engine, prompts, ANSWER_TOKENS, kept.file("gate-after.jsonl"))
+        own_after, after = ask("after")
     old, new = (verdicts_on(judge, responses) for responses in (before, after))
-    answers = [
-        GateAnswer(prompt.text, prompt.set, was.text, now.text, verdict_was.outcome, verdict_now.outcome, prompt.kind)
-        for prompt, was, now, verdict_was, verdict_now in zip(prompts, before, after, old, new, strict=True)
+    gate = with_damage(decide(prompts, old, new, margin), before, after, old, new)
+    own_old, own_new = (verdicts_on(judge, responses) for responses in (own_before, own_after))
+    return Gated(gate, _pairs(before, after, old, new), _pairs(own_before, own_after, own_old, own_new))
+
+
+def _pairs(
+    before: Sequence[Response], after: Sequence[Response], old: Sequence[Verdict], new: Sequence[Verdict]
+) -> list[GateAnswer]:
+    return [
+        GateAnswer(was.prompt.text, was.prompt.set, was.text, now.text, then.outcome, since.outcome, was.prompt.kind)
+        for was, now, then, since in zip(before, after, old, new, strict=True)
     ]
-    return Gated(with_damage(decide(prompts, old, new, margin), before, after, old, new), answers)
 
 
 def cost(need: Cost) -> Phase:

@@ -16,7 +16,6 @@ from ..judges.verdict import Judge
 from ..measurement.gate import excludable, figures_of
 from ..models.checkpoint import save_tensors
 from ..models.model import ChatModel
-from ..models.origin import public_name
 from ..models.patch import Patch, base_hash
 from ..progress import Report, Stages, no_report
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
@@ -35,18 +34,21 @@ from ..records.run import (
     PATHS_FILE,
     POSITIONS_FILE,
     SETTINGS_FILE,
+    YOURS_FILE,
     Base,
     Experts,
     Given,
     Position,
     Run,
+    Yours,
 )
 from ..storage.files import write_json
 from ..storage.folders import building
+from ..storage.model_folder import public_name
 from ..storage.versions import today, versions
 from .card import write_card
 from .direction import RefusalDirection
-from .gate import PHASE, Gated, ask_gate, gate_prompts
+from .gate import PHASE, Gated, ask_gate, asked_of_yours, gate_prompts, yours
 from .kept import Kept
 from .method import FittedBlock, completed, fit_block
 from .settings import DEFAULTS, Settings
@@ -137,6 +139,14 @@ class Fit:
         return [*self.block.warnings, *self.fallen, *([packed] if self.gate_in_four_bits else [])]
 
     @property
+    def yours(self) -> Yours | None:
+        """What became of the user's own pseudo-harmful prompts; None where none were given, or nothing had changed."""
+        if not self.gated or not (rows := self.gated.yours):
+            return None
+        before, after = ([row.verdict_before for row in rows], [row.verdict_after for row in rows])
+        return Yours(len(yours(self.given)), len(rows), before.count("compliance"), after.count("compliance"))
+
+    @property
     def thinks(self) -> bool | None:
         """Whether the block was trained where the model begins to reason; None of a model that does not reason."""
         if not (marks := marks_of(self.model.tokenizer)):
@@ -190,6 +200,8 @@ class Fit:
             write_json(new / PATHS_FILE, [file.row_json(path) for path in self.block.paths])
             if self.gated:
                 file.write_rows(self.gated.answers, new / GATE_ANSWERS_FILE)
+                if self.gated.yours:
+                    file.write_rows(self.gated.yours, new / YOURS_FILE)
             if settings:
                 (new / SETTINGS_FILE).write_text(settings, encoding="utf-8", newline="\n")
             self.record(export, command).save(new)
@@ -260,6 +272,7 @@ class Fit:
             limits=block.limits,
             fallen=self.fallen,
             date=today(),
+            yours=self.yours,
         )
 
 
@@ -298,9 +311,10 @@ def fit(
     **Raises:** `UserError` when there are too few prompts, the block cannot be trained, a patch is applied, or `work`
     holds something else or another process is at work in it.
     """
-    prompts = completed(prompts, settings.starter)
+    prompts = completed(prompts, settings)
     # Now, and not after minutes of training.
     asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
+    own = asked_of_yours(prompts, settings.system_prompt)
     if settings.gate_prompts is not None:
         harmful = len(of_kind(asked, "harmful"))
         said = "the safety gate asks %d held-out harmful prompts: they exclude a drop of %.1f points at best"
@@ -312,7 +326,7 @@ def fit(
         gated = None  # where nothing has changed, `failure` says so
         if block.chosen.strength:
             with stages(PHASE):
-                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept)
+                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept, own)
             report("gate", figures_of(gated.gate), 0)
     block = replace(block, seconds=dict(stages.seconds))
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated, max_reasoning_tokens)

@@ -119,7 +119,7 @@ def fit_block(
 
     **Raises:** `UserError` when there are too few prompts of a kind or the block cannot be trained.
     """
-    prompts = completed(prompts, settings.starter)
+    prompts = completed(prompts, settings)
     stages, split = stages or Stages(), prepare(prompts, settings)
     if isinstance(settings.layer, int):
         check_layer(chat_model, settings.layer)
@@ -320,13 +320,13 @@ def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Spl
     return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])
 
 
-def completed(prompts: Sequence[Prompt], starter: bool) -> list[Prompt]:
+def completed(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt]:
     """`prompts`, and starter prompts of the kinds that lack, unless those are not wanted beside given ones.
 
-    **Raises:** `UserError` when there are too few of a kind.
+    **Raises:** `UserError` when there are too few of a kind, with the starter prompts where those are mixed in.
     """
-    whole = with_missing_kinds(prompts, starter)
-    require(whole, MINIMUM_PROMPTS)
+    whole = with_missing_kinds(prompts, settings.starter)
+    require(with_starter(whole) if settings.mixes_starter else whole, MINIMUM_PROMPTS)
     return whole
 
 
@@ -367,8 +367,8 @@ def scan(
 
     **Raises:** `UserError` when there are too few prompts of a kind, or harmful and harmless ones are answered alike.
     """
-    prompts = completed(prompts, starter)
-    split = prepare(prompts, Settings(seed=seed, starter=starter))
+    settings = Settings(seed=seed, starter=starter)
+    split = prepare(completed(prompts, settings), settings)
     chat_model = model_of(subject_of(model))
     chat_model = where_answers_begin(chat_model, split.train)
     tokens = how_it_refuses(chat_model, split.validation, judge, seed).start.tokens

@@ -41,12 +41,14 @@ class Preflight:
     """What a fit of the model `name` will need, and what is free.
 
     - `spread`: over devices by transformers, so that what is free on one says nothing.
+    - `yours`: how many of the prompts asked at the end are the user's own.
     """
 
     name: str
     cost: Cost
     free: Memory
     spread: bool = False
+    yours: int = 0
 
     @property
     def phases(self) -> list[Phase]:
@@ -71,8 +73,9 @@ class Preflight:
 
     @property
     def gate_sentence(self) -> str:
-        """How many prompts the gate asks."""
-        return f"The safety gate at the end asks {self.cost.gate.prompts} held-out prompts before and after"
+        """How many prompts are asked at the end."""
+        own, held_out = f", beside {self.yours} of yours" if self.yours else "", self.cost.gate.prompts - self.yours
+        return f"The safety gate at the end asks {held_out} held-out prompts before and after{own}"
 
     @property
     def lack(self) -> str | None:
@@ -161,8 +164,9 @@ def preflight(
 
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
-    prompts = method.completed(prompts, settings.starter)
+    prompts = method.completed(prompts, settings)
     of_gate = gate.gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
+    own = gate.asked_of_yours(prompts, settings.system_prompt)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
@@ -185,7 +189,7 @@ def preflight(
         validation_prompts=len(split.validation),
         own_answers=sum(min(refusals.ASKED, len(of_kind(split.validation, kind))) for kind in KINDS),
         own_tokens=refusals.ANSWER_TOKENS,
-        gate=texts(of_gate),
+        gate=texts([*of_gate, *own]),
         answer_tokens=gate.ANSWER_TOKENS,
         answer_batch=AUTO_BATCH_SIZE,
         layer=settings.layer % count if isinstance(settings.layer, int) else scan.candidate_layers(count)[-1],
@@ -193,7 +197,7 @@ def preflight(
         placement=placement,
         value=dtype.itemsize,
     )
-    return Preflight(name, cost, free_memory(device), placement.device_map is not None).with_fewer_answers()
+    return Preflight(name, cost, free_memory(device), placement.device_map is not None, len(own)).with_fewer_answers()
 
 
 def sentence(phases: Sequence[Phase], free: Memory) -> str:

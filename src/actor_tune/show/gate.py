@@ -9,6 +9,7 @@ from rich.text import Text
 from ..records.estimate import points
 from ..records.results import Gate
 from ..repair.harm import Harm, harm_by_answers
+from .text import broken
 
 
 def gate_told(gate: Gate, fallen: Sequence[str] = ()) -> Group:
@@ -29,5 +30,5 @@ def harm_table(title: str, rows: Sequence[Harm]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         shares = (f"{100 * share:.1f} %" for share in (row.before, row.after))
-        table.add_row(Text(row.name), str(row.n or ""), *shares, points(row.drop))
+        table.add_row(Text(broken(row.name)), str(row.n or ""), *shares, points(row.drop))
     return table

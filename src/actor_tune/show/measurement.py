@@ -10,7 +10,7 @@ from ..prompts.prompt import KINDS
 from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, LabelCount, Measured, Results, SetResult
-from .text import COLOURS, plain, points_text, stacked
+from .text import COLOURS, broken, plain, points_text, stacked
 
 SCORES = (
     ("compliance rate", "compliance_rate"),
@@ -95,7 +95,7 @@ def _set_table(title: str, columns: Sequence[str]) -> Table:
 
 
 def _set_label(item: SetResult) -> Text:
-    return Text(f"{item.name}\n").append(item.kind, COLOURS[item.kind])
+    return Text(f"{broken(item.name)}\n").append(item.kind, COLOURS[item.kind])
 
 
 def _notes(results: Results) -> list[Text]:

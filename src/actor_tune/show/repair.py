@@ -1,4 +1,4 @@
-"""A scan and a fit in the terminal."""
+"""A scan and a fit in the terminal: what it comes to, and in detail."""
 
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from .gate import harm_table
 from .text import COLOURS, score_text
 
 if TYPE_CHECKING:  # it brings torch with it
+    from ..repair.gated import Fit
     from ..repair.method import FittedBlock
 
 
@@ -34,8 +35,8 @@ def scan_table(scan: Scan) -> Group:
 
 
 def fit_table(block: "FittedBlock") -> Group:
-    """Strengths tried, the chosen one marked, what it did to each harmful set, the limits as they were applied to it,
-    and mean positions before and after: of the validation prompts.
+    """Of the validation prompts: strengths tried, the chosen one marked, what it did to each harmful set, and mean
+    positions before and after. Why the rule was taken.
     """
     trials = Table(title=f"Block {block.layer}: strengths on the validation prompts (first answer token)")
     for column in ("strength", "compliance", "safety", "KL harmless"):
@@ -56,10 +57,27 @@ def fit_table(block: "FittedBlock") -> Group:
     at = f"strength {block.chosen.strength:.1f}"
     title = f"Refusal of harmful sets at {at}, by first answer tokens"
     sets = harm_table(title, harm_by_tokens(block.trials[0], block.chosen))
-    notes = [Text(f"Limits as they were applied to {at}:"), *[Text(f"- {item.sentence}") for item in block.limits]]
-    notes += [Text(block.suited.reason)] if block.suited else []
+    notes = [Text(block.suited.reason)] if block.suited else []
     if block.experts:
         notes.append(Text(f"Experts of the block that training changed: {sum(block.experts)} of {len(block.experts)}"))
     if block.opening:
         notes.append(Text(f"All answers begin with {block.opening!r}: trained behind that"))
-    return Group(trials, sets, places, *notes, *[Text(warning, "yellow") for warning in block.warnings])
+    return Group(trials, sets, places, *notes)
+
+
+def limits_told(block: "FittedBlock") -> Group:
+    """The limits of a fit as they were applied to the strength kept, what is to be known, and why it failed."""
+    told = [Text(f"Limits as they were applied to strength {block.chosen.strength:.1f}, on the validation prompts:")]
+    told += [Text(f"- {item.sentence}") for item in block.limits]
+    told += [Text(warning, "yellow") for warning in block.warnings]
+    return Group(*told, *([Text(block.failure, "bold red")] if block.failure else []))
+
+
+def benign_told(fit: "Fit") -> Group:
+    """What became of benign prompts, by judged answers: of the user's own, and of those kept aside."""
+    told = [Text(f"{fit.yours.sentence}.")] if fit.yours else []
+    rate = next((rate for rate in fit.block.chosen.answers or [] if rate.name == "compliance"), None)
+    if rate:
+        shares = f"{100 * rate.before:.1f} -> {100 * rate.after:.1f} % answered"
+        told.append(Text(f"Benign prompts kept aside, by which the strength was chosen: {shares} (n = {rate.n})."))
+    return Group(*told)

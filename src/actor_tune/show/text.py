@@ -1,5 +1,7 @@
 """Numbers as text, and the colours of kinds."""
 
+import re
+
 from ..prompts.prompt import Kind
 from ..records.estimate import Interval, Labelled
 
@@ -31,6 +33,16 @@ def stacked(rate: Interval | None, labelled: Labelled | None = None) -> str:
     """As `rate_text`, on two lines, with the rate by people's labels on two more."""
     lines = rate_text(rate).replace(" [", "\n[")
     return f"{lines}\nlabels {rate_text(labelled)}".replace(" [", "\n[") if labelled else lines
+
+
+def broken(name: str, width: int = 18) -> str:
+    """`name` on lines of at most `width` characters where it can be broken behind `_`, `-` or `/`."""
+    lines = [""]
+    for part in re.findall("[^_/-]*[_/-]?", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def score_text(score: float | None) -> str:

@@ -27,13 +27,14 @@ def check_new(folder: Path, but: str = "") -> None:
 
     **Raises:** `UserError` when `folder` is a file, or has anything in it but what the pattern `but` fits as a whole.
     """
-    found = None
+    found, fix = None, "choose another name"
     if folder.is_dir() and any(not re.fullmatch(but, entry.name) for entry in folder.iterdir()):
         found = "a folder that is not empty"
+        fix = "choose another name; results in it are shown by `actor report`"
     elif folder.exists() and not folder.is_dir():
         found = "a file"
     if found:
-        raise UserError(f"`output_dir={folder}`", found, "a new or empty folder", "choose another name")
+        raise UserError(f"`output_dir={folder}`", found, "a new or empty folder", fix)
 
 
 @contextmanager

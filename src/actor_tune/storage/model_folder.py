@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -28,19 +30,41 @@ def model_folder(name: str, weights: bool = True, code: bool = False, more: Sequ
 
     **Raises:** `UserError` when it is neither.
     """
+    expected = "a model folder or a Hub id"
     try:
         if Path(name).is_dir():
             return Path(name)
         if Path(name).exists():
-            raise UserError(name, "a file", "a model folder or a Hub id", "name the folder it is in")
+            raise UserError(name, "a file", expected, "name the folder it is in")
+        if is_local(name):
+            raise UserError(name, "no such folder", expected, _correct(name))
         wanted = [*OTHER_FILES, *([WEIGHT_FILES] if weights else []), *(["*.py"] if code else []), *more]
         return Path(snapshot_download(name, allow_patterns=wanted))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+    except LocalEntryNotFoundError:
+        found = "no such folder, and the Hub cannot be reached"
+        raise UserError(name, found, expected, f"{_correct(name)}, or check the network") from None
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        fix = "check the spelling and the network"
-        raise UserError(
-            name, f"no such folder, and the Hub says: {reason}", "a model folder or a Hub id", fix
-        ) from None
+        raise UserError(name, f"no such folder, and the Hub says: {reason}", expected, _correct(name)) from None
+
+
+def _correct(name: str) -> str:
+    """What to do about a `name` that is nothing: take that of a folder beside it which reads like it."""
+    parent = Path(name).parent
+    beside = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    like = get_close_matches(Path(name).name, beside, n=1)
+    return f"did you mean {parent / like[0]}?" if like else "correct the name"
+
+
+def is_local(name: str) -> bool:
+    """Whether `name`, of a model, is a path of this machine, also one that is no longer there, and no Hub id."""
+    path = Path(name)
+    return path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or os.path.exists(path)
+
+
+def public_name(name: str) -> str:
+    """`name` as others may read it: of a path the last part alone, as the rest tells of the user's machine."""
+    return Path(name).resolve().name if is_local(name) else name
 
 
 def weight_files(folder: Path) -> list[Path]:

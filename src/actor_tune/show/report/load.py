@@ -1,14 +1,23 @@
 """Read the folders that a report is on, and pair answers with those of the baseline."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import UserError
 from ...records.file import read, read_rows, read_value
 from ...records.response import BASELINE_FILE, RESPONSES_FILE, Pair, ResponseRow, paired, read_judged
 from ...records.results import Results
-from ...records.run import GATE_ANSWERS_FILE, PATHS_FILE, POSITIONS_FILE, GateAnswer, Position, PromptPath, Run
+from ...records.run import (
+    GATE_ANSWERS_FILE,
+    PATHS_FILE,
+    POSITIONS_FILE,
+    YOURS_FILE,
+    GateAnswer,
+    Position,
+    PromptPath,
+    Run,
+)
 
 
 @dataclass(frozen=True)
@@ -23,13 +32,14 @@ class MeasureFolder:
 
 @dataclass(frozen=True)
 class FitFolder:
-    """A folder of `actor fit`; `answers` are to the prompts of the safety gate."""
+    """A folder of `actor fit`; `answers` are to the prompts of the safety gate, `yours` to some that the user gave."""
 
     name: str
     run: Run
     positions: list[Position]
     paths: list[PromptPath]
     answers: list[Pair]
+    yours: list[Pair] = field(default_factory=list)
 
 
 def load(paths: Sequence[Path]) -> tuple[list[MeasureFolder], list[FitFolder]]:
@@ -73,14 +83,19 @@ def _measure_folder(folder: Path, name: str) -> MeasureFolder:
 
 
 def _fit_folder(folder: Path, name: str) -> FitFolder:
-    positions, paths, answers = (folder / name for name in (POSITIONS_FILE, PATHS_FILE, GATE_ANSWERS_FILE))
+    positions, paths = folder / POSITIONS_FILE, folder / PATHS_FILE
     return FitFolder(
         name,
         read(Run, folder),
         read_value(list[Position], positions) if positions.exists() else [],
         read_value(list[PromptPath], paths) if paths.exists() else [],
-        [_gate_pair(row) for row in read_rows(GateAnswer, answers)] if answers.exists() else [],
+        _asked_pairs(folder / GATE_ANSWERS_FILE),
+        _asked_pairs(folder / YOURS_FILE),
     )
+
+
+def _asked_pairs(file: Path) -> list[Pair]:
+    return [_gate_pair(row) for row in read_rows(GateAnswer, file)] if file.exists() else []
 
 
 def _gate_pair(row: GateAnswer) -> Pair:

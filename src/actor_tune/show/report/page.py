@@ -18,7 +18,7 @@ from ...records.file import json_of
 from ...records.labels import digest, storable
 from ...records.response import ResponseRow
 from ...records.results import Results
-from ...records.run import GATE_ANSWERS_FILE
+from ...records.run import GATE_ANSWERS_FILE, YOURS_FILE
 from ...records.to_label import Chosen, choose
 from . import charts, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
@@ -227,6 +227,8 @@ def browsers(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> li
             note += f" Answers of the baseline that belong to no prompt here, and are left out: {item.unmatched}."
         found.append(Browser("Answers", item.name, note, RESPONSES_FILE, compared, False, _rows(item.answers)))
     for fit in fits:
+        note = "Benign prompts that you gave: the fit learned from them, so that they say nothing about others."
+        found.append(Browser("Your prompts", fit.name, note, YOURS_FILE, True, False, _rows(fit.yours)))
         note = "Held-out prompts that the fit's gate asked, those that flipped first; the others are closed."
         found.append(Browser("Answers of the gate", fit.name, note, GATE_ANSWERS_FILE, True, True, _rows(fit.answers)))
     return [browser for browser in found if browser.rows]

@@ -253,7 +253,8 @@ def banners(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> lis
             gates.append(_gate(fit.name, fit.run.gate, rests, gate_rows(fit.answers), fit.run.fallen))
     for item in measured:
         if gate := item.results.gate:
-            rests = f"answers to the {gate.n} harmful prompts of this measurement"
+            rests = f"answers to the {gate.n} harmful prompts of this measurement, all counted alike; in the number "
+            rests += "above each set counts the same, which can make its interval wider"
             gates.append(_gate(item.name, gate, rests, set_rows(item.results)))
     if not gates:
         text = "Whether refusal of harmful prompts held was not put to a test: it takes a baseline and max_safety_drop."
