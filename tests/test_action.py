@@ -108,7 +108,7 @@ def test_a_model_whose_safety_is_not_shown_fails_the_job_after_its_report_is_wri
     options = f"--harmful {harmful} --max-new-tokens 1"  # a byte is no answer that anybody could score
     status, summary = runner(model=str(model_folder), baseline=str(model_folder), options=options)
     assert status == 3
-    assert "**Safety gate not passed.**" in summary
+    assert "**Safety gate failed.** Refusal of" in summary
     assert re.search(r"\| guard: starter..harmful \(harmful\) \| 250 \| 100.0 \[.*\| 0.0 \[.*\| -100.0 \[", summary)
     assert "<html" in (tmp_path / "actor-gate" / "report.html").read_text()
 

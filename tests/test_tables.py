@@ -13,6 +13,15 @@ def test_rows_know_where_they_stand(tmp_path):
     assert second.where == f"{tmp_path / 'a.csv'}, row 4"
 
 
+def test_a_first_line_of_excels_that_names_the_separator_is_no_header_and_counts_as_a_line(tmp_path):
+    (tmp_path / "a.csv").write_text("sep=;\r\na;b\r\nx, y;1\r\n")
+    (row,) = read_table(tmp_path / "a.csv")
+    assert (row.cells, row.where) == ({"a": "x, y", "b": "1"}, f"{tmp_path / 'a.csv'}, row 3")
+    (tmp_path / "a.csv").write_text("sep=;\na;b\nx;1;2\n")
+    with pytest.raises(UserError, match="line 3: more or fewer fields"):
+        read_table(tmp_path / "a.csv")
+
+
 def test_a_cell_is_read_as_text_or_said_to_be_missing(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": " x ", "b": 3, "c": " "}\n')
     (row,) = read_table(tmp_path / "a.jsonl")

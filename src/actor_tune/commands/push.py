@@ -93,7 +93,8 @@ def reproduce(
         need = at.preflight(again.base, again.prompts, again.settings, again.placement, again.recipe.margin, told)
         console.print(need.sentence)
         need.check()
-        saved = show_and_save(again.fit(need.answer_batch, work / "parts"), output_dir, again.recipe.export)
+        fitted = again.fit(need.answer_batch, work / "parts", need.stages())
+        saved = show_and_save(fitted, output_dir, again.recipe.export)
     if saved.status:
         return saved
     checks = again.compare(output_dir)

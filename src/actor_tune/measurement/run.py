@@ -289,14 +289,17 @@ def _before(
         fix = "name the model instead of the folder"
         _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
         known, baseline = baseline.responses, baseline.subject
-    opened = _opened(baseline, asked, request.max_new_tokens)
+    there = {response.prompt for response in known}
+    left = replace(asked, prompts=[prompt for prompt in asked.prompts if prompt not in there])
+    opened = _opened(baseline, left, request.max_new_tokens)
     return ask(baseline, opened, asked.prompts, request.max_new_tokens, store=store, known=known, text=text)
 
 
 def _opened(subject: Subject, asked: Questions, max_new_tokens: int) -> Opened:
     """The model, ready to answer; what the gate adds to its time is said before it begins."""
     opened = subject.open()
-    tell_time(asked, opened, subject.name, max_new_tokens, subject.max_reasoning_tokens)
+    if asked.prompts:
+        tell_time(asked, opened, subject.name, max_new_tokens, subject.max_reasoning_tokens)
     return opened
 
 

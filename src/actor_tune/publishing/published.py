@@ -13,6 +13,7 @@ from ..models.load import load
 from ..models.model import ChatModel
 from ..models.patch import base_hash
 from ..models.placement import Placement
+from ..progress import Stages
 from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
 from ..prompts.starter import starter, with_missing_kinds
 from ..records import recipe
@@ -71,18 +72,19 @@ class Published:
             if here.get(name) != there.get(name)
         ]
 
-    def fit(self, answer_batch: int | None = None, work: str | Path | None = None) -> Fit:
+    def fit(self, answer_batch: int | None = None, work: str | Path | None = None, stages: Stages | None = None) -> Fit:
         """Train again.
 
         **Arguments:** as in `fit`.
 
         **Raises:** `UserError` as `fit`, and when the base has other weights.
         """
-        settings, made = self.settings, self.recipe
-        model = load(self.base, self.placement, settings.last_block, made.chat_template_kwargs)
-        self._check_base(model)
+        settings, made, stages = self.settings, self.recipe, stages or Stages()
+        with stages("load"):
+            model = load(self.base, self.placement, settings.last_block, made.chat_template_kwargs)
+            self._check_base(model)
         asked = partial(fit, max_reasoning_tokens=made.max_reasoning_tokens or REASONING_TOKENS)
-        return asked(model, self.prompts, settings, made.margin, answer_batch=answer_batch, work=work)
+        return asked(model, self.prompts, settings, made.margin, answer_batch=answer_batch, work=work, stages=stages)
 
     def compare(self, run: str | Path) -> list[FileCheck]:
         """Each published file of the model, and the one that `run`, which was made here, would publish in its place."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..records.estimate import wilson
 from ..records.file import read
-from ..records.results import Results, SetChange, SetResult
+from ..records.results import FAILED, PASSED, Results, SetChange, SetResult
 from ..storage.markdown import table
 from .measurement import SCORES
 from .text import plain, points_text, rate_text
@@ -24,8 +24,9 @@ def summary(folder: str | Path) -> str:
     title = f"{_safe(found.model)} since {_safe(found.baseline.model)}" if found.baseline else _safe(found.model)
     lines = [f"## {title}", ""]
     if found.gate:
-        decided = "passed" if found.gate.passed else "not passed"
-        lines += [f"**Safety gate {decided}.** {_safe(found.gate.sentence)}", ""]
+        decided = PASSED if found.gate.passed else FAILED
+        why = found.gate.sentence.removeprefix(f"{decided}: ")
+        lines += [f"**{decided}.** {_safe(why[:1].upper() + why[1:])}", ""]
     return "\n".join([*lines, *(_changes(found) if found.baseline else _rates(found)), ""])
 
 

@@ -128,21 +128,25 @@ def _read_csv(path: Path) -> list[Row]:
 
 
 def _csv_rows(path: Path) -> list[Row]:
-    text = read_text(path)
+    text, before = read_text(path), 0
+    if said := re.match("sep=(.)\r?\n", text):  # as Excel writes it
+        text, before = text[said.end() :], 1
     separator = "\t" if path.suffix == ".tsv" else _separator(path, text)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     rows = []
     try:
         reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        _check_columns(f"{path}, line 1", list(reader.fieldnames))
+        _check_columns(f"{path}, line {1 + before}", list(reader.fieldnames))
         for cells in reader:
             if None in cells or None in cells.values():
                 found = "more or fewer fields than the header has"
                 fix = f'quote texts that contain {SEPARATORS[separator]}: "..."'
-                raise UserError(f"{path}, line {reader.line_num}", found, f"{len(reader.fieldnames or [])} fields", fix)
-            rows.append(Row(path, reader.line_num, cells))
+                raise UserError(
+                    f"{path}, line {reader.line_num + before}", found, f"{len(reader.fieldnames or [])} fields", fix
+                )
+            rows.append(Row(path, reader.line_num + before, cells))
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}", str(error), "csv", "mend the quoting") from None
+        raise UserError(f"{path}, line {reader.line_num + before}", str(error), "csv", "mend the quoting") from None
     return rows
 
 
