@@ -23,10 +23,10 @@ install: .venv/installed
 demo: install
 	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL)) $(if $(RULE),--rule $(RULE))
 
-# A test a core; with RUN_SLOW=1 all of them, those on real models one by one, with all cores.
+# A test a core; with RUN_SLOW=1 all of them, those on real models a file a core: they share models.
 test: install
 	RUN_LONG=$(RUN_SLOW) RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-	$(if $(filter 1,$(RUN_SLOW)),$(BIN)/python -m pytest --run-slow -m slow)
+	$(if $(filter 1,$(RUN_SLOW)),OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -m slow -n $(WORKERS) --dist loadfile)
 
 # Form, types, rooms, pages.
 check: install docs
