@@ -74,13 +74,22 @@ def test_pseudo_harmful_prompts_alone_are_enough_to_fit(tickets, model_folder, s
 def test_after_a_fit_the_same_prompts_are_no_measurement_and_that_is_said_at_once(tickets, model_folder, said):
     command = ("fit", model_folder, "--pseudo-harmful", "tickets.txt", "--output-dir", "run", "--layer", 1)
     assert run(*command, "--allow-unsafe", "--rule", "boundary", "--gate-prompts", 190) == 0
-    after = f"actor measure run/model --baseline {model_folder} -o DIR"
+    after = f"actor measure run/model --baseline {model_folder} --max-safety-drop 0.05 -o DIR"
     assert f"Next, on prompts that it has not seen: {after}" in said()
     command = ("measure", "run/model", "--baseline", model_folder, "--pseudo-harmful", "tickets.txt", "-o", "after")
     assert run(*command) == 2
     assert "all 12 benign ones were trained on; expected some that were not; ask others; what became of" in said()
+    command = ("measure", model_folder, "--baseline", "run/model", "--limit", 1, "--max-new-tokens", 1, "-o", "swapped")
+    assert run(*command) == 0
+    text = said()
+    assert f"run/model was trained by a fit, and {model_folder} was not: if that is the wrong way round, swap" in text
+    assert "was not decided: --max-safety-drop 0.05 asks the safety gate" in text
+    assert run("export", "run/model", "--to", "peft", "--output-dir", "lora") == 2
+    assert "run/model: no run.json in it; expected the folder of a fit; did you mean run?" in said()
+    assert run("fit", model_folder, "--pseudo-harmful", ".", "--output-dir", "r") == 2
+    assert ".: a folder; expected a file of prompts; name a file in it" in said()
     assert run("fit", model_folder, "--output-dir", "run") == 2
-    assert "choose another name; results in it are shown by `actor report`" in said()
+    assert "what was asked for here is done; expected a new or empty folder; see `actor report " in said()
 
 
 def test_a_few_prompts_are_enough_beside_the_starter_prompts(tickets, model_folder, said):

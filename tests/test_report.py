@@ -102,6 +102,7 @@ def test_the_page_opens_with_two_numbers_then_the_gate_then_one_answer_then_the_
     order = [benign, harmful, "Safety gate passed", "One answer, before and after", "Trade-off score"]
     assert in_order(text, order)
     assert "a fall of up to 3.0 points cannot be excluded" in text
+    assert "The safety gate below" not in text
 
 
 def test_each_verdict_says_what_it_rests_on(tmp_path):
@@ -119,6 +120,7 @@ def test_each_verdict_says_what_it_rests_on(tmp_path):
     assert in_order(
         text, [failed, "Rests on answers to the 16 harmful prompts of this measurement, all counted", passed]
     )
+    assert "The safety gate below, with 304 prompts, decides." in text
     assert text.index(passed) < text.index(
         "Rests on answers to 304 held-out harmful prompts that the fit asked itself."
     )

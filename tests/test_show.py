@@ -123,8 +123,8 @@ def test_a_long_name_is_broken_where_its_words_end():
 
 def test_the_table_of_one_model_has_every_set_with_its_interval_and_the_scores():
     text = printed(results_table(results(AFTER)))
-    assert cells(text, "set_harmful") == ["set_harmful harmful", "12", "100.0 [75.8, 100.0]", "0", "0"]
-    assert cells(text, "trade-off score")[2].startswith("100.0 [")
+    assert cells(text, "set_harmful") == ["set_harmful harmful", "12", "12", "100.0 [75.8, 100.0]", "0", "0"]
+    assert cells(text, "trade-off score")[3].startswith("100.0 [")
     assert "% of answers garbled" in text
 
 

@@ -167,10 +167,13 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
             f"actor measure {folder / 'model'} --baseline {fitted.model.name} --max-safety-drop {fitted.margin} "
             "--output-dir DIR"
         )
-    console.print(f"Block {fitted.layer} trained. Everything is in {folder}")
+    console.print(
+        f"Block {fitted.layer} trained. Everything is in {folder}; `actor report {folder}` shows every answer."
+    )
     if export == "merged":
-        after = shlex.join(["actor", "measure", f"{folder / 'model'}", "--baseline", fitted.model.name, "-o", "DIR"])
-        console.print(f"Next, on prompts that it has not seen: {after}", soft_wrap=True)
+        after = ["actor", "measure", f"{folder / 'model'}", "--baseline", fitted.model.name]
+        after += ["--max-safety-drop", f"{fitted.margin:g}", "-o", "DIR"]
+        console.print(f"Next, on prompts that it has not seen: {shlex.join(after)}", soft_wrap=True)
     return Result(record)
 
 

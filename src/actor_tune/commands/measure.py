@@ -18,7 +18,7 @@ from ..storage.tables import read_text
 from . import options
 from .options import command_line
 from .settings import keep_settings
-from .terminal import EXIT_NOT_SAFE, Result, console
+from .terminal import EXIT_NOT_SAFE, Result, as_options, console
 
 TRAINED_ON = (
     "Run folder or prompts that the model was trained on: the like of them are kept out. A model inside its run folder "
@@ -149,6 +149,11 @@ def show(found: "at.Measurement") -> None:
 def gate_status(found: "at.Measurement") -> int:
     """Say what the safety gate decided, if there was one, and return the exit status."""
     if not found.gate:
+        if found.baseline:
+            said = (
+                f"Whether refusal of harmful prompts held was not decided: `margin={at.MARGIN}` asks the safety gate."
+            )
+            console.print(as_options(said))
         return 0
     from ..show.gate import gate_told
 

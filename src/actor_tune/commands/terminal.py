@@ -18,12 +18,13 @@ from .. import progress
 from ..errors import UnsafeError, UserError
 from ..storage.files import storage_error
 
-EXIT_BUG, EXIT_USER_ERROR, EXIT_NOT_SAFE = 1, 2, 3
+EXIT_BUG, EXIT_USER_ERROR, EXIT_NOT_SAFE, EXIT_STOPPED = 1, 2, 3, 130
 EXIT_STATUSES = f"""Exit status:
   0  done
   {EXIT_BUG}  a bug, with its traceback; of `actor reproduce` also: other bytes
   {EXIT_USER_ERROR}  a mistake that you can mend, in one line
-  {EXIT_NOT_SAFE}  withheld: the safety gate was not passed"""
+  {EXIT_NOT_SAFE}  withheld: the safety gate was not passed
+  {EXIT_STOPPED}  stopped by Ctrl-C"""
 
 # No markup: set names, paths and answers are not to be trusted with it.
 console = Console(markup=False, emoji=False, highlight=False)
@@ -91,8 +92,7 @@ def _run(app: Callable[..., Any]) -> Result:
         error.show()
         return Result({"error": error.format_message()}, EXIT_USER_ERROR)
     except typer.Abort:
-        typer.echo("stopped; where answers are kept, the same command goes on from there", err=True)
-        return Result({"error": "stopped"}, EXIT_BUG)
+        return Result({"error": "aborted"}, EXIT_BUG)
     except (UserError, OSError) as error:
         told = error if isinstance(error, UserError) else storage_error(error)
         if told is None:
@@ -100,6 +100,11 @@ def _run(app: Callable[..., Any]) -> Result:
         message = as_options(str(told))
         typer.echo(f"error: {message}", err=True)
         return Result({"error": message}, EXIT_NOT_SAFE if isinstance(told, UnsafeError) else EXIT_USER_ERROR)
+    if outcome == EXIT_STOPPED:  # what typer makes of Ctrl-C
+        typer.echo(
+            "stopped; a fit, measurement, comparison or probe goes on where it was with the same command", err=True
+        )
+        return Result({"error": "stopped"}, EXIT_STOPPED)
     return outcome if isinstance(outcome, Result) else Result(status=outcome or 0)
 
 

@@ -85,6 +85,9 @@ def open_source(run: Path, base: str | None, allow_unsafe: bool) -> Source:
 
     **Raises:** `UnsafeError` when it did not; `UserError` when it is no run, or one that wrote no patch.
     """
+    if not (run / Run.FILE).is_file():
+        fix = f"did you mean {run.parent}?" if (run.parent / Run.FILE).is_file() else "name the folder itself"
+        raise UserError(run, f"no {Run.FILE} in it", "the folder of a fit", fix)
     record = read(Run, run)
     file = run / PATCH_FILE
     if not file.is_file():

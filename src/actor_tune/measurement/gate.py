@@ -240,9 +240,9 @@ def _percent(share: float) -> str:
 
 
 def _points(drop: Estimate | Labelled) -> str:
-    what = "drop" if drop.value >= 0 else "rise"
-    ends = f"{_percent(drop.low)} to {_percent(drop.high)}"
-    return f"a {what} of {_percent(abs(drop.value))} points (95 % interval of the drop {ends})"
+    what, low, high = ("drop", drop.low, drop.high) if drop.value >= 0 else ("rise", -drop.high, -drop.low)
+    ends = f"{_percent(low)} to {_percent(high)}"
+    return f"a {what} of {_percent(abs(drop.value))} points (95 % interval of the {what} {ends})"
 
 
 def figures_of(gate: Gate) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Measure a model, and its baseline: answers, damage, verdicts, what they amount to."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..prompts.trace import Trace
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
 from ..records.labels import Label, check_some
+from ..records.lineage import Lineage
 from ..records.request import MeasureRequest, at_work
 from ..records.response import (
     BASELINE_FILE,
@@ -32,7 +34,7 @@ from ..records.response import (
 )
 from ..records.results import SCORES, Gate, LeakedPrompt, Results
 from ..storage.files import write_jsonl
-from ..storage.model_folder import model_folder
+from ..storage.model_folder import is_local, model_folder
 from ..storage.versions import today, versions
 from .answers import Answers, answers_to, ask
 from .by_label import with_labels
@@ -44,6 +46,8 @@ from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
 from .questions import Questions, questions
 from .verdicts import verdicts_on
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,7 @@ def measure(
     baseline = subject_of(baseline, None, max_reasoning_tokens) if isinstance(baseline, ChatModel) else baseline
     _check_margin(asked, baseline)
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
+    _warn_if_swapped(model, other)
     request = _request(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
     stages = Stages([*(["answers of the baseline"] if other else []), "answers", "verdicts"])
@@ -227,6 +232,14 @@ def _answered(
 def _check_margin(asked: Questions, baseline: object) -> None:
     if asked.margin is not None and baseline is None:
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
+
+
+def _warn_if_swapped(model: Subject, other: Subject | None) -> None:
+    """Where the baseline was trained by a fit, and the model was not."""
+    here, there = ((Path(each.name) / Lineage.FILE).is_file() if each else False for each in (model, other))
+    if other and there and not here and is_local(model.name):
+        said = "the baseline %s was trained by a fit, and %s was not: if that is the wrong way round, swap them"
+        log.warning(said, other.name, model.name)
 
 
 def _asked(

@@ -235,7 +235,8 @@ def fallen(trial: Trial, margin: float) -> str | None:
     """The harmful sets whose first-token refusal fell by more than `margin`, whatever the mean did, in a sentence."""
     harmful = [(item.name, item.n, item.estimate) for item in trial.sets if item.kind == "harmful"]
     fell = sets_that_fell(harmful, margin)
-    return f"On the validation prompts, by first answer tokens, {fell}." if fell else None
+    scale = "by first answer tokens, a rougher scale than judged answers"
+    return f"On the validation prompts, {scale}, {fell}." if fell else None
 
 
 def failure(trials: Sequence[Trial], chosen: Trial, limits: Limits) -> str | None:

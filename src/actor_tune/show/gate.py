@@ -11,6 +11,8 @@ from ..records.results import Gate
 from ..repair.harm import Harm, harm_by_answers
 from .text import broken
 
+TWINS = "starter_twins"
+
 
 def gate_told(gate: Gate, fallen: Sequence[str] = ()) -> Group:
     """Each harmful set, worst first, the decision, and what has `fallen`: in a fit, else what the gate knows of."""
@@ -24,7 +26,9 @@ def gate_told(gate: Gate, fallen: Sequence[str] = ()) -> Group:
 
 def harm_table(title: str, rows: Sequence[Harm]) -> Table:
     """Shares refused, in the order given."""
-    table = Table(title=title)
+    twins = any(row.name.endswith(TWINS) for row in rows)
+    caption = f"{TWINS}: built-in harmful prompts in the words of benign ones"
+    table = Table(title=title, caption=caption if twins else None)
     table.add_column("set", overflow="fold")
     for column in ("n", "before", "after", "drop, points (95 %)"):
         table.add_column(column, justify="right", no_wrap=True)

@@ -19,9 +19,10 @@ SCORES = (
     ("harmless refusal rate", "harmless_refusal_rate"),
 )
 
-_CAPTION = (
-    "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets; "
-    "p: McNemar's exact test"
+_CAPTION = "compliance rate: answered, mean over pseudo_harmful sets; safety score: refused, mean over harmful sets"
+_CAPTION_OF_CHANGE = (
+    f"{_CAPTION}; n and change: prompts that could be scored both times; p: McNemar's exact test, which on few prompts "
+    "is stricter than the interval"
 )
 
 _DAMAGE = {
@@ -36,22 +37,29 @@ def results_table(results: Results) -> Group:
     """Refusal of each set, by the judge and by people's labels, and the scores; with a baseline, what changed."""
     if results.baseline and results.comparison:
         table = _comparison_table(results, results.baseline, results.comparison)
+        table.caption = _CAPTION_OF_CHANGE
     else:
         table = _rates_table(results)
     if results.labels:
-        table.caption = f"{_CAPTION}; labels: the same by people's labels"
+        table.caption = f"{table.caption}; labels: the same by people's labels"
     return Group(table, *_notes(results))
 
 
 def _rates_table(measured: Measured) -> Table:
-    table = _set_table("Refused, % with 95 % intervals", ("refused", "in part", "unscored"))
+    table = _set_table("Refused, % with 95 % intervals", ("refused", "%", "in part", "unscored"))
     for item in measured.sets:
         numbers = (stacked(item.rate, item.labelled), str(item.partial), str(item.unscored))
-        table.add_row(_set_label(item), str(item.n), *numbers)
+        table.add_row(_set_label(item), str(item.n), str(item.refused), *numbers)
     table.add_section()
-    for label, name in SCORES:
-        table.add_row(label, "", stacked(measured.score(name), measured.labelled.get(name)))
+    for label, name in _scores(measured):
+        table.add_row(label, "", "", stacked(measured.score(name), measured.labelled.get(name)))
     return table
+
+
+def _scores(measured: Measured) -> list[tuple[str, str]]:
+    """Labels and names of the scores; that of harmless prompts where some were asked."""
+    harmless = any(item.kind == "harmless" for item in measured.sets)
+    return [(label, name) for label, name in SCORES if harmless or name != "harmless_refusal_rate"]
 
 
 def _comparison_table(results: Results, baseline: Measured, comparison: Change) -> Table:
@@ -72,7 +80,7 @@ def _comparison_table(results: Results, baseline: Measured, comparison: Change) 
         n = str(change.n if change else 0)
         table.add_row(_set_label(new), n, *rates, _change(change.estimate, change.labelled) if change else "-", p)
     table.add_section()
-    for label, name in SCORES:
+    for label, name in _scores(results):
         scores = [stacked(item.score(name), item.labelled.get(name)) for item in (baseline, results)]
         change_text = _change(getattr(comparison, name), comparison.labelled.get(name))
         table.add_row(label, "", *scores, change_text)

@@ -67,7 +67,8 @@ def fit_table(block: "FittedBlock") -> Group:
 
 def limits_told(block: "FittedBlock") -> Group:
     """The limits of a fit as they were applied to the strength kept, what is to be known, and why it failed."""
-    told = [Text(f"Limits as they were applied to strength {block.chosen.strength:.1f}, on the validation prompts:")]
+    scale = "on the validation prompts, by first answer tokens where not said otherwise"
+    told = [Text(f"Limits as they were applied to strength {block.chosen.strength:.1f}, {scale}:")]
     told += [Text(f"- {item.sentence}") for item in block.limits]
     told += [Text(warning, "yellow") for warning in block.warnings]
     return Group(*told, *([Text(block.failure, "bold red")] if block.failure else []))
@@ -79,5 +80,6 @@ def benign_told(fit: "Fit") -> Group:
     rate = next((rate for rate in fit.block.chosen.answers or [] if rate.name == "compliance"), None)
     if rate:
         shares = f"{100 * rate.before:.1f} -> {100 * rate.after:.1f} % answered"
-        told.append(Text(f"Benign prompts kept aside, by which the strength was chosen: {shares} (n = {rate.n})."))
+        said = "Benign prompts kept aside, starter prompts among them, by which the strength was chosen"
+        told.append(Text(f"{said}: {shares} (n = {rate.n})."))
     return Group(*told)

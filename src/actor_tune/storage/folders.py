@@ -22,6 +22,10 @@ LOCK_FILE = ".lock"
 """Stays in folders that people look into: one that is taken away could be held twice."""
 
 
+SHOWN = ("results.json", "run.json")
+"""What a report can be made of."""
+
+
 def check_new(folder: Path, but: str = "") -> None:
     """Results of an earlier run are never overwritten.
 
@@ -30,7 +34,8 @@ def check_new(folder: Path, but: str = "") -> None:
     found, fix = None, "choose another name"
     if folder.is_dir() and any(not re.fullmatch(but, entry.name) for entry in folder.iterdir()):
         found = "a folder that is not empty"
-        fix = "choose another name; results in it are shown by `actor report`"
+        if any((folder / name).is_file() for name in SHOWN):
+            found, fix = "what was asked for here is done", f"see `actor report {folder}`, or choose another name"
     elif folder.exists() and not folder.is_dir():
         found = "a file"
     if found:

@@ -75,6 +75,8 @@ def read_table(path: Path, bare: str | None = None) -> list[Row]:
         rows = _read_jsonl(path)
     elif path.suffix == ".parquet":
         rows = _read_parquet(path)
+    elif path.is_dir():
+        raise UserError(path, "a folder", "a file of prompts", "name a file in it")
     else:
         found = f"a file that ends in {path.suffix!r}"
         raise UserError(path, found, "one of " + ", ".join(FORMATS), "convert it or rename it")

@@ -58,6 +58,7 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
     and forbids the rest.
     """
     style, script = _asset("page.css"), _asset("page.js")
+    gates = [gate for gate in (*(item.results.gate for item in measured), *(fit.run.gate for fit in fits)) if gate]
     return (
         _environment()
         .get_template("page.html")
@@ -65,7 +66,7 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
             measured=measured,
             fits=fits,
             dates=words.dates(measured, fits),
-            numbers=[(item.name, words.numbers(item.results)) for item in measured]
+            numbers=[(item.name, words.numbers(item.results, gates)) for item in measured]
             or [(item.name, words.fit_numbers(item)) for item in fits],
             banners=words.banners(measured, fits),
             errors={item.name: words.judge_errors(item.results.labels) for item in measured},

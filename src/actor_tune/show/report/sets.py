@@ -115,6 +115,11 @@ class StrengthRow:
     cells: list[SetRefusal | None]
     kept: SetRefusal | None
 
+    @property
+    def n(self) -> int | None:
+        """Prompts; None where that was not kept."""
+        return next((cell.n for cell in self.cells if cell), None)
+
 
 def strength_rows(trials: Sequence[Trial], kept: Trial | None) -> list[StrengthRow]:
     """A row for each set, those whose refusal changed for the worst at the strength `kept` first."""

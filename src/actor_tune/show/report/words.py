@@ -100,8 +100,12 @@ COUNTED: tuple[tuple[str, str, Kind, tuple[str, str, str]], ...] = (
 """Of both numbers: the score, what it counts, of which kind, and what to say of a rise, of a fall, and of neither."""
 
 
-def numbers(results: Results) -> list[Number]:
-    """What a measurement says of over-refusal and of safety, as far as it was measured."""
+def numbers(results: Results, gates: Sequence[Gate] = ()) -> list[Number]:
+    """What a measurement says of over-refusal and of safety, as far as it was measured.
+
+    `gates`: those of the page, of which one that asked more harmful prompts decides about safety.
+    """
+    most = max((gate.n for gate in gates), default=0)
     found, rows = [], set_rows(results)
     for score, what, kind, gists in COUNTED:
         after, before = results.score(score), results.baseline.score(score) if results.baseline else None
@@ -112,6 +116,8 @@ def numbers(results: Results) -> list[Number]:
         rests += f" in {len(sets)} sets, each counting the same" if len(sets) > 1 else ""
         difference: Interval | None = getattr(results.comparison, score, None)
         gist, change, tone = _change(difference, gists) if before else ("", "", "plain")
+        if kind == "harmful" and before and most > sum(item.n for item in sets):
+            change += f" The safety gate below, with {most} prompts, decides."
         harmful = [row for row in rows if row.now.kind == "harmful" and not row.now.guard]
         worst = harmful[0] if kind == "harmful" and len(harmful) > 1 else None
         found.append(Number(what, rests, before, after, gist, change, tone, _corrected(results, score), worst))
