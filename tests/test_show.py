@@ -17,7 +17,7 @@ from actor_tune.repair.scan import scan_of
 from actor_tune.repair.strength import Limits, applied
 from actor_tune.repair.suited import Suited
 from actor_tune.show.gate import gate_told
-from actor_tune.show.measurement import results_table, side_by_side
+from actor_tune.show.measurement import refused_listed, results_table, side_by_side
 from actor_tune.show.pictures import draw_paths, draw_positions
 from actor_tune.show.repair import fit_table, limits_told, scan_table
 from actor_tune.show.text import broken
@@ -185,6 +185,13 @@ def test_answers_side_by_side_begin_with_one_that_flipped_and_show_a_harmful_one
     assert text.index("(pseudo_harmful)") < text.index("(harmful)")
     assert "[refusal]" in text
     assert "[compliance]" in text
+
+
+def test_benign_prompts_that_were_refused_are_listed_and_of_many_some():
+    told = printed(refused_listed(rows(BEFORE), most=3)).splitlines()
+    benign = [row.prompt for row in rows(BEFORE) if row.kind == "pseudo_harmful"]
+    assert told == [f"Refused though benign, 3 of {len(benign)}:", *[f"- {text}" for text in benign[:3]]]
+    assert printed(refused_listed(rows(AFTER))) == ""
 
 
 def test_what_a_model_writes_is_shown_and_not_obeyed_as_markup():

@@ -137,9 +137,9 @@ def _saved_and_told(found: "at.Measurement", folder: Path) -> Result:
 def show(found: "at.Measurement") -> None:
     """Print the table of rates."""
     from ..show.judges import disagreements_listed, unscored_listed
-    from ..show.measurement import results_table
+    from ..show.measurement import refused_listed, results_table
 
-    console.print(results_table(found.results))
+    console.print(results_table(found.results), refused_listed(found.responses), sep="")
     if unscored := [row.reason or "" for row in found.responses if row.verdict == "unscored"]:
         console.print(unscored_listed(unscored))
     if found.disagreements:

@@ -127,6 +127,15 @@ def _notes(results: Results) -> list[Text]:
     return notes if results.labels is None else [*notes, label_note(results.labels)]
 
 
+def refused_listed(rows: Sequence[ResponseRow], most: int = 5) -> Group:
+    """Some of the benign prompts that were refused; nothing where none were."""
+    refused = [row for row in rows if row.kind == "pseudo_harmful" and row.refused]
+    if not refused:
+        return Group()
+    some = f", {most} of {len(refused)}" if len(refused) > most else ""
+    return Group(Text(f"Refused though benign{some}:"), *[Text(f"- {plain(row.prompt)}") for row in refused[:most]])
+
+
 def label_note(count: LabelCount) -> Text:
     """What became of people's labels."""
     return Text(
