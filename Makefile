@@ -3,6 +3,7 @@ PYTHON ?= python3
 WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
+SLOW := -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/test_tour.py tests
 PAGES := api commands functions architecture limits tour
 
 # This list.
@@ -23,10 +24,10 @@ install: .venv/installed
 demo: install
 	$(BIN)/actor demo $(if $(MODEL),--model $(MODEL)) $(if $(RULE),--rule $(RULE))
 
-# A test a core; with RUN_SLOW=1 all of them, those on real models a file a core: they share models.
+# A test a core; with RUN_SLOW=1 all of them, those on real models a file a core, as they share models, the longest first.
 test: install
 	RUN_LONG=$(RUN_SLOW) RUN_SLOW=0 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
-	$(if $(filter 1,$(RUN_SLOW)),OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -m slow -n $(WORKERS) --dist loadfile)
+	$(if $(filter 1,$(RUN_SLOW)),OMP_NUM_THREADS=1 $(BIN)/python -m pytest --run-slow -m slow $(SLOW))
 
 # Form, types, rooms, pages.
 check: install docs
