@@ -57,8 +57,8 @@ def with_missing_kinds(prompts: Sequence[Prompt], wanted: bool = True) -> list[P
     if prompts and not wanted:
         return list(prompts)
     missing = [kind for kind in KINDS if not of_kind(prompts, kind)]
-    taken = {kind: of_kind(_others(prompts), kind) for kind in missing}
+    taken = [prompt for prompt in _others(prompts) if prompt.kind in missing]  # in their order, as `starter` has them
     if taken:
-        counts = ", ".join(f"{len(own)} {kind}" for kind, own in taken.items())
+        counts = ", ".join(f"{len(of_kind(taken, kind))} {kind}" for kind in missing)
         log.info("no %s prompts given: built-in starter prompts are taken (%s)", " and no ".join(missing), counts)
-    return [*prompts, *(prompt for own in taken.values() for prompt in own)]
+    return [*prompts, *taken]
