@@ -37,6 +37,10 @@ def test_they_are_many_and_each_form_has_all_kinds_and_twins_and_is_not_mixed_in
     assert not {prompt.text for prompt in with_starter([])} & {prompt.text for prompt in starter("forms")}
 
 
+def test_where_no_prompts_are_given_all_are_there_in_the_order_that_python_gives_them_in():
+    assert with_missing_kinds([]) == starter("train")
+
+
 def test_a_prompt_given_that_is_a_starter_prompt_of_another_kind_is_not_taken_twice():
     (known, *_) = (prompt for prompt in starter("train") if prompt.kind == "harmless")
     found = with_missing_kinds([Prompt(known.text.upper(), "pseudo_harmful", "mine")])
