@@ -58,7 +58,7 @@ dist: install
 $(TESTBED): | install
 	$(BIN)/actor testbed --output-dir $(@D)
 
-# docs/tutorial.md from top to bottom on its real model, half an hour or more.
+# docs/tutorial.md from top to bottom on its real model, a quarter of an hour or more.
 tutorial: install
 	RUN_HOURS=1 $(BIN)/python -m pytest -m hours
 
