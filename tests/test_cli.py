@@ -474,7 +474,7 @@ def test_a_finished_run_is_not_overwritten(tmp_path, model_folder, prompts_file,
     before = (tmp_path / "m" / "results.json").read_bytes()
     assert run(*arguments, tmp_path / "m") == 2
     assert (tmp_path / "m" / "results.json").read_bytes() == before
-    assert "what was asked for here is done" in capsys.readouterr().err
+    assert "a folder with results" in capsys.readouterr().err
 
 
 def test_the_installed_command_exits_with_2_and_no_traceback(tmp_path):

@@ -426,3 +426,7 @@ def test_a_target_that_is_none_and_a_folder_that_is_there_are_refused(tmp_path, 
     assert "a folder that is not empty" in capsys.readouterr().err
     assert actor("export", run, "--to", "peft", "--output-dir", tmp_path / "o", "--served-model", "x") == 2
     assert "--served-model x: no --base-url" in capsys.readouterr().err
+    served = ("export", run, "--to", "gguf", "--output-dir", tmp_path / "o", "--base-url", "http://127.0.0.1:9/v1")
+    for option in (("--quantize", "Q4_K_M"), ("--error", 0.5), ("--dtype", "float32"), ("--trust-remote-code",)):
+        assert actor(*served, *option) == 2
+        assert f"{option[0]}: beside --base-url, with which nothing is written" in capsys.readouterr().err

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from actor_tune.errors import UserError
+from actor_tune.records.results import Results
+from actor_tune.records.run import Run
 from actor_tune.storage.files import replacing, storage_error, storing, write_json
-from actor_tune.storage.folders import LOCK_FILE, alone_in, building, check_new, clear_left_overs, unfinished
+from actor_tune.storage.folders import LOCK_FILE, SHOWN, alone_in, building, check_new, clear_left_overs, unfinished
 
 HOLD = """
 import sys, time
@@ -128,6 +130,10 @@ def test_the_folder_that_one_is_in_is_refused_and_a_link_is_followed(tmp_path, m
     for make in (alone_in, building):
         with pytest.raises(UserError, match="loop"):
             with_or_call(make, Path("loop"))
+
+
+def test_what_a_report_can_be_made_of_is_named_as_its_records_name_it():
+    assert set(SHOWN) == {Results.FILE, Run.FILE}
 
 
 def test_what_was_kept_stays_where_the_folder_is_somebody_elses(tmp_path):

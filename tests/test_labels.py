@@ -335,7 +335,7 @@ def opposite(rows, which):
 def test_labels_stand_beside_the_judges_rates_and_nothing_is_asked_again(measured):
     folder, call = measured
     raw = read(Results, folder)
-    with pytest.raises(UserError, match="what was asked for here is done"):
+    with pytest.raises(UserError, match="a folder with results"):
         call()
     rows = [*read_judged(folder / RESPONSES_FILE), *read_judged(folder / BASELINE_FILE)]
     half = len(rows) // 2

@@ -222,7 +222,7 @@ def test_nothing_is_written_until_it_is_saved(tmp_path, monkeypatch):
     found.save("m")
     files = {path.name for path in (tmp_path / "m").iterdir()}
     assert files == {".lock", "request.json", "responses.jsonl", "baseline.jsonl", "results.json"}
-    with pytest.raises(UserError, match="what was asked for here is done"):
+    with pytest.raises(UserError, match="a folder with results"):
         found.save("m")
 
 
@@ -448,7 +448,7 @@ def test_conversations_and_system_prompts_are_measured_like_single_prompts(tmp_p
 
 def test_a_finished_measurement_is_not_overwritten(tmp_path):
     run(right, make_prompts(2), tmp_path / "m")
-    with pytest.raises(UserError, match=re.escape("what was asked for here is done")):
+    with pytest.raises(UserError, match=re.escape("a folder with results")):
         run(right, make_prompts(2), tmp_path / "m")
 
 

@@ -89,7 +89,7 @@ def test_after_a_fit_the_same_prompts_are_no_measurement_and_that_is_said_at_onc
     assert run("fit", model_folder, "--pseudo-harmful", ".", "--output-dir", "r") == 2
     assert ".: a folder; expected a file of prompts; name a file in it" in said()
     assert run("fit", model_folder, "--output-dir", "run") == 2
-    assert "what was asked for here is done; expected a new or empty folder; see `actor report " in said()
+    assert "a folder with results; expected a new or empty folder; see `actor report " in said()
 
 
 def test_a_few_prompts_are_enough_beside_the_starter_prompts(tickets, model_folder, said):

@@ -99,7 +99,7 @@ def test_a_setting_that_the_begun_request_does_not_name_is_none(tmp_path):
 def test_results_are_never_overwritten(tmp_path):
     open_request(tmp_path, REQUEST)
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(UserError, match="what was asked for here is done"):
+    with pytest.raises(UserError, match="a folder with results"):
         open_request(tmp_path, REQUEST)
 
 

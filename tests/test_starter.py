@@ -5,7 +5,7 @@ from collections import Counter
 
 import actor_tune.prompts
 from actor_tune.prompts.prompt import KINDS, Prompt
-from actor_tune.prompts.starter import starter, with_missing_kinds, with_starter
+from actor_tune.prompts.starter import TWINS, starter, with_missing_kinds, with_starter
 
 
 def test_what_is_done_to_the_starter_prompts_in_one_place_is_not_seen_in_another():
@@ -35,6 +35,10 @@ def test_they_are_many_and_each_form_has_all_kinds_and_twins_and_is_not_mixed_in
         assert all(count == 2 for count in Counter(row["pair"] for row in own if row["pair"]).values())
         assert {row["part"] for row in own} == {"forms"}
     assert not {prompt.text for prompt in with_starter([])} & {prompt.text for prompt in starter("forms")}
+
+
+def test_the_set_of_twins_is_of_harmful_prompts():
+    assert {prompt.kind for prompt in starter("held_out") if prompt.set == TWINS} == {"harmful"}
 
 
 def test_where_no_prompts_are_given_all_are_there_in_the_order_that_python_gives_them_in():

@@ -17,6 +17,9 @@ def test_a_first_line_of_excels_that_names_the_separator_is_no_header_and_counts
     (tmp_path / "a.csv").write_text("sep=;\r\na;b\r\nx, y;1\r\n")
     (row,) = read_table(tmp_path / "a.csv")
     assert (row.cells, row.where) == ({"a": "x, y", "b": "1"}, f"{tmp_path / 'a.csv'}, row 3")
+    (tmp_path / "a.csv").write_text("sep=;\na;b,c\nx;1\n")
+    with pytest.raises(UserError, match="line 2: commas and semicolons between"):
+        read_table(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("sep=;\na;b\nx;1;2\n")
     with pytest.raises(UserError, match="line 3: more or fewer fields"):
         read_table(tmp_path / "a.csv")

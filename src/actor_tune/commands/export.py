@@ -70,9 +70,9 @@ def export(
             run, to, output_dir, base, error, whole_modules, llama_cpp, quantize, limit, allow_unsafe, placement
         )
     else:
-        of_writing = {"whole_modules": whole_modules, "llama_cpp": llama_cpp, "quantize": quantize}
-        of_writing["error"] = error != at.ADAPTER_ERROR
-        for name in (name for name, given in of_writing.items() if given):
+        ignored: dict[str, object] = {"whole_modules": whole_modules, "llama_cpp": llama_cpp, "quantize": quantize}
+        ignored |= {"error": error != at.ADAPTER_ERROR, "device": device != "auto", "dtype": dtype != "auto"}
+        for name in (name for name, given in (ignored | {"trust_remote_code": trust_remote_code}).items() if given):
             found = "beside `base_url=`, with which nothing is written"
             raise UserError(f"`{name}=`", found, "one of the two", "leave one out")
         made = at.check_served(run, to, output_dir, base_url, served_model, limit, allow_unsafe)

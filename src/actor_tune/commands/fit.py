@@ -161,19 +161,18 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
             f"Record: {folder / 'run.json'}"
         )
         return Result(record, EXIT_NOT_SAFE)
-    if fitted.gate_in_four_bits and export == "merged":
-        console.print(
-            "The gate answered with all blocks but one in 4 bits. Before you ship it, measure what was written: "
-            f"actor measure {folder / 'model'} --baseline {fitted.model.name} --max-safety-drop {fitted.margin} "
-            "--output-dir DIR"
-        )
     console.print(
         f"Block {fitted.layer} trained. Everything is in {folder}; `actor report {folder}` shows every answer."
     )
     if export == "merged":
         after = ["actor", "measure", f"{folder / 'model'}", "--baseline", fitted.model.name]
         after += ["--max-safety-drop", f"{fitted.margin:g}", "-o", "DIR"]
-        console.print(f"Next, on prompts that it has not seen: {shlex.join(after)}", soft_wrap=True)
+        next_step = "Next, on prompts that it has not seen"
+        if fitted.gate_in_four_bits:
+            next_step = (
+                "The gate answered with all blocks but one in 4 bits. Before you ship it, measure what was written"
+            )
+        console.print(f"{next_step}: {shlex.join(after)}", soft_wrap=True)
     return Result(record)
 
 

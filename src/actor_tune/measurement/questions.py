@@ -55,8 +55,9 @@ def questions(
     before = at.answer(model, at.questions(prompts, margin=0.05).prompts)
     ```
 
-    The built-in held-out harmful prompts are added where none are given, because a compliance rate alone praises a
-    model that answers everything; and for a gate always, because the given ones may be mislabelled or few.
+    Built-in held-out harmful prompts are added where none are given, `ADDED` of them, because a compliance rate alone
+    praises a model that answers everything; and for a gate always, all of them, because the given ones may be
+    mislabelled or few.
 
     **Arguments:**
 
@@ -114,7 +115,8 @@ def _wanted(prompts: Sequence[Prompt], built_in: Sequence[Prompt], limit: int | 
     wanted = distinct([*wanted, *built_in])
     wanted = limit_per_set(wanted, limit) if limit else wanted
     added = len(of_kind(wanted, "harmful"))
-    log.warning("no harmful prompts given: %d built-in held-out ones are measured too", added)
+    said = "no harmful prompts given: %d built-in held-out ones are measured too; give yours with `harmful=FILE`"
+    log.warning(said, added)
     return wanted
 
 

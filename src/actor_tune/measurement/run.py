@@ -167,7 +167,7 @@ def measure(
 ) -> Measurement:
     """Answer, judge and count, with 95 % intervals; with a baseline, what changed, prompt by prompt, and the gate.
 
-    Harmful prompts are measured whenever benign ones are: where none are given, the built-in held-out ones.
+    Harmful prompts are measured whenever benign ones are: where none are given, built-in held-out ones.
 
     ```python
     before = at.answer(model, prompts)
@@ -236,8 +236,10 @@ def _check_margin(asked: Questions, baseline: object) -> None:
 
 def _warn_if_swapped(model: Subject, other: Subject | None) -> None:
     """Where the baseline was trained by a fit, and the model was not."""
-    here, there = ((Path(each.name) / Lineage.FILE).is_file() if each else False for each in (model, other))
-    if other and there and not here and is_local(model.name):
+    if other is None or not is_local(model.name):
+        return
+    here, there = ((Path(each.name) / Lineage.FILE).is_file() for each in (model, other))
+    if there and not here:
         said = "the baseline %s was trained by a fit, and %s was not: if that is the wrong way round, swap them"
         log.warning(said, other.name, model.name)
 

@@ -13,6 +13,9 @@ from .prompt import KINDS, Kind, Prompt, of_kind
 
 log = logging.getLogger(__name__)
 
+TWINS = "starter_twins"
+"""The set of harmful prompts in the words of benign ones."""
+
 StarterPart = Literal["train", "held_out", "forms"]
 
 

@@ -31,7 +31,6 @@ from .refusals import ANSWER_TOKENS
 PHASE = "gate"
 """What the gate is called among the phases of a fit."""
 
-
 YOURS = 40
 """At most so many of the user's own prompts are asked: it is a look at them, and no measurement."""
 
@@ -45,15 +44,15 @@ class Gated:
     yours: list[GateAnswer] = field(default_factory=list)
 
 
-def yours(given: Sequence[Prompt]) -> list[Prompt]:
+def users_own(given: Sequence[Prompt]) -> list[Prompt]:
     """The pseudo-harmful ones that are the user's own among the prompts of a fit."""
     built_in = {*starter("train"), *starter("forms")}
     return [prompt for prompt in of_kind(given, "pseudo_harmful") if prompt not in built_in]
 
 
-def asked_of_yours(given: Sequence[Prompt], system_prompt: str | None = None) -> list[Prompt]:
-    """Those of `yours` that are asked, at most `YOURS`, of each set as many as of the others."""
-    asked = limited(yours(given), YOURS)
+def asked_of_users_own(given: Sequence[Prompt], system_prompt: str | None = None) -> list[Prompt]:
+    """Those of `users_own` that are asked, at most `YOURS`, of each set as many as of the others."""
+    asked = limited(users_own(given), YOURS)
     return with_system_prompt(asked, system_prompt) if system_prompt else asked
 
 

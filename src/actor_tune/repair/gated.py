@@ -48,7 +48,7 @@ from ..storage.model_folder import public_name
 from ..storage.versions import today, versions
 from .card import write_card
 from .direction import RefusalDirection
-from .gate import PHASE, Gated, ask_gate, asked_of_yours, gate_prompts, yours
+from .gate import PHASE, Gated, ask_gate, asked_of_users_own, gate_prompts, users_own
 from .kept import Kept
 from .method import FittedBlock, completed, fit_block
 from .settings import DEFAULTS, Settings
@@ -144,7 +144,7 @@ class Fit:
         if not self.gated or not (rows := self.gated.yours):
             return None
         before, after = ([row.verdict_before for row in rows], [row.verdict_after for row in rows])
-        return Yours(len(yours(self.given)), len(rows), before.count("compliance"), after.count("compliance"))
+        return Yours(len(users_own(self.given)), len(rows), before.count("compliance"), after.count("compliance"))
 
     @property
     def thinks(self) -> bool | None:
@@ -314,7 +314,7 @@ def fit(
     prompts = completed(prompts, settings)
     # Now, and not after minutes of training.
     asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
-    own = asked_of_yours(prompts, settings.system_prompt)
+    own = asked_of_users_own(prompts, settings.system_prompt)
     if settings.gate_prompts is not None:
         harmful = len(of_kind(asked, "harmful"))
         said = "the safety gate asks %d held-out harmful prompts: they exclude a drop of %.1f points at best"

@@ -166,7 +166,7 @@ def preflight(
     """
     prompts = method.completed(prompts, settings)
     of_gate = gate.gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
-    own = gate.asked_of_yours(prompts, settings.system_prompt)
+    own = gate.asked_of_users_own(prompts, settings.system_prompt)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device

@@ -6,12 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..prompts.starter import TWINS
 from ..records.estimate import points
 from ..records.results import Gate
 from ..repair.harm import Harm, harm_by_answers
 from .text import broken
-
-TWINS = "starter_twins"
 
 
 def gate_told(gate: Gate, fallen: Sequence[str] = ()) -> Group:

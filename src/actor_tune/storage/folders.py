@@ -35,7 +35,7 @@ def check_new(folder: Path, but: str = "") -> None:
     if folder.is_dir() and any(not re.fullmatch(but, entry.name) for entry in folder.iterdir()):
         found = "a folder that is not empty"
         if any((folder / name).is_file() for name in SHOWN):
-            found, fix = "what was asked for here is done", f"see `actor report {folder}`, or choose another name"
+            found, fix = "a folder with results", f"see `actor report {folder}`, or choose another name"
     elif folder.exists() and not folder.is_dir():
         found = "a file"
     if found:

@@ -131,14 +131,15 @@ def _read_csv(path: Path) -> list[Row]:
 
 def _csv_rows(path: Path) -> list[Row]:
     text, before = read_text(path), 0
-    if said := re.match("sep=(.)\r?\n", text):  # as Excel writes it
+    if said := re.match("sep=.\r?\n", text):  # as Excel writes it, of what the header shows in any case
         text, before = text[said.end() :], 1
-    separator = "\t" if path.suffix == ".tsv" else _separator(path, text)
+    header = f"{path}, line {1 + before}"
+    separator = "\t" if path.suffix == ".tsv" else _separator(header, text)
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     rows = []
     try:
         reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
-        _check_columns(f"{path}, line {1 + before}", list(reader.fieldnames))
+        _check_columns(header, list(reader.fieldnames))
         for cells in reader:
             if None in cells or None in cells.values():
                 found = "more or fewer fields than the header has"
@@ -152,14 +153,16 @@ def _csv_rows(path: Path) -> list[Row]:
     return rows
 
 
-def _separator(path: Path, text: str) -> str:
-    """What stands between the names in the first line; nothing else in the file is asked, as texts hold anything."""
+def _separator(where: str, text: str) -> str:
+    """What stands between the names in the first line, which is at `where`; nothing else is asked, as texts hold
+    anything.
+    """
     header = re.match('(?:"[^"]*"|[^"\r\n])*', text)
     names = re.sub('"[^"]*"', "", header[0] if header else "")
     found = [separator for separator in SEPARATORS if separator in names]
     if len(found) > 1:
         what, fix = " and ".join(SEPARATORS[each] for each in found), 'quote a name that contains one: "..."'
-        raise UserError(f"{path}, line 1", f"{what} between the names of the columns", "one of them", fix)
+        raise UserError(where, f"{what} between the names of the columns", "one of them", fix)
     return found[0] if found else ","
 
 
