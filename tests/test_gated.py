@@ -207,7 +207,7 @@ def test_what_is_saved_is_the_patch_the_record_and_the_whole_model(tmp_path):
     assert record == found.record(command="actor fit m")
     assert record.written
     assert record.settings["export"] == "merged"
-    assert record.training["shifts"] == {"pseudo_harmful": 2.0, "harmful": 1.0}
+    assert record.training["shifts"] == {"pseudo_harmful": 2.0, "harmful": 1.0, "hold": 1.0}
     rows = json.loads((tmp_path / "run" / "positions.json").read_text())
     assert [file.convert(row, Position, "row") for row in rows] == found.positions()
     assert [position.asked for position in found.positions()] == found.block.prompts

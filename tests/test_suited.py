@@ -4,7 +4,8 @@ import torch
 from actor_tune.judges.trained.judge import judge_trained
 from actor_tune.models.inputs import block_inputs
 from actor_tune.repair.direction import refusal_direction
-from actor_tune.repair.method import fit_block, learn
+from actor_tune.repair.learn import learn
+from actor_tune.repair.method import fit_block
 from actor_tune.repair.odds import log_odds
 from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.repair.rules import RULES, kind_codes

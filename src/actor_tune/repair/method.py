@@ -4,23 +4,21 @@ prompts -> activations -> block and direction -> targets -> one trained block ->
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 
 from ..engines.engine import Subject, model_of
 from ..engines.local import subject_of
-from ..errors import UserError
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge
-from ..models.above import blocks_above
 from ..models.block_checks import check_effect, check_reading
 from ..models.experts import experts_changed
 from ..models.inputs import BlockInputs, block_inputs
 from ..models.load import restore_precision
 from ..models.model import ChatModel, check_layer
-from ..models.placement import device_of, held, is_elsewhere, settle
+from ..models.placement import held, is_elsewhere, settle
 from ..models.state import State, interpolate, loaded, state_of
 from ..models.stored import StoredBlock, stored_block
 from ..progress import Report, Stages, no_report
@@ -31,18 +29,18 @@ from ..records.run import AppliedLimit, Epoch, PromptPath, Trial
 from ..records.scan import Scan
 from .coreset import check_fraction, select
 from .cost import Cost, Phase
-from .direction import RefusalDirection, refusal_direction
+from .direction import RefusalDirection
 from .kept import NOTHING_KEPT, Kept
-from .odds import odds_reader
+from .learn import learn
 from .opening import where_answers_begin
 from .paths import paths
 from .refusals import Refusals, how_it_refuses
-from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes
+from .rules import Rule, Schedule
 from .scan import scan_layers, trainable_layers
 from .settings import DEFAULTS, Settings
 from .strength import Tried, answered, applied, choose, failure, rates_of, try_strengths
-from .suited import Suited, suited_rule
-from .train import TrainedBlock, block_outputs, train_block
+from .suited import Suited
+from .train import block_outputs
 
 
 @dataclass(frozen=True)
@@ -90,19 +88,6 @@ class FittedBlock:
     limits: list[AppliedLimit]
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What training by `rule` made; `activations`: the unedited block's at last tokens, (prompt, d_model) float32."""
-
-    rule: Rule
-    suited: Suited | None
-    direction: RefusalDirection
-    activations: torch.Tensor
-    schedule: Schedule
-    trained: TrainedBlock
-    warnings: list[str]
-
-
 def fit_block(
     chat_model: ChatModel,
     prompts: Sequence[Prompt],
@@ -125,7 +110,7 @@ def fit_block(
         check_layer(chat_model, settings.layer)
     with stages("own answers"):
         chat_model = where_answers_begin(chat_model, split.train)
-        if settings.foreseen.odds_objective and _above_wait(chat_model):
+        if settings.reads_odds and _above_wait(chat_model):
             settle(chat_model.model)
         own = kept.file("answers.jsonl")
         refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed, own))
@@ -177,7 +162,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
     everything, count = split.train + split.validation, len(split.train)
     training, validation = inputs.select(range(count)), inputs.select(range(count, len(everything)))
     with stages("train"):
-        refusals = begun.refusals() if settings.foreseen.odds_objective else None
+        refusals = begun.refusals() if settings.reads_odds else None
         learned = learn(chat_model, split.train, training, settings, refusals, begun.kept, begun.report)
     position, trained, rule = learned.direction.position, learned.trained, learned.rule
     before = position(torch.cat([learned.activations, block_outputs(chat_model, validation)]))
@@ -244,66 +229,6 @@ def _chosen(begun: _Begun, trials: list[Trial], rule: Rule) -> Trial:
     if chosen.strength == 0 and settings.allow_unsafe:
         return next(trial for trial in trials if trial.strength == 1)
     return chosen
-
-
-def learn(
-    chat_model: ChatModel,
-    prompts: Sequence[Prompt],
-    inputs: BlockInputs,
-    settings: Settings,
-    refusals: Refusals | None,
-    kept: Kept = NOTHING_KEPT,
-    report: Report = no_report,
-) -> Learned:
-    """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
-
-    A trained block that was `kept` is taken instead. `report` takes the loss of each step.
-
-    **Raises:** `UserError` when training diverges.
-    """
-    activations = block_outputs(chat_model, inputs)
-    kinds = kind_codes([prompt.kind for prompt in prompts])
-    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
-    suited = None
-    if settings.rule == "auto":
-        suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
-    rule = RULES[suited.rule] if suited else settings.foreseen
-    schedule = replace(rule.schedule, consistency=settings.consistency)
-
-    def train() -> TrainedBlock:
-        renewed: Callable[[torch.Tensor], LossFunction] | None = None
-        if rule.objective:
-            loss = rule.objective(activations, kinds, direction)
-        else:
-            loss, renewed = _loss_by_odds(chat_model, inputs, activations, kinds, rule, refusals)
-        return train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed, report)
-
-    trained = kept.training(device_of(chat_model.blocks[inputs.layer]), train)
-    if not all(tensor.isfinite().all() for tensor in trained.state.values()):
-        raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
-    warnings = rule.warnings(activations, kinds, direction) if rule.warnings else []
-    return Learned(rule, suited, direction, activations, schedule, trained, warnings)
-
-
-def _loss_by_odds(
-    chat_model: ChatModel,
-    inputs: BlockInputs,
-    activations: torch.Tensor,
-    kinds: torch.Tensor,
-    rule: Rule,
-    refusals: Refusals | None,
-) -> tuple[LossFunction, Callable[[torch.Tensor], LossFunction] | None]:
-    """The loss of a rule by odds, and what makes it anew; None where the model cannot be asked while it is trained."""
-    if not (objective := rule.odds_objective) or refusals is None:
-        raise ValueError(f"the rule {rule.name} needs to know how the model refuses")
-    above = blocks_above(chat_model, inputs)
-    read = odds_reader(above, refusals.start.tokens)
-    before = read(activations)
-
-    def renewed(now: torch.Tensor) -> LossFunction:
-        return objective(kinds, before, read(now), refusals.start.boundary)
-
-    return objective(kinds, before, before, refusals.start.boundary), renewed if above.alone else None
 
 
 def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Split, BlockInputs]:

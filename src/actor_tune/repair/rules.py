@@ -126,10 +126,14 @@ class Margins:
 
 @dataclass(frozen=True)
 class Shifts:
-    """How far the boundary rule moves a prompt, in units of its own distance s from the harmless mean."""
+    """How far the boundary rule moves a prompt, in units of its own distance s from the harmless mean.
+
+    - `hold`: weight of harmless prompts, which stay where they are, in the loss.
+    """
 
     pseudo_harmful: float
     harmful: float
+    hold: float = 1.0
 
 
 def kind_codes(kinds: list[str]) -> torch.Tensor:
@@ -177,9 +181,14 @@ def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1).mean()
 
 
-def distance_loss(activations: torch.Tensor, targets: torch.Tensor, length: float) -> torch.Tensor:
-    """The mean of ||a - target||^2 / ||R||^2, a scalar. Unlike Eq. 8 it also sees movement that keeps the angle."""
-    return (activations - targets).square().sum(dim=-1).mean() / length**2
+def distance_loss(
+    activations: torch.Tensor, targets: torch.Tensor, length: float, weights: torch.Tensor | float = 1.0
+) -> torch.Tensor:
+    """The mean of w ||a - target||^2 / ||R||^2, a scalar, with `weights` w (prompt), or one of all.
+
+    Unlike Eq. 8 it also sees movement that keeps the angle.
+    """
+    return (weights * (activations - targets).square().sum(dim=-1)).mean() / length**2
 
 
 def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> list[str]:
@@ -238,7 +247,8 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
 def _boundary(shifts: Shifts) -> Objective:
     def objective(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
         targets, length = boundary_targets(activations, kinds, direction, shifts), direction.length
-        return lambda now, rows, _current: distance_loss(now, targets[rows], length)
+        weights = torch.where(kinds == HARMLESS, shifts.hold, 1.0)
+        return lambda now, rows, _current: distance_loss(now, targets[rows], length, weights[rows])
 
     return objective
 
@@ -269,36 +279,48 @@ BOUNDARY_SHIFTS = Shifts(pseudo_harmful=2.0, harmful=1.0)
 PAPER_ALPHA = 0.0015  # Appendix A: 0.0015 for Llama-2-7b-chat, 0.0004 for 13b, 0.003 for Gemma-7b-it
 UNIFORM_ALPHA = 0.1  # not stated; at the paper's 0.0015 the control does nothing here
 
-ODDS = Rule(
-    name="odds",
-    schedule=Schedule(
-        epochs=12,
-        batch_size=20,
-        learning_rate=0.011,
-        decay=True,
-        noise=0.0,
-        recompute_every=0,
-        relative=True,
-        renew_after=1,
-    ),
-    parameters={"margins": asdict(ODDS_MARGINS)},
-    objective=None,
-    strengths=STRENGTHS,
-    searched=True,
-    compared=STRENGTHS[1:],
-    starter=True,
-    odds_objective=_odds(ODDS_MARGINS),
+ODDS_SCHEDULE = Schedule(
+    epochs=12,
+    batch_size=20,
+    learning_rate=0.011,
+    decay=True,
+    noise=0.0,
+    recompute_every=0,
+    relative=True,
+    renew_after=1,
 )
-BOUNDARY = Rule(
-    name="boundary",
-    schedule=Schedule(epochs=11, batch_size=20, learning_rate=1.2e-3, decay=True, noise=0.1, recompute_every=0),
-    parameters={"shifts": asdict(BOUNDARY_SHIFTS)},
-    objective=_boundary(BOUNDARY_SHIFTS),
-    strengths=STRENGTHS,
-    searched=True,
-    compared=STRENGTHS[1:],
-    starter=True,
-)
+BOUNDARY_SCHEDULE = Schedule(epochs=11, batch_size=20, learning_rate=1.2e-3, decay=True, noise=0.1, recompute_every=0)
+
+
+def odds_rule(margins: Margins = ODDS_MARGINS, schedule: Schedule = ODDS_SCHEDULE) -> Rule:
+    """The rule `odds` with these numbers."""
+    return Rule(
+        name="odds",
+        schedule=schedule,
+        parameters={"margins": asdict(margins)},
+        objective=None,
+        strengths=STRENGTHS,
+        searched=True,
+        compared=STRENGTHS[1:],
+        starter=True,
+        odds_objective=_odds(margins),
+    )
+
+
+def boundary_rule(shifts: Shifts = BOUNDARY_SHIFTS, schedule: Schedule = BOUNDARY_SCHEDULE) -> Rule:
+    """The rule `boundary` with these numbers."""
+    return Rule(
+        name="boundary",
+        schedule=schedule,
+        parameters={"shifts": asdict(shifts)},
+        objective=_boundary(shifts),
+        strengths=STRENGTHS,
+        searched=True,
+        compared=STRENGTHS[1:],
+        starter=True,
+    )
+
+
 PAPER = Rule(
     name="paper",
     # "3 epochs", "1e-5"; Algorithm 1 updates after each query; whether the rate falls, and K, are not stated.
@@ -319,4 +341,4 @@ UNIFORM = replace(
     objective=_papers(uniform_targets, UNIFORM_ALPHA),
     warnings=None,
 )
-RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (ODDS, BOUNDARY, PAPER, UNIFORM)}
+RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (odds_rule(), boundary_rule(), PAPER, UNIFORM)}

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .changes import UNCHANGED, Changes, rule_with
 from .coreset import FRACTION, Selection
-from .rules import RULES, Rule, RuleChoice
+from .rules import Rule, RuleChoice, RuleName
 from .strength import Limits
 
 LayerChoice = int | Literal["auto", "silhouette"]
@@ -23,6 +24,7 @@ class Settings:
     - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
     - `gate_prompts`: the safety gate asks at most so many harmful prompts, of each set as many as of the others, and as
       large a share of the harmless ones; None: all.
+    - `changes`: numbers that take the place of the rule's own.
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
@@ -37,6 +39,7 @@ class Settings:
     consistency: float = 0.0
     limits: Limits = field(default_factory=Limits)
     gate_prompts: int | None = None
+    changes: Changes = UNCHANGED
 
     @property
     def mixes_starter(self) -> bool:
@@ -46,12 +49,24 @@ class Settings:
     @property
     def foreseen(self) -> Rule:
         """The rule; where it is chosen by the model, the one that needs more of the machine."""
-        return RULES["odds" if self.rule == "auto" else self.rule]
+        return self.rule_named("odds" if self.rule == "auto" else self.rule)
+
+    def rule_named(self, name: RuleName) -> Rule:
+        """The rule `name` with the changes to its numbers.
+
+        **Raises:** `UserError` when it takes none.
+        """
+        return rule_with(name, self.changes)
+
+    @property
+    def reads_odds(self) -> bool:
+        """Whether the unedited model's odds of refusal are needed to train."""
+        return self.foreseen.odds_objective is not None or self.changes.direction == "behaviour"
 
     @property
     def last_block(self) -> int | None:
         """The last block that is needed until training has ended; None: all are."""
-        return self.layer if isinstance(self.layer, int) and not self.foreseen.odds_objective else None
+        return self.layer if isinstance(self.layer, int) and not self.reads_odds else None
 
 
 DEFAULTS = Settings()

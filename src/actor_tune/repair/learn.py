@@ -1,0 +1,158 @@
+"""Train a block by a rule: what the unedited model makes of the prompts, the direction, the loss, and the training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..errors import UserError
+from ..models.above import Above, blocks_above
+from ..models.inputs import BlockInputs
+from ..models.model import ChatModel
+from ..models.placement import device_of
+from ..progress import Report, no_report
+from ..prompts.prompt import Prompt
+from ..prompts.starter import starter
+from .direction import RefusalDirection, refusal_direction
+from .kept import NOTHING_KEPT, Kept
+from .odds import Odds, RefusalStart, odds_reader
+from .refusals import Refusals
+from .rules import HARMFUL, HARMLESS, LossFunction, Rule, Schedule, kind_codes
+from .settings import Settings
+from .suited import Suited, suited_rule
+from .train import TrainedBlock, block_outputs, train_block
+
+
+@dataclass(frozen=True)
+class Unedited:
+    """What the unedited block, and those above it, make of the training prompts.
+
+    - `activations`: what the block returns at last tokens, (prompt, d_model) float32.
+    - `odds`: of refusal, around them; None where nothing was to be known of them.
+    - `above`: gives what reads them; asked once, and only where it is needed, because it runs all blocks above.
+    """
+
+    activations: torch.Tensor
+    odds: Odds | None = None
+    above: Callable[[], Above] | None = None
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What training by `rule` made; `activations`: the unedited block's at last tokens, (prompt, d_model) float32."""
+
+    rule: Rule
+    suited: Suited | None
+    direction: RefusalDirection
+    activations: torch.Tensor
+    schedule: Schedule
+    trained: TrainedBlock
+    warnings: list[str]
+
+
+def unedited(chat_model: ChatModel, inputs: BlockInputs, start: RefusalStart | None) -> Unedited:
+    """What block `inputs.layer` and those above make of prompts that receive `inputs`; without `start`, no odds."""
+    activations = block_outputs(chat_model, inputs)
+    if start is None:
+        return Unedited(activations)
+    above = blocks_above(chat_model, inputs)
+    return Unedited(activations, odds_reader(above, start.tokens)(activations), lambda: above)
+
+
+def learn(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    inputs: BlockInputs,
+    settings: Settings,
+    refusals: Refusals | None,
+    kept: Kept = NOTHING_KEPT,
+    report: Report = no_report,
+    known: Unedited | None = None,
+) -> Learned:
+    """Train block `inputs.layer`, which is left as it was, on `prompts`, of which `inputs` are what it receives.
+
+    A trained block that was `kept` is taken instead. `report` takes the loss of each step. `known`: what the unedited
+    model makes of the prompts, where that is known already.
+
+    **Raises:** `UserError` when training diverges, or refused and answered prompts do not give a direction.
+    """
+    kinds = kind_codes([prompt.kind for prompt in prompts])
+    start = refusals.start if refusals else None
+    activations = known.activations if known else block_outputs(chat_model, inputs)
+    direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
+    suited = None
+    if settings.rule == "auto":
+        suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
+    rule = settings.rule_named(suited.rule) if suited else settings.foreseen
+    by_behaviour = settings.changes.direction == "behaviour"
+    if known is None and (rule.odds_objective or by_behaviour):
+        known = unedited(chat_model, inputs, start)
+    if by_behaviour:
+        direction = _by_behaviour(activations, known, start)
+    schedule = replace(rule.schedule, consistency=settings.consistency)
+    rows = _rows(prompts, settings)
+
+    def train() -> TrainedBlock:
+        renewed: Callable[[torch.Tensor], LossFunction] | None = None
+        if rule.objective:
+            loss = rule.objective(activations, kinds, direction)
+        else:
+            loss, renewed = _loss_by_odds(known, kinds, rule, start)
+        given = inputs.select(rows)
+        loss, renewed = _of_rows(loss, rows), _renewed_of_rows(renewed, rows, len(prompts))
+        return train_block(chat_model, given, kinds[rows], direction, loss, schedule, settings.seed, renewed, report)
+
+    trained = kept.training(device_of(chat_model.blocks[inputs.layer]), train)
+    if not all(tensor.isfinite().all() for tensor in trained.state.values()):
+        raise UserError(chat_model.name, "training diverged", "finite weights", "report this model and these prompts")
+    warnings = rule.warnings(activations, kinds, direction) if rule.warnings else []
+    return Learned(rule, suited, direction, activations, schedule, trained, warnings)
+
+
+def _rows(prompts: Sequence[Prompt], settings: Settings) -> list[int]:
+    """Which of `prompts` are in an epoch: all of them, and those that are given as often as `settings` say."""
+    built_in = {prompt.text for prompt in starter("train")}
+    own = [row for row, prompt in enumerate(prompts) if prompt.text not in built_in]
+    return [*range(len(prompts)), *own * (settings.changes.given - 1)]
+
+
+def _of_rows(loss: LossFunction, rows: Sequence[int]) -> LossFunction:
+    """`loss` for training on `rows` of what it is made for."""
+    of = torch.tensor(rows)
+    return lambda activations, places, current: loss(activations, of[places], current)
+
+
+def _renewed_of_rows(
+    renewed: Callable[[torch.Tensor], LossFunction] | None, rows: Sequence[int], count: int
+) -> Callable[[torch.Tensor], LossFunction] | None:
+    """`renewed` from activations of `rows`, the first `count` of which are all there are, in order."""
+    return None if renewed is None else lambda now: _of_rows(renewed(now[:count]), rows)
+
+
+def _by_behaviour(activations: torch.Tensor, known: Unedited | None, start: RefusalStart | None) -> RefusalDirection:
+    """R from prompts that the unedited model refuses to those that it answers, by their first tokens."""
+    if known is None or known.odds is None or start is None:
+        raise ValueError("a direction by behaviour needs to know how the model refuses")
+    refused = known.odds.slope.values > start.boundary
+    if not 0 < int(refused.sum()) < len(refused):
+        found = f"{int(refused.sum())} of {len(refused)} training prompts refused"
+        raise UserError("`direction=behaviour`", found, "some refused, some answered", "take the direction of means")
+    return refusal_direction(activations[refused], activations[~refused])
+
+
+def _loss_by_odds(
+    known: Unedited | None, kinds: torch.Tensor, rule: Rule, start: RefusalStart | None
+) -> tuple[LossFunction, Callable[[torch.Tensor], LossFunction] | None]:
+    """The loss of a rule by odds, and what makes it anew; None where the model cannot be asked while it is trained."""
+    objective = rule.odds_objective
+    if objective is None or start is None or known is None or known.odds is None or known.above is None:
+        raise ValueError(f"the rule {rule.name} needs to know how the model refuses")
+    before = known.odds
+
+    def loss(now: Odds) -> LossFunction:
+        return objective(kinds, before, now, start.boundary)
+
+    if not rule.schedule.renew_after or not (above := known.above()).alone:
+        return loss(before), None
+    read = odds_reader(above, start.tokens)
+    return loss(before), lambda now: loss(read(now))

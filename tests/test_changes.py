@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from actor_tune import Settings, UserError
+from actor_tune.judges.trained.judge import judge_trained
+from actor_tune.models.above import Slope
+from actor_tune.models.inputs import block_inputs
+from actor_tune.prompts.starter import starter
+from actor_tune.repair.changes import UNCHANGED, Changes, rule_with
+from actor_tune.repair.direction import RefusalDirection
+from actor_tune.repair.learn import Unedited, learn
+from actor_tune.repair.odds import Odds
+from actor_tune.repair.refusals import how_it_refuses
+from actor_tune.repair.rules import HARMFUL, HARMLESS, PSEUDO_HARMFUL, RULES
+from actor_tune.repair.train import block_outputs
+
+LAYER = 1
+
+DIRECTION = RefusalDirection(torch.tensor([2.0, 0.0]), torch.zeros(2))
+KINDS = torch.tensor([HARMFUL, HARMLESS, PSEUDO_HARMFUL])
+ACTIVATIONS = torch.tensor([[2.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_without_changes_a_rule_is_as_it_was(name):
+    assert rule_with(name, UNCHANGED) is RULES[name]
+
+
+@pytest.mark.parametrize("name", ["paper", "uniform"])
+def test_the_papers_rules_take_no_changes(name):
+    with pytest.raises(UserError, match=f"`rule={name}`: changes to its numbers"):
+        rule_with(name, Changes(epochs=3))
+
+
+def test_a_changed_rule_says_its_numbers_and_a_rate_is_a_factor_of_its_own():
+    changes = Changes(pseudo_harmful=2.5, harmful=0.5, hold=3.0, epochs=5, batch_size=40, learning_rate=2.0, noise=0.2)
+    rule = rule_with("boundary", changes)
+    assert rule.parameters == {"shifts": {"pseudo_harmful": 2.5, "harmful": 0.5, "hold": 3.0}}
+    own = RULES["boundary"].schedule
+    assert rule.schedule == replace(own, epochs=5, batch_size=40, learning_rate=2 * own.learning_rate, noise=0.2)
+
+
+def test_the_shifts_are_what_targets_are_made_from_and_hold_weighs_harmless_prompts():
+    rule = rule_with("boundary", Changes(pseudo_harmful=3.0, harmful=0.5, hold=4.0))
+    loss = rule.objective(ACTIVATIONS, KINDS, DIRECTION)
+    every = torch.arange(3)
+    # s is 2, 0 and 1 in units of activations: targets at 2 + 0.5 * 2, 0 and 1 - 3 * 1.
+    assert float(loss(torch.tensor([[3.0, 0.0], [0.0, 0.0], [-2.0, 0.0]]), every, DIRECTION)) == pytest.approx(0)
+    # A harmless prompt 1 off its place costs 4 * 1 / ||R||^2 = 1, over three prompts.
+    moved = torch.tensor([[3.0, 0.0], [0.0, 1.0], [-2.0, 0.0]])
+    assert float(loss(moved, every, DIRECTION)) == pytest.approx(1 / 3)
+
+
+def test_a_given_strength_is_tried_with_weaker_ones_alone():
+    assert rule_with("odds", Changes(strength=1.2)).strengths == pytest.approx((0.0, 0.84, 1.02, 1.2))
+    assert rule_with("odds", Changes(answered=2.0)).parameters["margins"]["answered"] == 2.0
+
+
+def test_a_direction_by_behaviour_parts_refused_from_answered_prompts(chat_model, prompts):
+    inputs = block_inputs(chat_model, LAYER, chat_model.encode(prompts))
+    refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
+    refused = torch.arange(len(prompts)) % 3 == 0  # of all kinds
+    activations = block_outputs(chat_model, inputs)
+    values = torch.where(refused, 0.1, -0.1) + refusals.start.boundary
+    known = Unedited(activations, Odds(activations, Slope(values, torch.zeros_like(activations))))
+    settings = Settings(rule="boundary", changes=Changes(direction="behaviour", epochs=1))
+    learned = learn(chat_model, prompts, inputs, settings, refusals, known=known)
+    expected = activations[refused].mean(dim=0) - activations[~refused].mean(dim=0)
+    assert torch.allclose(learned.direction.vector, expected)
+    assert torch.allclose(learned.direction.origin, activations[~refused].mean(dim=0))
+
+    none = replace(known, odds=Odds(activations, Slope(values + 9, torch.zeros_like(activations))))
+    with pytest.raises(UserError, match=f"{len(prompts)} of {len(prompts)} training prompts refused"):
+        learn(chat_model, prompts, inputs, settings, refusals, known=none)
+
+
+@pytest.mark.parametrize("rule", ["boundary", "odds"])
+def test_given_prompts_come_as_often_as_is_said_and_starter_prompts_once(rule, chat_model, prompts):
+    refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
+    both = [*prompts, *starter("train")[:5]]
+    inputs = block_inputs(chat_model, LAYER, chat_model.encode(both))
+
+    def steps(given: int) -> int:
+        losses = []
+        settings = Settings(rule=rule, changes=Changes(given=given, epochs=2, batch_size=1))
+        learn(chat_model, both, inputs, settings, refusals, report=lambda *step: losses.append(step))
+        return len(losses)
+
+    assert [steps(1), steps(3)] == [2 * (len(prompts) + 5), 2 * (3 * len(prompts) + 5)]
