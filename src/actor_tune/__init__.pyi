@@ -49,9 +49,14 @@ from .records.labels import Label as Label
 from .records.labels import read_labels as read_labels
 from .records.outcome import Comparison as Comparison
 from .records.probe import Probe as Probe
+from .records.request import STUDY as STUDY
+from .records.request import TRIALS as TRIALS
+from .records.request import Study as Study
 from .records.response import Response as Response
 from .records.results import MARGIN as MARGIN
 from .records.scan import Scan as Scan
+from .records.tune import Tuning as Tuning
+from .repair.changes import Changes as Changes
 from .repair.gated import Fit as Fit
 from .repair.gated import fit as fit
 from .repair.method import scan as scan
@@ -62,6 +67,9 @@ from .repair.strength import Limits as Limits
 from .show.report import write_report as write_report
 from .show.summary import summary as summary
 from .show.trackers import report_to as report_to
+from .tuning.tune import Tuned as Tuned
+from .tuning.tune import assist as assist
+from .tuning.tune import tune as tune
 
 __version__: str
 __all__: list[str]

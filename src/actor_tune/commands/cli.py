@@ -22,6 +22,7 @@ from .push import push, reproduce
 from .report import report
 from .settings import Config
 from .terminal import EXIT_STATUSES, console, run_app
+from .tune import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -85,6 +86,7 @@ for command in (
     testbed,
     scan,
     fit,
+    tune,
     measure,
     apply,
     revert,

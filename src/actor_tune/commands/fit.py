@@ -1,6 +1,7 @@
 """`actor scan` and `actor fit`."""
 
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -117,7 +118,7 @@ def fit(
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     settings = at.Settings(
         rule=rule,
-        layer=_layer(layer),
+        layer=layer_named(layer),
         seed=seed,
         starter=starter,
         allow_unsafe=allow_unsafe,
@@ -143,7 +144,12 @@ def fit(
         return show_and_save(fitted, output_dir, export)
 
 
-def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "patch", "none"]) -> Result:
+def show_and_save(
+    fitted: "at.Fit",
+    folder: Path,
+    export: Literal["merged", "patch", "none"],
+    beside: "Sequence[at.Tuning]" = (),
+) -> Result:
     """Print what a fit found and save it; the exit status says whether the model was withheld as unsafe."""
     from ..show.gate import gate_told
     from ..show.repair import benign_told, fit_table, limits_told
@@ -152,7 +158,7 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
     console.print(limits_told(fitted.block))
     if fitted.gate:
         console.print(gate_told(fitted.gate, fitted.fallen), benign_told(fitted), sep="")
-    fitted.save(folder, export, command := command_line(), resolved())
+    fitted.save(folder, export, command := command_line(), resolved(), beside)
     record = fitted.record(export, command).json()
     if fitted.withheld:
         console.print(
@@ -184,7 +190,8 @@ def _check(margin: float, select: str, fraction: float | None) -> None:
         raise UserError(f"`select_fraction={fraction:g}`", "no `select=`", "a way to choose them", fix)
 
 
-def _layer(value: str) -> int | Literal["auto", "silhouette"]:
+def layer_named(value: str) -> int | Literal["auto", "silhouette"]:
+    """What --layer says."""
     if value in ("auto", "silhouette"):
         return cast(Literal["auto", "silhouette"], value)
     try:

@@ -102,6 +102,40 @@ class ProbeRequest:
     prompts_sha256: str
 
 
+TRIALS, STUDY = 60, "actor-tune"
+"""How many trials a study has, and what it is called in its storage, where nothing else is said."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """The study that a process works on.
+
+    - `trials`: how many it is to have in all, whoever runs them.
+    - `storage`: `postgresql://USER@HOST:PORT/DATABASE`, or the path of a journal; None: a journal among the work.
+    - `name`: what it is called there.
+    """
+
+    trials: int = TRIALS
+    storage: str | None = None
+    name: str = STUDY
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneRequest:
+    """All that processes at work on one study must have in common; other fields as of `FitRequest`.
+
+    - `computed_in`: the dtype; where it is computed may differ.
+    """
+
+    base_sha256: str
+    computed_in: str
+    chat_template_kwargs: dict[str, Any]
+    settings: dict[str, Any]
+    judge: str
+    prompts_sha256: str
+    versions: dict[str, str]
+
+
 Request = MeasureRequest | CompareRequest | FitRequest | ProbeRequest
 
 
@@ -134,21 +168,21 @@ def _open(folder: Path, request: Request, again: bool) -> None:
         return
     fix = "repeat that request, or choose another folder"
     begun = _without_later(read_value(dict[str, Any], file, fix))
-    differing = [*_differing(begun, asked)]
-    if differing and "model" in begun and all(re.fullmatch(BEGINNING, entry.name) for entry in folder.iterdir()):
+    others = [*differing(begun, asked)]
+    if others and "model" in begun and all(re.fullmatch(BEGINNING, entry.name) for entry in folder.iterdir()):
         write_json(file, asked)
-    elif differing:
-        key, was, now = differing[0]
+    elif others:
+        key, was, now = others[0]
         expected = f"{json.dumps(now)[:100]}, as asked now"
         raise UserError(f"`output_dir={folder}`", f"begun with {key} = {json.dumps(was)[:100]}", expected, fix)
 
 
-def _differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+def differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """What is not the same, also within objects: its key, as it was begun, as it is asked now."""
     for key in dict.fromkeys([*begun, *asked]):
         was, now = begun.get(key), asked.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
-            yield from _differing(was, now)
+            yield from differing(was, now)
         elif was != now:
             yield key, was, now
 

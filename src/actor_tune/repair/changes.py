@@ -18,6 +18,7 @@ from .rules import (
 )
 
 Number = TypeVar("Number", int, float)
+Direction = Literal["means", "behaviour"]
 
 WEAKER = (0.7, 0.85)
 """Of a strength that is given, the shares that are tried too: it is kept where all limits are."""
@@ -46,7 +47,7 @@ class Changes:
     batch_size: int | None = None
     learning_rate: float = 1.0
     noise: float | None = None
-    direction: Literal["means", "behaviour"] = "means"
+    direction: Direction = "means"
     given: int = 1
     strength: float | None = None
 

@@ -169,7 +169,14 @@ class Fit:
         safety = " ".join(filter(None, [self.block.failure, self.gate.sentence if self.gate else None]))
         return Patch(self.layer, tensors, public_name(self.model.name), self.base_sha256, safety)
 
-    def save(self, folder: str | Path, export: Export = "merged", command: str = "", settings: str = "") -> None:
+    def save(
+        self,
+        folder: str | Path,
+        export: Export = "merged",
+        command: str = "",
+        settings: str = "",
+        beside: Sequence[file.Record] = (),
+    ) -> None:
         """Write the run into the new or empty `folder`, which is there whole or not at all.
 
         Patch and model are not written where they are withheld.
@@ -182,6 +189,7 @@ class Fit:
 
         - `export`: "merged" writes patch and model, "patch" the patch alone, "none" neither.
         - `command`: as it was typed, for the record; `settings`: all of it as TOML, to be a file beside that.
+        - `beside`: further records, to be in the run too.
 
         **Raises:** `UserError` when `folder` has something in it or cannot be written.
         """
@@ -204,7 +212,8 @@ class Fit:
                     file.write_rows(self.gated.yours, new / YOURS_FILE)
             if settings:
                 (new / SETTINGS_FILE).write_text(settings, encoding="utf-8", newline="\n")
-            self.record(export, command).save(new)
+            for record in (*beside, self.record(export, command)):
+                record.save(new)
 
     def lineage(self) -> Lineage:
         """What the model carries in its own folder; of a base that was trained before, its prompts too."""

@@ -50,16 +50,21 @@ class Refusals:
 
 
 def how_it_refuses(
-    chat_model: ChatModel, prompts: Sequence[Prompt], judge: Judge, seed: int, store: Path | None = None
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    judge: Judge,
+    seed: int,
+    store: Path | None = None,
+    most: int = ASKED,
 ) -> Refusals:
-    """Ask `chat_model` at most `ASKED` of `prompts` of each kind, chosen by `seed`, and judge its answers.
+    """Ask `chat_model` at most `most` of `prompts` of each kind, chosen by `seed`, and judge its answers.
 
     Answers are kept in `store` as they come (`respond`).
 
     **Raises:** `UserError` when harmful and harmless prompts are answered alike.
     """
     chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
-    asked = [prompt for group in groups for prompt in chooser.sample(group, min(ASKED, len(group)))]
+    asked = [prompt for group in groups for prompt in chooser.sample(group, min(most, len(group)))]
     logprobs = plain_logprobs(chat_model, chat_model.encode(asked))
     responses = own_answers(chat_model, asked, store)
     verdicts = verdicts_on(judge, responses)

@@ -1,0 +1,103 @@
+"""What blocks receive, and what is known of them unedited, in files that all processes of a machine share.
+
+Each is made once, by the first process that needs it, and mapped into memory from then on: eight processes on one
+machine hold it once. Trained blocks are not kept: a trial leaves numbers alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+
+from ..models.above import Slope, blocks_above
+from ..models.chat import TokenIds
+from ..models.checkpoint import save_tensors
+from ..models.inputs import BlockInputs, advance, block_inputs
+from ..models.model import ChatModel
+from ..models.state import State
+from ..repair.learn import Unedited, unedited
+from ..repair.odds import Odds, RefusalStart
+
+
+@dataclass(frozen=True)
+class SharedBlock:
+    """What one block receives for training and for search prompts, and what the unedited model makes of the former."""
+
+    train: BlockInputs
+    search: BlockInputs
+    known: Unedited
+
+
+def make_inputs(chat_model: ChatModel, layers: Sequence[int], token_ids: Sequence[TokenIds], folder: Path) -> None:
+    """Keep what each of `layers` receives in `folder`, in one pass through the blocks; what is there stays."""
+    with FileLock(folder / "inputs.lock"):
+        if all(_inputs_file(folder, layer).is_file() for layer in layers):
+            return
+        inputs = block_inputs(chat_model, min(layers), token_ids)
+        for layer in sorted(layers):
+            inputs = advance(chat_model, inputs, layer)
+            about = {"opening": str(inputs.opening), "padded": "yes" if inputs.padded else ""}
+            tensors = {"hidden": inputs.hidden, "opening_hidden": inputs.opening_hidden}
+            save_tensors(_inputs_file(folder, layer), tensors, about)
+
+
+def shared_blocks(
+    chat_model: ChatModel, token_ids: list[TokenIds], count: int, start: RefusalStart, folder: Path
+) -> Callable[[int], SharedBlock]:
+    """What gives the `SharedBlock` of a layer whose inputs were made in `folder`.
+
+    **Arguments:**
+
+    - `token_ids`: of all prompts; the first `count` of them are trained on.
+    - `start`: what refusals begin with.
+    """
+
+    @cache
+    def block(layer: int) -> SharedBlock:
+        inputs = _read_inputs(chat_model, layer, token_ids, folder)
+        train = inputs.select(range(count))
+        file = folder / f"odds-{layer}.safetensors"
+        above = cache(lambda: blocks_above(chat_model, train))
+        with FileLock(file.with_suffix(".lock")):
+            if not file.is_file():
+                found = unedited(chat_model, train, start)
+                assert found.odds is not None
+                slope = found.odds.slope
+                tensors = {"activations": found.activations, "odds": slope.values, "gradients": slope.gradients}
+                save_tensors(file, tensors, {})
+        kept, _ = _mapped(file)
+        odds = Odds(kept["activations"], Slope(kept["odds"], kept["gradients"]))
+        return SharedBlock(train, inputs.select(range(count, len(token_ids))), Unedited(odds.at, odds, above))
+
+    return block
+
+
+def some_of(known: Unedited, rows: Sequence[int]) -> Unedited:
+    """`known` of the prompts `rows` alone; its odds are read anew of all, with the others as they were."""
+    if known.odds is None or [*rows] == [*range(len(known.activations))]:
+        return known
+    of, slope = torch.tensor(rows), known.odds.slope
+    odds = Odds(known.odds.at[of], Slope(slope.values[of], slope.gradients[of]))
+    return Unedited(odds.at, odds, None)
+
+
+def _inputs_file(folder: Path, layer: int) -> Path:
+    return folder / f"inputs-{layer}.safetensors"
+
+
+def _read_inputs(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], folder: Path) -> BlockInputs:
+    tensors, about = _mapped(_inputs_file(folder, layer))
+    opening = int(about["opening"])
+    starts = [0, *accumulate(len(ids) - opening for ids in token_ids)][:-1]
+    opening_hidden = tensors["opening_hidden"].to(chat_model.device)
+    return BlockInputs(layer, token_ids, opening, opening_hidden, tensors["hidden"], starts, bool(about["padded"]))
+
+
+def _mapped(file: Path) -> tuple[State, dict[str, str]]:
+    with safe_open(file, framework="pt") as reader:
+        return {name: reader.get_tensor(name) for name in reader.keys()}, reader.metadata() or {}  # noqa: SIM118

@@ -1,0 +1,107 @@
+"""What is searched: the block, the rule, its numbers, how it is trained. The defaults of `fit` are one point of it."""
+
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from optuna import Trial
+
+from ..records.scan import Scan
+from ..repair.changes import Changes, Direction
+from ..repair.coreset import Selection
+from ..repair.rules import BOUNDARY_SCHEDULE, BOUNDARY_SHIFTS, ODDS_MARGINS, ODDS_SCHEDULE, RuleName
+from ..repair.settings import Settings
+
+BLOCKS = 5
+"""At most so many blocks are searched: those with the largest effect."""
+
+LEAST_EFFECT = 0.6
+"""A block with less than this share of the largest effect is not searched."""
+
+SELECTED = 0.8
+"""The share of prompts that `upcore` keeps in a trial."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where to search.
+
+    - `blocks`: that may be trained, the one that `fit` would take first.
+    - `rules`: that it may be trained by, the one that `fit` would take first.
+    """
+
+    blocks: list[int]
+    rules: list[RuleName]
+
+
+def blocks_to_search(scanned: Scan) -> list[int]:
+    """The blocks of the largest effect on refusal, largest first."""
+    candidates = [block for block in scanned.blocks if block.layer in scanned.candidates]
+    ranked = sorted(candidates, key=lambda block: -block.effect)
+    return [block.layer for block in ranked if block.effect >= LEAST_EFFECT * ranked[0].effect][:BLOCKS]
+
+
+def defaults(space: Space, rule: RuleName) -> dict[str, Any]:
+    """The point at which `rule` has its own numbers, at the block that `fit` would take."""
+    schedule = BOUNDARY_SCHEDULE if rule == "boundary" else ODDS_SCHEDULE
+    own: dict[str, Any] = (
+        {
+            "boundary pseudo_harmful": BOUNDARY_SHIFTS.pseudo_harmful,
+            "boundary harmful": BOUNDARY_SHIFTS.harmful,
+            "boundary direction": "means",
+        }
+        if rule == "boundary"
+        else {
+            "odds pseudo_harmful": ODDS_MARGINS.pseudo_harmful,
+            "odds harmful": ODDS_MARGINS.harmful,
+            "odds answered": ODDS_MARGINS.answered,
+        }
+    )
+    return own | {
+        "rule": rule,
+        "block": space.blocks[0],
+        "epochs": schedule.epochs,
+        "batch_size": schedule.batch_size,
+        "learning_rate": 1.0,
+        "noise": schedule.noise,
+        "hold": 1.0,
+        "given": 1,
+        "select": "none",
+        "strength": 1.0,
+    }
+
+
+def suggest(trial: Trial, space: Space, settings: Settings) -> Settings:
+    """`settings` with what `trial` is to try."""
+    rule = cast(RuleName, trial.suggest_categorical("rule", space.rules))
+    direction: Direction = "means"
+    answered = None
+    if rule == "boundary":
+        push = trial.suggest_float("boundary pseudo_harmful", 1.0, 3.5)
+        pull = trial.suggest_float("boundary harmful", 0.25, 2.5)
+        direction = cast(Direction, trial.suggest_categorical("boundary direction", ["means", "behaviour"]))
+    else:
+        push = trial.suggest_float("odds pseudo_harmful", 1.0, 6.0)
+        pull = trial.suggest_float("odds harmful", 0.5, 4.0)
+        answered = trial.suggest_float("odds answered", 0.1, 3.0, log=True)
+    changes = Changes(
+        pseudo_harmful=push,
+        harmful=pull,
+        hold=trial.suggest_float("hold", 0.3, 3.0, log=True),
+        answered=answered,
+        epochs=trial.suggest_int("epochs", 4, 12),
+        batch_size=trial.suggest_categorical("batch_size", [20, 40]),
+        learning_rate=trial.suggest_float("learning_rate", 0.5, 3.0, log=True),
+        noise=trial.suggest_float("noise", 0.0, 0.2),
+        direction=direction,
+        given=trial.suggest_int("given", 1, 3),
+        strength=trial.suggest_float("strength", 0.7, 1.3),
+    )
+    select = cast(Selection, trial.suggest_categorical("select", ["none", "upcore"]))
+    return replace(
+        settings,
+        layer=trial.suggest_categorical("block", space.blocks),
+        rule=rule,
+        changes=changes,
+        select=select,
+        select_fraction=SELECTED if select == "upcore" else settings.select_fraction,
+    )

@@ -1,0 +1,244 @@
+"""Tune: a study, then the recipe that it found by `fit`, on prompts that no trial has seen."""
+
+import getpass
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import optuna
+
+from ..engines.engine import REASONING_TOKENS
+from ..errors import UserError
+from ..judges.trained.judge import judge_trained
+from ..judges.verdict import Judge
+from ..measurement.metrics import mean_estimate
+from ..models.model import ChatModel
+from ..models.patch import base_hash
+from ..progress import Report, Stages, no_report
+from ..prompts.prompt import Prompt, fingerprint
+from ..records.estimate import wilson
+from ..records.file import convert, json_of
+from ..records.request import Study, TuneRequest
+from ..records.results import MARGIN
+from ..records.run import AnsweredRate
+from ..records.tune import Compared, StudyTrial, Tuning
+from ..repair.changes import Changes
+from ..repair.gated import Export, Fit, fit
+from ..repair.method import completed
+from ..repair.settings import DEFAULTS, Settings
+from ..storage.versions import versions
+from .bench import Bench, make_bench
+from .choose import optimism, taken
+from .parts import parts_of
+from .storage import Storage, storage
+from .study import join, refused_by, run_trials, study_trials
+
+PHASES = ("answers to search by", "blocks to search", "inputs of those blocks", "trials")
+"""What a search does before `fit` begins, as `progress.Stages` names it."""
+
+JOURNAL = "study.journal"
+"""Where a study is kept among other work, where no other place is given."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The fit by the recipe that a study found, and the study.
+
+    - `fit`: as any other; what it validated on no trial had seen.
+    - `tuning`: the trials, and what the search thought of the one that was taken.
+    """
+
+    fit: Fit
+    tuning: Tuning
+
+    def save(self, folder: str | Path, export: Export = "merged", command: str = "", settings: str = "") -> None:
+        """Write the run, as `Fit.save` does, and `tune.json` in it."""
+        self.fit.save(folder, export, command, settings, beside=[self.tuning])
+
+
+def tune(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    study: Study | None = None,
+    settings: Settings = DEFAULTS,
+    margin: float = MARGIN,
+    judge: Judge = judge_trained,
+    answer_batch: int | None = None,
+    max_reasoning_tokens: int = REASONING_TOKENS,
+    work: str | Path | None = None,
+    stages: Stages | None = None,
+    report: Report = no_report,
+) -> Tuned:
+    """Search for the recipe that suits `chat_model` and `prompts`, and `fit` by it. The model is left as it was.
+
+    ```python
+    tuned = at.tune(model, prompts, at.Study(trials=60))
+    tuned.fit.passed, tuned.tuning.sentence
+    tuned.save("run")
+    ```
+
+    **Arguments:**
+
+    - `settings`: what they fix, such as a block or a rule, is not searched.
+    - `work`: a folder in which what is done is kept, so that the same call goes on after a kill; None: nowhere.
+    - others as of `fit`; `report` also takes the figures of each "trial".
+
+    **Raises:** `UserError` as `fit`; when the storage cannot be reached, or has a study of something else.
+    """
+    began, study, stages = time.perf_counter(), study or Study(), stages or Stages()
+    with _folder(work) as place:
+        with _at(chat_model, prompts, study, settings, judge, place / JOURNAL, stages) as (kept, searched, bench):
+            with stages("trials"):
+                run_trials(searched, kept, bench, study.trials, True, report)
+            trials, refused = study_trials(searched), refused_by(searched)
+        chosen = taken(trials)
+        parts = place / "parts" if work else None
+        fitted = fit(
+            chat_model,
+            prompts,
+            _settings(settings, chosen),
+            margin,
+            judge,
+            answer_batch,
+            max_reasoning_tokens,
+            parts,
+            stages,
+            report,
+        )
+    record = Tuning(
+        trials=trials,
+        taken=chosen.number,
+        trained_on=len(bench.parts.train),
+        searched_on=len(bench.parts.search),
+        fresh=len(bench.parts.fresh),
+        optimism=optimism(refused, bench.refusals.asked, settings.seed) if len(refused) > 1 else None,
+        compared=_compared(chosen, fitted),
+        storage=kept.where,
+        workers=len({trial.worker for trial in trials}),
+        seconds=round(time.perf_counter() - began, 1),
+    )
+    return Tuned(fitted, record)
+
+
+def assist(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    study: Study,
+    settings: Settings = DEFAULTS,
+    judge: Judge = judge_trained,
+    stages: Stages | None = None,
+    report: Report = no_report,
+) -> int:
+    """Run trials of a study that another process tunes by, until it has enough; how many it then has.
+
+    ```python
+    at.assist(model, prompts, at.Study(storage="postgresql://me@host/tuning"))
+    ```
+
+    **Arguments:** those of the `tune` that is assisted.
+
+    **Raises:** `UserError` when the storage cannot be reached, or the study is of something else.
+    """
+    stages = stages or Stages()
+    if study.storage is None:
+        fix = "name the one that the process which tunes was given"
+        raise UserError("`storage=`", "none", "a storage that processes share", fix)
+    nowhere = Path(os.devnull)  # the storage is named
+    with _at(chat_model, prompts, study, settings, judge, nowhere, stages) as (kept, searched, bench):
+        with stages("trials"):
+            run_trials(searched, kept, bench, study.trials, False, report)
+        return len(study_trials(searched))
+
+
+@contextmanager
+def _folder(work: str | Path | None) -> Iterator[Path]:
+    if work is None:
+        with tempfile.TemporaryDirectory(prefix="actor-tune-") as made:
+            yield Path(made)
+        return
+    Path(work).mkdir(parents=True, exist_ok=True)
+    yield Path(work)
+
+
+@contextmanager
+def _at(
+    chat_model: ChatModel,
+    prompts: Sequence[Prompt],
+    study: Study,
+    settings: Settings,
+    judge: Judge,
+    journal: Path,
+    stages: Stages,
+) -> Iterator[tuple[Storage, optuna.Study, Bench]]:
+    """Within it, this process is at work on `study`; what it shares with others of this machine is taken away after."""
+    request = TuneRequest(
+        base_sha256=base_hash(chat_model),
+        computed_in=chat_model.computed_in,
+        chat_template_kwargs=dict(chat_model.chat_template_kwargs),
+        settings=asdict(settings),
+        judge=getattr(judge, "__qualname__", type(judge).__qualname__),
+        prompts_sha256=fingerprint(prompts),
+        versions=versions(),
+    )
+    with storage(study.storage, journal) as kept:
+        joined = join(kept, request, study.name)
+        parts = parts_of(completed(prompts, settings), settings)
+        shared = _shared_folder(request)
+        bench = make_bench(chat_model, parts, settings, judge, shared, stages)
+        yield kept, joined, bench
+    shutil.rmtree(shared, ignore_errors=True)  # another process may still be at it, or have taken it away
+
+
+def _shared_folder(request: TuneRequest) -> Path:
+    """Where processes of this machine, of one user and at work on the same, share what blocks receive."""
+    same = hashlib.sha256(json.dumps(json_of(request), sort_keys=True).encode()).hexdigest()
+    folder = Path(tempfile.gettempdir()) / f"actor-tune-{getpass.getuser()}-{same[:16]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _settings(settings: Settings, chosen: StudyTrial) -> Settings:
+    """`settings` with what `chosen` was trained by; of the first trial, which has `fit`'s own numbers, as they are."""
+    if chosen.number == 0:
+        return settings
+    tried = dict(chosen.settings)
+    changes = convert(tried.pop("changes"), Changes, "the study", "begin another study")
+    return replace(settings, **tried, changes=changes)
+
+
+def _compared(chosen: StudyTrial, fitted: Fit) -> list[Compared]:
+    """What the search saw of `chosen`, and what `fitted` shows on prompts that no trial had seen."""
+    if chosen.answers is None or fitted.block.chosen.answers is None:
+        return []
+    searched, fresh = ({rate.name: rate for rate in rates} for rates in (chosen.answers, fitted.block.chosen.answers))
+    estimates = {name: wilson(round(rate.after * rate.n), rate.n) for name, rate in fresh.items()}
+    both = [estimates["compliance"], estimates["safety"]]
+
+    def middle(rates: dict[str, AnsweredRate], when: str) -> float:
+        return (getattr(rates["compliance"], when) + getattr(rates["safety"], when)) / 2
+
+    def asked(rates: dict[str, AnsweredRate]) -> int:
+        return rates["compliance"].n + rates["safety"].n
+
+    overall = Compared(
+        "trade-off",
+        middle(searched, "before"),
+        middle(searched, "after"),
+        asked(searched),
+        mean_estimate(both),
+        middle(fresh, "before"),
+        asked(fresh),
+    )
+    single = [
+        Compared(name, own.before, own.after, own.n, estimates[name], fresh[name].before, fresh[name].n)
+        for name in ("compliance", "safety", "harmless refused")
+        for own in (searched[name],)
+    ]
+    return [overall, *single]
