@@ -155,6 +155,13 @@ def test_where_one_trial_is_far_better_choosing_it_flatters_it_little():
     assert (found.trials, found.prompts, found.choices) == (40, 200, 1000)
 
 
+def test_few_prompts_make_fewer_parts():
+    refused, asked = planted(3, 8, 0.8, seed=0)
+    found = optimism(refused, asked, seed=0)
+    assert math.isfinite(found.trade_off)
+    assert found.choices == choose.DRAWS * 4
+
+
 def test_prompts_of_other_kinds_say_nothing_of_the_optimism():
     refused, asked = planted(10, 100, 0.7, seed=1)
     more = [Prompt("h", "harmless", "s")] * 50

@@ -50,16 +50,17 @@ def optimism(refused: Sequence[Sequence[bool]], asked: Sequence[Prompt], seed: i
     outcomes = np.array(refused, dtype=float)
     groups = [np.array(rows_of_kind(asked, kind)) for kind in ("pseudo_harmful", "harmful")]
     outcomes[:, groups[0]] = 1 - outcomes[:, groups[0]]
+    count = min(PARTS, *map(len, groups))  # a part has a prompt of each kind
     chooser, found = np.random.default_rng(seed), []
     for _ in range(DRAWS):
-        parts = [np.array_split(chooser.permutation(rows), PARTS) for rows in groups]
-        for part in range(PARTS):
+        parts = [np.array_split(chooser.permutation(rows), count) for rows in groups]
+        for part in range(count):
             left = [split[part] for split in parts]
             chosen_by = [np.setdiff1d(rows, out) for rows, out in zip(groups, left, strict=True)]
             inside, outside = (_trade_off(outcomes, rows) for rows in (chosen_by, left))
             found.append(inside[inside.argmax()] - outside[inside.argmax()])
     # A standard error grows with the root of the share that was left out.
-    return Optimism(float(np.mean(found) * np.sqrt(1 - 1 / PARTS)), DRAWS * PARTS, *outcomes.shape)
+    return Optimism(float(np.mean(found) * np.sqrt(1 - 1 / count)), DRAWS * count, *outcomes.shape)
 
 
 def _trade_off(outcomes: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:

@@ -64,6 +64,7 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
     with ExitStack() as undo:
         if url is not None and "://" in url:
             database, where = _database(url)
+            undo.callback(database.engine.dispose)
             undo.callback(database.remove_session)
             yield Storage(database, where, worker, None)
             return

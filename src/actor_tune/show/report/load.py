@@ -18,6 +18,7 @@ from ...records.run import (
     PromptPath,
     Run,
 )
+from ...records.tune import Tuning
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,10 @@ class MeasureFolder:
 
 @dataclass(frozen=True)
 class FitFolder:
-    """A folder of `actor fit`; `answers` are to the prompts of the safety gate, `yours` to some that the user gave."""
+    """A folder of `actor fit`; `answers` are to the prompts of the safety gate, `yours` to some that the user gave.
+
+    - `tuning`: the search that found its recipe, where there was one.
+    """
 
     name: str
     run: Run
@@ -40,6 +44,7 @@ class FitFolder:
     paths: list[PromptPath]
     answers: list[Pair]
     yours: list[Pair] = field(default_factory=list)
+    tuning: Tuning | None = None
 
 
 def load(paths: Sequence[Path]) -> tuple[list[MeasureFolder], list[FitFolder]]:
@@ -91,6 +96,7 @@ def _fit_folder(folder: Path, name: str) -> FitFolder:
         read_value(list[PromptPath], paths) if paths.exists() else [],
         _asked_pairs(folder / GATE_ANSWERS_FILE),
         _asked_pairs(folder / YOURS_FILE),
+        read(Tuning, folder) if (folder / Tuning.FILE).exists() else None,
     )
 
 

@@ -20,7 +20,7 @@ from ...records.response import ResponseRow
 from ...records.results import Results
 from ...records.run import GATE_ANSWERS_FILE, YOURS_FILE
 from ...records.to_label import Chosen, choose
-from . import charts, words
+from . import charts, search, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
 from .sets import WISHES, Cell, figures, set_rows, strength_rows
 
@@ -83,6 +83,8 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
             strengths={item.name: charts.strengths(item) for item in fits},
             strength_sets={item.name: strength_rows(item.run.trials, words.chosen_trial(item.run)) for item in fits},
             ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
+            clouds={item.name: search.cloud(item.tuning) for item in fits if item.tuning},
+            listed=search.listed,
             courses={item.name: charts.path_charts(item.paths) for item in fits},
             bars={item.name: charts.scan_bars(item.run.scan or []) for item in fits},
             shares=charts.SHARES,
