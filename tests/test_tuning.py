@@ -236,7 +236,7 @@ def test_a_helper_needs_a_storage_that_is_shared():
         at.assist(make_model(), make_prompts(16), Study(1))
 
 
-@pytest.mark.parametrize("url", ["mysql://a@b/c", "nonsense://", "postgresql://me:secret@127.0.0.1:1/x"])
+@pytest.mark.parametrize("url", ["mysql://a@b/c", "nonsense://", "postgresql://me:secret@127.0.0.1:1/x", "postgresql://me@127.0.0.1:1/x"])
 def test_a_storage_that_cannot_be_is_told_without_its_password(url):
     with pytest.raises(UserError) as told:
         at.assist(make_model(), make_prompts(16), Study(1, url))

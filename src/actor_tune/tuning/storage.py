@@ -43,7 +43,7 @@ class Storage:
     """Where a study is kept, and this process among those at work on it.
 
     - `backend`: Optuna's.
-    - `where`: for people, without a password.
+    - `where`: for people.
     - `worker`: this process.
     - `locks`: where each process holds a lock as long as it lives; None where heartbeats say so.
     """
@@ -92,7 +92,10 @@ def _database(url: str) -> tuple[RDBStorage, str]:
     except ArgumentError:
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError("`storage=`", "no address", expected, "correct it") from None
-    shown = address.render_as_string(hide_password=True)
+    shown = address.set(password=None).render_as_string()
+    if address.password is not None:  # it would be in the record of the run, and in the list of processes
+        fix = "leave it out: PGPASSWORD or a .pgpass file has it"
+        raise UserError(f"`storage={shown}`", "a password in the address", "one without", fix)
     if address.get_backend_name() != "postgresql":
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError(f"`storage={shown}`", "another kind of storage", expected, "choose one of these")
@@ -101,7 +104,7 @@ def _database(url: str) -> tuple[RDBStorage, str]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             backend = RDBStorage(
-                address.set(drivername="postgresql+psycopg").render_as_string(hide_password=False),
+                address.set(drivername="postgresql+psycopg").render_as_string(),
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
@@ -109,7 +112,7 @@ def _database(url: str) -> tuple[RDBStorage, str]:
             )
     except SQLAlchemyError as error:
         said = str(error.__cause__ or error).strip().splitlines()[0]
-        fix = "start it, or correct the address; PGPASSWORD or a .pgpass file may hold the password"
+        fix = "start it, or correct the address; PGPASSWORD or a .pgpass file has the password"
         raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
     return backend, shown
 

@@ -1,13 +1,7 @@
 """Tune: a study, then the recipe that it found by `fit`, on prompts that no trial has seen.
 
-    parts.py    prompts to train on, to search by, and those that the search never sees
-    space.py    what is searched: block, rule, the numbers of a rule
-    shared.py   what blocks receive, mapped into memory, once for all processes of a machine
-    bench.py    what all trials of a process share
-    attempt.py  one trial: train, read first tokens, give up or ask for answers
-    storage.py  where a study is kept, and what becomes of trials whose process died
-    study.py    many trials, by any number of processes
-    choose.py   which trial is taken, and how much its own figures flatter it
+Prompts -> three `parts` -> what all trials share (`bench`, `shared`) -> trials (`study`, `attempt`) of points of the
+`space` -> the one that is taken (`choose`) -> `fit`.
 """
 
 import getpass
