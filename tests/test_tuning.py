@@ -8,19 +8,27 @@ import torch
 
 import actor_tune as at
 from actor_tune import Changes, Settings, Study, UserError
+from actor_tune.judges.trained.judge import judge_trained
+from actor_tune.models.inputs import block_inputs
 from actor_tune.models.state import fingerprint
+from actor_tune.progress import Stages
 from actor_tune.prompts.prompt import KINDS, Prompt
 from actor_tune.records import file
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.run import AnsweredRate, Run, Trial
 from actor_tune.records.scan import BlockEffect, Scan
 from actor_tune.records.tune import StudyTrial, Tuning
+from actor_tune.repair.learn import unedited
 from actor_tune.repair.method import prepare
+from actor_tune.repair.odds import odds_reader
+from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.tuning import choose
 from actor_tune.tuning import study as module
-from actor_tune.tuning.attempt import Attempt, by_rank, damage
+from actor_tune.tuning.attempt import Attempt, attempt, by_rank, damage
+from actor_tune.tuning.bench import make_bench
 from actor_tune.tuning.choose import front, optimism, taken
 from actor_tune.tuning.parts import parts_of
+from actor_tune.tuning.shared import some_of
 from actor_tune.tuning.space import Space, blocks_to_search, defaults, suggest
 from conftest import make_model, make_prompts
 
@@ -169,6 +177,32 @@ def test_prompts_of_other_kinds_say_nothing_of_the_optimism():
     assert optimism(noisy, [*asked, *more], 0).trade_off == optimism(refused, asked, 0).trade_off
 
 
+def test_odds_of_some_prompts_are_read_anew_as_among_all():
+    chat_model, prompts = make_model(), make_prompts(8)
+    inputs = block_inputs(chat_model, 1, chat_model.encode(prompts))
+    refusals = how_it_refuses(chat_model, prompts, judge_trained, 0)
+    known, rows = unedited(chat_model, inputs, refusals.start), [1, 4, 5, 11]
+    some = some_of(known, rows)
+    assert torch.equal(some.odds.slope.values, known.odds.slope.values[rows])
+    moved = some.activations + 0.1 * torch.randn(len(rows), some.activations.shape[1])
+    alone = unedited(chat_model, inputs.select(rows), refusals.start)
+    found, expected = (odds_reader(each.above(), refusals.start.tokens)(moved).slope for each in (some, alone))
+    assert torch.allclose(found.values, expected.values, atol=1e-4)
+    assert torch.allclose(found.gradients, expected.gradients, atol=1e-4)
+
+
+def test_trials_on_a_selection_of_the_prompts_run_by_both_rules(tmp_path):
+    settings = Settings(starter=False, allow_unsafe=True, gate_prompts=300)
+    parts = parts_of(make_prompts(24), settings)
+    bench = make_bench(make_model(), parts, settings, judge_trained, tmp_path, Stages())
+    for rule in ("odds", "boundary"):
+        point = defaults(bench.space, rule) | {"select": "upcore", "epochs": 4}
+        found = attempt(bench, suggest(optuna.trial.FixedTrial(point), bench.space, settings), lambda _first: None)
+        assert found.pruned is None
+        assert {rate.name for rate in found.answers} == {"compliance", "safety", "harmless refused", "garbled"}
+        assert len(found.refused) == len(bench.refusals.asked)
+
+
 @pytest.fixture
 def tuned(tmp_path, monkeypatch) -> tuple[at.ChatModel, at.Tuned]:
     monkeypatch.setattr(module, "LEARNING", 2)
@@ -236,7 +270,9 @@ def test_a_helper_needs_a_storage_that_is_shared():
         at.assist(make_model(), make_prompts(16), Study(1))
 
 
-@pytest.mark.parametrize("url", ["mysql://a@b/c", "nonsense://", "postgresql://me:secret@127.0.0.1:1/x", "postgresql://me@127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "url", ["mysql://a@b/c", "nonsense://", "postgresql://me:secret@127.0.0.1:1/x", "postgresql://me@127.0.0.1:1/x"]
+)
 def test_a_storage_that_cannot_be_is_told_without_its_password(url):
     with pytest.raises(UserError) as told:
         at.assist(make_model(), make_prompts(16), Study(1, url))
