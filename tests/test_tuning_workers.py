@@ -60,7 +60,8 @@ def process(model: Path, prompts: Path, url: str, log: Path, folder: Path | None
     command += ["--trials", str(TRIALS), "--storage", url, "--no-starter", "--gate-prompts", "300", "--allow-unsafe"]
     command += ["--output-dir", str(folder)] if folder else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=log.open("wb"), stderr=subprocess.STDOUT, env=environment)
+    with log.open("wb") as stream:
+        return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
 
 
 def running_of(look, pid: int) -> list[int]:

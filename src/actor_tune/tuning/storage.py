@@ -31,6 +31,9 @@ HEARTBEAT = 10
 
 GRACE = 40
 
+TRIES = 5
+"""How often tables are looked for that another process is making."""
+
 NAMELESS = 60.0
 """Seconds after which a trial in a journal that no process has put its name to counts as left behind."""
 
@@ -85,7 +88,7 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
 
 def _database(url: str) -> tuple[RDBStorage, str]:
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
     try:
         address = make_url(url)
@@ -100,21 +103,31 @@ def _database(url: str) -> tuple[RDBStorage, str]:
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError(f"`storage={shown}`", "another kind of storage", expected, "choose one of these")
     require_package(f"`storage={shown}`", "psycopg", "postgresql")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            backend = RDBStorage(
-                address.set(drivername="postgresql+psycopg").render_as_string(),
-                engine_kwargs={"pool_pre_ping": True},
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
-    except SQLAlchemyError as error:
-        said = str(error.__cause__ or error).strip().splitlines()[0]
-        fix = "start it, or correct the address; PGPASSWORD or a .pgpass file has the password"
-        raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
-    return backend, shown
+    inside = address.set(drivername="postgresql+psycopg").render_as_string()
+    for chance in range(TRIES):
+        try:
+            return _begun(inside), shown
+        except (IntegrityError, ProgrammingError):  # another process makes the same tables at this moment
+            if chance == TRIES - 1:
+                raise
+            time.sleep(1)
+        except SQLAlchemyError as error:
+            said = str(error.__cause__ or error).strip().splitlines()[0]
+            fix = "start it, or correct the address; PGPASSWORD or a .pgpass file has the password"
+            raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
+    raise AssertionError("each chance returns or raises")
+
+
+def _begun(url: str) -> RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
 
 
 def take_up(study: optuna.Study, kept: Storage) -> None:
