@@ -265,6 +265,22 @@ def test_a_study_of_something_else_is_not_joined(tmp_path):
         at.assist(other, make_prompts(16), Study(1, journal), settings)
 
 
+def test_a_helper_waits_for_the_process_that_has_the_result(monkeypatch):
+    """Else trials could be done before the defaults of `fit`, by which the choice is made, are among them."""
+    slept = []
+    study = optuna.create_study(directions=["maximize"] * 2 + ["minimize"])
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert not study.trials
+        study.set_user_attr(module.READY, True)
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    module._wait_for(study)
+    module._wait_for(study)
+    assert len(slept) == 1
+
+
 def test_a_helper_needs_a_storage_that_is_shared():
     with pytest.raises(UserError, match="`storage=`: none"):
         at.assist(make_model(), make_prompts(16), Study(1))

@@ -78,16 +78,21 @@ def running_of(look, pid: int) -> list[int]:
 def test_a_killed_process_loses_its_own_trial_at_most_and_another_takes_that_up(storage, asked, tmp_path):
     url, look = storage
     model, prompts = asked
-    helper = process(model, prompts, url, tmp_path / "helper.log")
-    for _ in range(1200):
-        if lost := running_of(look, helper.pid):
-            break
-        assert helper.poll() is None, (tmp_path / "helper.log").read_text()
-        time.sleep(0.05)
-    helper.send_signal(signal.SIGKILL)
-    helper.wait()
     log = tmp_path / "tune.log"
-    assert process(model, prompts, url, log, tmp_path / "run").wait(timeout=300) == 0, log.read_text()
+    helper, leader = (
+        process(model, prompts, url, tmp_path / "helper.log"),
+        process(model, prompts, url, log, tmp_path / "run"),
+    )
+    try:
+        while not (lost := running_of(look, helper.pid)):
+            assert helper.poll() is None, (tmp_path / "helper.log").read_text()
+            time.sleep(0.05)
+        helper.send_signal(signal.SIGKILL)
+        assert leader.wait(timeout=300) == 0, log.read_text()
+    finally:
+        for each in (helper, leader):
+            each.kill()
+            each.wait()
 
     study = optuna.load_study(study_name=at.STUDY, storage=look())
     states = Counter(trial.state for trial in study.trials)
@@ -99,7 +104,6 @@ def test_a_killed_process_loses_its_own_trial_at_most_and_another_takes_that_up(
     assert [failed.number] == lost
     assert len(again) == 1
     assert failed.params.items() <= again[0].params.items()
-    assert again[0].system_attrs["fixed_params"] == failed.system_attrs["fixed_params"]
     assert again[0].state in (TrialState.COMPLETE, TrialState.PRUNED)
     record = file.read(Tuning, tmp_path / "run")
     assert failed.number not in [trial.number for trial in record.trials]
