@@ -25,6 +25,7 @@ TRAINED_ON = (
     "needs none. Repeatable."
 )
 JUDGES = f"{', '.join(CHOICES)}. Repeatable: the first decides, the others are compared with it."
+BASE_URL = "Of the server, for --engine openai. Repeatable: several with the same model share the work."
 EngineName = Annotated[
     Literal["transformers", "vllm", "openai"],
     typer.Option(help="What answers: this process, vLLM, or a server that speaks the OpenAI protocol."),
@@ -70,6 +71,7 @@ def measure(
     pseudo_harmful: options.PseudoHarmful,
     trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
     judge: Annotated[list[str], options.judge_names(JUDGES)],
+    base_url: Annotated[list[str], options.several("--base-url", BASE_URL, "URL")],
     output_dir: OutputDir = None,
     columns: options.Columns = None,
     baseline: BaselineOption = None,
@@ -79,7 +81,6 @@ def measure(
     limit: Limit = None,
     max_new_tokens: options.MaxNewTokens = at.ANSWER_TOKENS,
     engine: EngineName = "transformers",
-    base_url: Annotated[str | None, typer.Option(help="Of the server, for --engine openai.", metavar="URL")] = None,
     judge_base_url: JudgeBaseUrl = None,
     perplexity: Perplexity = None,
     lm_eval: LmEval = None,

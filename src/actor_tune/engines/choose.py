@@ -1,11 +1,11 @@
 """Engines by the names that users give them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, require_package
-from ..judges.server import check_url
+from ..judges.server import check_urls
 from ..models.load import load
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.origin import require_reader
@@ -21,7 +21,7 @@ ENGINES = ("transformers", "vllm", "openai")
 def subject(
     name: str,
     engine: str = "transformers",
-    base_url: str | None = None,
+    base_url: str | Sequence[str] | None = None,
     placement: Placement = DEFAULT_PLACEMENT,
     batch_size: int | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
@@ -36,6 +36,8 @@ def subject(
     **Arguments:**
 
     - `engine`: what answers: `transformers` (this process), `vllm`, or `openai` (a server at `base_url`).
+    - `base_url`: the server's, or those of several with the same model: each takes the next prompt when it is free,
+      and what one that dies was asked goes to the others.
     - `batch_size`: prompts at a time in this process; None finds it.
     - `chat_template_kwargs`: what the chat template is told besides, such as `{"enable_thinking": False}`.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers, besides its answer.
@@ -44,14 +46,15 @@ def subject(
     ignored (an address by all engines but `openai`, a placement but for its device by all but `transformers`), or a
     package that this needs is not installed.
     """
-    _check(engine, base_url, placement)
+    urls = check_urls("base_url", base_url)
+    _check(engine, urls, placement)
     _require_packages(name, engine, placement)
 
     def opened() -> Opened:
-        if base_url is not None:
+        if urls:
             return Opened(
                 openai_engine(
-                    base_url,
+                    urls,
                     name,
                     chat_template_kwargs=chat_template_kwargs,
                     max_reasoning_tokens=max_reasoning_tokens,
@@ -67,7 +70,7 @@ def subject(
         name,
         opened,
         engine,
-        base_url,
+        tuple(urls) if len(urls) > 1 else urls[0] if urls else None,
         placement.dtype,
         placement.quantization,
         chat_template_kwargs=chat_template_kwargs or {},
@@ -75,18 +78,16 @@ def subject(
     )
 
 
-def _check(engine: str, base_url: str | None, placement: Placement) -> None:
+def _check(engine: str, urls: Sequence[str], placement: Placement) -> None:
     """Stop where there is no such engine, or it lacks something or would ignore something."""
     if engine not in ENGINES:
         raise UserError(f"`engine={engine}`", "no such engine", f"one of {', '.join(ENGINES)}", "correct the name")
-    if engine == "openai" and base_url is None:
+    if engine == "openai" and not urls:
         fix = "give `base_url=http://HOST:PORT/v1`"
         raise UserError("`engine=openai`", "no `base_url=`", "the address of a server", fix)
-    if engine != "openai" and base_url is not None:
+    if engine != "openai" and urls:
         found, fix = f"`engine={engine}`", "add it, or leave this out"
-        raise UserError(f"`base_url={base_url}`", found, "`engine=openai`", fix)
-    if base_url is not None:
-        check_url("base_url", base_url)
+        raise UserError(f"`base_url={urls[0]}`", found, "`engine=openai`", fix)
     if engine == "openai" and placement.trust_remote_code:
         raise UserError("`trust_remote_code=True`", "`engine=openai`", "a model in this process", "leave it out")
     for setting in ("dtype", "device_map", "offload", "quantization"):

@@ -76,7 +76,7 @@ class Subject:
     name: str
     open: Callable[[], Opened]
     engine: str = "transformers"
-    base_url: str | None = None
+    base_url: str | tuple[str, ...] | None = None
     dtype: str = "auto"
     quantization: str = "none"
     in_memory: bool = False

@@ -22,7 +22,7 @@ from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
 from ..records.labels import Label, check_some
 from ..records.lineage import Lineage
-from ..records.request import MeasureRequest, at_work
+from ..records.request import MeasureRequest, at_work, same_servers
 from ..records.response import (
     BASELINE_FILE,
     DISAGREEMENTS_FILE,
@@ -260,7 +260,7 @@ def _request(model: Subject, other: Subject | None, asked: Questions, max_new_to
         model=model.name,
         baseline=other.name if other else None,
         engine=model.engine,
-        base_url=model.base_url,
+        base_url=model.base_url if isinstance(model.base_url, str | None) else sorted(model.base_url),
         dtype=model.dtype,
         quantization=model.quantization,
         chat_template_kwargs=dict(model.chat_template_kwargs),
@@ -322,7 +322,8 @@ def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest
     """Stop where earlier answers were asked for in another way."""
     defaults = {"chat_template_kwargs": {}, "max_reasoning_tokens": REASONING_TOKENS}  # of files that lack them
     for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization", *defaults):
-        if earlier.get(name, defaults.get(name)) != (wanted := getattr(request, name)):
+        was, wanted = earlier.get(name, defaults.get(name)), getattr(request, name)
+        if was != wanted and not (name == "base_url" and same_servers(was, wanted)):
             raise UserError(where, f"answers with {name} {earlier.get(name)}", str(wanted), fix)
 
 

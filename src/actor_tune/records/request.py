@@ -29,7 +29,7 @@ class MeasureRequest:
     """All that the answers of a measurement depend on.
 
     - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs` and
-      `max_reasoning_tokens`: how they are asked.
+      `max_reasoning_tokens`: how they are asked. Of several servers `base_url` has the sorted addresses.
     - `system_prompt`, `limit`, `max_safety_drop`, `gate_prompts`: as in `measurement.questions`, and `prompts_sha256`
       what came of it.
     """
@@ -37,7 +37,7 @@ class MeasureRequest:
     model: str
     baseline: str | None
     engine: str
-    base_url: str | None
+    base_url: str | list[str] | None
     dtype: str
     quantization: str
     system_prompt: str | None
@@ -102,6 +102,15 @@ class ProbeRequest:
     prompts_sha256: str
 
 
+def same_servers(one: object, other: object) -> bool:
+    """Whether answers of servers at `one` base URL, or several, may stand beside those of servers at the `other`.
+
+    Several are known to list the same models, and how many share the work, or which of them died, changes no answer:
+    so another set goes on. Of a single server an address is all that is known, and another may have another model.
+    """
+    return one == other or (None not in (one, other) and not (isinstance(one, str) and isinstance(other, str)))
+
+
 Request = MeasureRequest | CompareRequest | FitRequest | ProbeRequest
 
 
@@ -149,7 +158,7 @@ def _differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[s
         was, now = begun.get(key), asked.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
             yield from _differing(was, now)
-        elif was != now:
+        elif was != now and not (key == "base_url" and same_servers(was, now)):
             yield key, was, now
 
 
