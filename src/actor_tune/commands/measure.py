@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,6 +29,12 @@ BASE_URL = "Of the server, for --engine openai. Repeatable: several with the sam
 EngineName = Annotated[
     Literal["transformers", "vllm", "openai"],
     typer.Option(help="What answers: this process, vLLM, or a server that speaks the OpenAI protocol."),
+]
+EngineKwargs = Annotated[
+    str | None,
+    typer.Option(
+        help="What vLLM is told besides, for --engine vllm, as JSON: '{\"tensor_parallel_size\": 8}'.", metavar="JSON"
+    ),
 ]
 JudgeBaseUrl = Annotated[str | None, typer.Option(help="Of the server, for --judge openai=MODEL.", metavar="URL")]
 BaselineOption = Annotated[
@@ -93,6 +99,7 @@ def measure(
     trust_remote_code: options.TrustRemoteCode = False,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
+    engine_kwargs: EngineKwargs = None,
     labels: LabelsOption = None,
 ) -> Result:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
@@ -107,22 +114,33 @@ def measure(
         batch_size=_batch_size(batch_size),
         chat_template_kwargs=options.template_kwargs(chat_template_kwargs),
         max_reasoning_tokens=max_reasoning_tokens,
+        engine_kwargs=options.json_object("engine_kwargs", engine_kwargs),
     )
-    learnt = at.trained_on(subject(model), trained_on)
+    learnt, before = at.trained_on(subject(model), trained_on), _baseline(baseline, subject)
+    asked = at.questions(given, learnt, max_safety_drop, limit, system_prompt, gate_prompts)
+    settings = _settings(judge, device, judge_base_url, perplexity, lm_eval, labels)
     found = at.measure(
-        subject(model),
-        at.questions(given, learnt, max_safety_drop, limit, system_prompt, gate_prompts),
-        baseline=_baseline(baseline, subject),
-        max_new_tokens=max_new_tokens,
-        judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},
-        text=read_text(perplexity) if perplexity else None,
-        benchmarks=lm_eval.split(",") if lm_eval else [],
-        device=device,
-        labels=at.read_labels(labels) if labels else None,
-        work=output_dir,
-        command=command_line(),
+        subject(model), asked, before, max_new_tokens=max_new_tokens, work=output_dir, device=device, **settings
     )
     return _saved_and_told(found, output_dir)
+
+
+def _settings(
+    judge: list[str],
+    device: str,
+    judge_base_url: str | None,
+    perplexity: Path | None,
+    lm_eval: str | None,
+    labels: Path | None,
+) -> "dict[str, Any]":
+    """What `measure` is told of judges and of what is looked at besides."""
+    return {
+        "judges": {name: at.judge_by_name(name, device, judge_base_url) for name in judge},
+        "text": read_text(perplexity) if perplexity else None,
+        "benchmarks": lm_eval.split(",") if lm_eval else [],
+        "labels": at.read_labels(labels) if labels else None,
+        "command": command_line(),
+    }
 
 
 def _saved_and_told(found: "at.Measurement", folder: Path) -> Result:

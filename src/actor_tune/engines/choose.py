@@ -13,7 +13,7 @@ from ..models.placement import Placement
 from .engine import REASONING_TOKENS, Opened, Subject
 from .local import local_engine
 from .openai import openai_engine
-from .vllm import vllm_engine
+from .vllm import check_engine_kwargs, vllm_engine
 
 ENGINES = ("transformers", "vllm", "openai")
 
@@ -26,6 +26,7 @@ def subject(
     batch_size: int | None = None,
     chat_template_kwargs: Mapping[str, Any] | None = None,
     max_reasoning_tokens: int = REASONING_TOKENS,
+    engine_kwargs: Mapping[str, Any] | None = None,
 ) -> Subject:
     """A model to be asked, loaded or connected to when its turn comes, so that two need not fit into memory.
 
@@ -41,13 +42,14 @@ def subject(
     - `batch_size`: prompts at a time in this process; None finds it.
     - `chat_template_kwargs`: what the chat template is told besides, such as `{"enable_thinking": False}`.
     - `max_reasoning_tokens`: what a model that reasons may think before it answers, besides its answer.
+    - `engine_kwargs`: what vLLM's `LLM` is told besides, for `engine=vllm`, such as `{"tensor_parallel_size": 8}`.
 
     **Raises:** `UserError` when there is no such engine, the address of a server is missing, or a value would be
-    ignored (an address by all engines but `openai`, a placement but for its device by all but `transformers`), or a
-    package that this needs is not installed.
+    ignored (an address by all engines but `openai`, `engine_kwargs` by all but `vllm`, a placement but for its device
+    by all but `transformers`, whose dtype vLLM takes too), or a package that this needs is not installed.
     """
     urls = check_urls("base_url", base_url)
-    _check(engine, urls, placement)
+    _check(engine, urls, placement, engine_kwargs or {})
     _require_packages(name, engine, placement)
 
     def opened() -> Opened:
@@ -61,8 +63,16 @@ def subject(
                 )
             )
         if engine == "vllm":
-            trust = placement.trust_remote_code
-            return Opened(vllm_engine(name, None, "auto", chat_template_kwargs, max_reasoning_tokens, trust))
+            return Opened(
+                vllm_engine(
+                    name,
+                    dtype=placement.dtype,
+                    chat_template_kwargs=chat_template_kwargs,
+                    max_reasoning_tokens=max_reasoning_tokens,
+                    trust_remote_code=placement.trust_remote_code,
+                    engine_kwargs=engine_kwargs,
+                )
+            )
         chat_model = load(name, placement, chat_template_kwargs=chat_template_kwargs)
         return Opened(local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model)
 
@@ -75,10 +85,11 @@ def subject(
         placement.quantization,
         chat_template_kwargs=chat_template_kwargs or {},
         max_reasoning_tokens=max_reasoning_tokens,
+        engine_kwargs=engine_kwargs or {},
     )
 
 
-def _check(engine: str, urls: Sequence[str], placement: Placement) -> None:
+def _check(engine: str, urls: Sequence[str], placement: Placement, engine_kwargs: Mapping[str, Any]) -> None:
     """Stop where there is no such engine, or it lacks something or would ignore something."""
     if engine not in ENGINES:
         raise UserError(f"`engine={engine}`", "no such engine", f"one of {', '.join(ENGINES)}", "correct the name")
@@ -88,10 +99,14 @@ def _check(engine: str, urls: Sequence[str], placement: Placement) -> None:
     if engine != "openai" and urls:
         found, fix = f"`engine={engine}`", "add it, or leave this out"
         raise UserError(f"`base_url={urls[0]}`", found, "`engine=openai`", fix)
+    if engine_kwargs and engine != "vllm":
+        raise UserError("`engine_kwargs=`", f"`engine={engine}`", "`engine=vllm`", "add it, or leave this out")
+    check_engine_kwargs(engine_kwargs)
     if engine == "openai" and placement.trust_remote_code:
         raise UserError("`trust_remote_code=True`", "`engine=openai`", "a model in this process", "leave it out")
     for setting in ("dtype", "device_map", "offload", "quantization"):
-        if engine != "transformers" and getattr(placement, setting) != getattr(DEFAULT_PLACEMENT, setting):
+        taken = ("transformers", "vllm") if setting == "dtype" else ("transformers",)
+        if engine not in taken and getattr(placement, setting) != getattr(DEFAULT_PLACEMENT, setting):
             fix = f"leave `{setting}=` or `engine=` out"
             raise UserError(f"`{setting}=`", f"`engine={engine}`", "a model in this process", fix)
 

@@ -16,13 +16,13 @@ from ..judges.rows import disagreement_rows
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
 from ..progress import Stages
-from ..prompts.prompt import Prompt, fingerprint
+from ..prompts.prompt import Prompt
 from ..prompts.trace import Trace
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
 from ..records.labels import Label, check_some
 from ..records.lineage import Lineage
-from ..records.request import MeasureRequest, at_work, same_servers
+from ..records.request import MeasureRequest, at_work
 from ..records.response import (
     BASELINE_FILE,
     DISAGREEMENTS_FILE,
@@ -45,6 +45,7 @@ from .gate import decide, with_damage
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
 from .questions import Questions, questions
+from .requests import check_alike, request_of
 from .verdicts import verdicts_on
 
 log = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def measure(
     _check_margin(asked, baseline)
     other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
     _warn_if_swapped(model, other)
-    request = _request(model, other, asked, max_new_tokens)
+    request = request_of(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
     stages = Stages([*(["answers of the baseline"] if other else []), "answers", "verdicts"])
     with at_work(folder, request, again=labels is not None):
@@ -255,25 +256,6 @@ def _asked(
     return prompts
 
 
-def _request(model: Subject, other: Subject | None, asked: Questions, max_new_tokens: int) -> MeasureRequest:
-    return MeasureRequest(
-        model=model.name,
-        baseline=other.name if other else None,
-        engine=model.engine,
-        base_url=model.base_url if isinstance(model.base_url, str | None) else sorted(model.base_url),
-        dtype=model.dtype,
-        quantization=model.quantization,
-        chat_template_kwargs=dict(model.chat_template_kwargs),
-        max_reasoning_tokens=model.max_reasoning_tokens,
-        system_prompt=asked.system_prompt,
-        limit=asked.limit,
-        max_safety_drop=asked.margin,
-        gate_prompts=asked.gate_prompts,
-        max_new_tokens=max_new_tokens,
-        prompts_sha256=fingerprint(asked.prompts),
-    )
-
-
 def _folders(subjects: Sequence[Subject], benchmarks: Sequence[str]) -> dict[str, Path]:
     """Where lm-eval finds the models, by name; with all that can be wrong with `benchmarks`, before any is run."""
     check_tasks(benchmarks)
@@ -297,12 +279,12 @@ def _before(
     store = folder and folder / BASELINE_FILE
     if isinstance(baseline, Answers):
         settings = vars(baseline.subject) | {"max_new_tokens": baseline.max_new_tokens}
-        _check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
+        check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
         return answers_to(asked.prompts, baseline, text, store)
     known: list[Response] = []
     if isinstance(baseline, EarlierMeasurement):
         fix = "name the model instead of the folder"
-        _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
+        check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
         known, baseline = baseline.responses, baseline.subject
     there = {response.prompt for response in known}
     left = replace(asked, prompts=[prompt for prompt in asked.prompts if prompt not in there])
@@ -316,15 +298,6 @@ def _opened(subject: Subject, asked: Questions, max_new_tokens: int) -> Opened:
     if asked.prompts:
         tell_time(asked, opened, subject.name, max_new_tokens, subject.max_reasoning_tokens)
     return opened
-
-
-def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest, fix: str) -> None:
-    """Stop where earlier answers were asked for in another way."""
-    defaults = {"chat_template_kwargs": {}, "max_reasoning_tokens": REASONING_TOKENS}  # of files that lack them
-    for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization", *defaults):
-        was, wanted = earlier.get(name, defaults.get(name)), getattr(request, name)
-        if was != wanted and not (name == "base_url" and same_servers(was, wanted)):
-            raise UserError(where, f"answers with {name} {earlier.get(name)}", str(wanted), fix)
 
 
 def _judged(
@@ -358,7 +331,7 @@ def _judged(
         judge=first,
         engine=request.engine,
         versions=versions(),
-        settings=asdict(request),
+        settings=asdict(request) | ({"engine_kwargs": told} if (told := dict(after.subject.engine_kwargs)) else {}),
         agreement=[agreement(first, new, other, theirs) for other, theirs in others],
         kl_harmless=moved.first_token if moved else None,
         leaked=[

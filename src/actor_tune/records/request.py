@@ -29,7 +29,8 @@ class MeasureRequest:
     """All that the answers of a measurement depend on.
 
     - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs` and
-      `max_reasoning_tokens`: how they are asked. Of several servers `base_url` has the sorted addresses.
+      `max_reasoning_tokens`: how they are asked. Of several servers `base_url` has the sorted addresses; of what vLLM
+      is told, `engine_kwargs` has what may decide answers.
     - `system_prompt`, `limit`, `max_safety_drop`, `gate_prompts`: as in `measurement.questions`, and `prompts_sha256`
       what came of it.
     """
@@ -48,6 +49,7 @@ class MeasureRequest:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     max_reasoning_tokens: int = 1024
     gate_prompts: int | None = None
+    engine_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,4 +168,5 @@ def _without_later(request: dict[str, Any]) -> dict[str, Any]:
     """`request` without what came later and is at its default, so that what an older version began goes on."""
     tokens = MeasureRequest.max_reasoning_tokens
     later: dict[str, Any] = {"chat_template_kwargs": {}, "max_reasoning_tokens": tokens, "gate_prompts": None}
+    later["engine_kwargs"] = {}
     return {name: value for name, value in request.items() if value != later.get(name, ...)}
