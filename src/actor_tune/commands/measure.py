@@ -1,6 +1,7 @@
 """`actor measure`."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,12 @@ import actor_tune as at
 from ..errors import UserError
 from ..judges.choose import CHOICES
 from ..records.response import DISAGREEMENTS_FILE
-from ..records.results import check_margin
+from ..records.results import Results, check_margin
 from ..storage.tables import read_text
 from . import options
 from .options import command_line
 from .settings import keep_settings
-from .terminal import EXIT_NOT_SAFE, Result, as_options, console
+from .terminal import EXIT_NOT_SAFE, EXIT_USER_ERROR, Result, as_options, console
 
 TRAINED_ON = (
     "Run folder or prompts that the model was trained on: the like of them are kept out. A model inside its run folder "
@@ -61,6 +62,15 @@ LabelsOption = Annotated[
         metavar="FILE",
     ),
 ]
+ModelOrTable = Annotated[str | None, typer.Argument(help="Model folder or Hugging Face Hub id.", metavar="MODEL")]
+Models = Annotated[
+    Path | None,
+    typer.Option(
+        help="Instead of MODEL: a csv, tsv, json or jsonl file with the column model and optionally name, baseline, "
+        "base_url, engine, chat_template_kwargs and dtype; each is measured into DIR/NAME.",
+        metavar="FILE",
+    ),
+]
 OutputDir = Annotated[
     Path | None,
     options.output_folder("New folder, or that of the same command cut off; default: runs/measure-DATE-TIME."),
@@ -70,7 +80,6 @@ BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine tr
 
 
 def measure(
-    model: options.Model,
     prompts: options.Prompts,
     harmful: options.Harmful,
     harmless: options.Harmless,
@@ -78,6 +87,8 @@ def measure(
     trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
     judge: Annotated[list[str], options.judge_names(JUDGES)],
     base_url: Annotated[list[str], options.several("--base-url", BASE_URL, "URL")],
+    model: ModelOrTable = None,
+    models: Models = None,
     output_dir: OutputDir = None,
     columns: options.Columns = None,
     baseline: BaselineOption = None,
@@ -103,26 +114,38 @@ def measure(
     labels: LabelsOption = None,
 ) -> Result:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
-    _check(engine, perplexity, lm_eval, max_safety_drop, baseline)
+    asked = _to_measure(model, models)
+    for each in asked:
+        _check(each.engine or engine, perplexity, lm_eval, max_safety_drop, each.baseline or baseline)
     given = options.given(prompts, harmful, harmless, pseudo_harmful, columns) or at.starter("held_out")
-    output_dir = output_dir or _new_folder()
+    placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     subject = partial(
         at.subject,
         engine=engine,
         base_url=base_url,
-        placement=at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked(),
         batch_size=_batch_size(batch_size),
         chat_template_kwargs=options.template_kwargs(chat_template_kwargs),
         max_reasoning_tokens=max_reasoning_tokens,
         engine_kwargs=options.json_object("engine_kwargs", engine_kwargs),
     )
-    learnt, before = at.trained_on(subject(model), trained_on), _baseline(baseline, subject)
-    asked = at.questions(given, learnt, max_safety_drop, limit, system_prompt, gate_prompts)
-    settings = _settings(judge, device, judge_base_url, perplexity, lm_eval, labels)
-    found = at.measure(
-        subject(model), asked, before, max_new_tokens=max_new_tokens, work=output_dir, device=device, **settings
+    questions = partial(
+        at.questions, given, margin=max_safety_drop, limit=limit, system_prompt=system_prompt, gate_prompts=gate_prompts
     )
-    return _saved_and_told(found, output_dir)
+    settings = _settings(judge, device, judge_base_url, perplexity, lm_eval, labels)
+    measured = partial(at.measure, max_new_tokens=max_new_tokens, device=device, **settings)
+    how = at.Procedure(subject, questions, measured, placement, trained_on, baseline)
+    folder = output_dir or _new_folder()
+    if models:
+        return _several(at.measure_models(asked, how, folder, again=labels is not None))
+    return _saved_and_told(how.measured(asked[0], folder), folder)
+
+
+def _to_measure(model: str | None, models: Path | None) -> "list[at.ToMeasure]":
+    """The models that are named: one, or those of a table."""
+    if (model is None) == (models is None):
+        found, fix = ("neither" if model is None else "both"), "name a model, or a table of models: `models=FILE`"
+        raise UserError("MODEL and `models=`", found, "one of them", fix)
+    return at.read_models(models) if models else [at.ToMeasure(str(model), "")]
 
 
 def _settings(
@@ -132,7 +155,7 @@ def _settings(
     perplexity: Path | None,
     lm_eval: str | None,
     labels: Path | None,
-) -> "dict[str, Any]":
+) -> dict[str, Any]:
     """What `measure` is told of judges and of what is looked at besides."""
     return {
         "judges": {name: at.judge_by_name(name, device, judge_base_url) for name in judge},
@@ -143,8 +166,39 @@ def _settings(
     }
 
 
-def _saved_and_told(found: "at.Measurement", folder: Path) -> Result:
-    keep_settings(folder)  # first: where the results are, all is
+def _several(outcomes: "Iterable[at.Outcome]") -> Result:
+    """Save and show each as it comes, then all in one table. The status is the worst: a mistake, else the gate's."""
+    from ..show.measurement import models_table
+
+    told, statuses = [], [0]
+    results: dict[str, Results | None] = {}
+    for outcome in outcomes:
+        name, found = outcome.asked.name, outcome.found
+        console.print(f"{name}:")
+        entry: dict[str, Any] = {"name": name, "folder": str(outcome.folder)}
+        results[name] = found.results if found else None
+        if found is None:
+            mistake = as_options(str(outcome.mistake))
+            typer.echo(f"error: {name}: {mistake}", err=True)
+            entry, status = entry | {"error": mistake}, EXIT_USER_ERROR
+        elif outcome.done:
+            console.print(f"Measured already: see actor report {outcome.folder}")
+            entry, status = entry | found.results.json(), 0 if found.passed in (True, None) else EXIT_NOT_SAFE
+        else:
+            own = {"models": None} | outcome.asked.own
+            if "chat_template_kwargs" in own:
+                own["chat_template_kwargs"] = json.dumps(own["chat_template_kwargs"])
+            kept = _saved_and_told(found, outcome.folder, own)
+            entry, status = entry | kept.found, kept.status
+        told.append(entry)
+        statuses.append(status)
+    console.print(models_table(results))
+    return Result({"models": told}, EXIT_USER_ERROR if EXIT_USER_ERROR in statuses else max(statuses))
+
+
+def _saved_and_told(found: "at.Measurement", folder: Path, own: Mapping[str, Any] | None = None) -> Result:
+    """`own`: settings that this model alone had."""
+    keep_settings(folder, own)  # first: where the results are, all is
     found.save(folder)
     show(found)
     console.print(f"Answers in {folder / 'responses.jsonl'}, rates in {folder / 'results.json'}")
@@ -184,13 +238,6 @@ def gate_status(found: "at.Measurement") -> int:
         "interval is wide, add harmful prompts with --harmful FILE. Do not ship this model before."
     )
     return EXIT_NOT_SAFE
-
-
-def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.Subject | at.EarlierMeasurement | None":
-    """What the user gave: a model, or the folder of its earlier measurement."""
-    if value is None:
-        return None
-    return at.EarlierMeasurement.read(value, subject) if at.EarlierMeasurement.is_in(value) else subject(value)
 
 
 def _new_folder() -> Path:

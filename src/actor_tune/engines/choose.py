@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError, require_package
-from ..judges.server import check_urls
+from ..judges.asking import CONCURRENCY
+from ..judges.server import TIMEOUT_SECONDS, check_urls
 from ..models.load import load
 from ..models.model import DEFAULT_PLACEMENT
 from ..models.origin import require_reader
@@ -53,26 +54,11 @@ def subject(
     _require_packages(name, engine, placement)
 
     def opened() -> Opened:
+        told = (chat_template_kwargs, max_reasoning_tokens)
         if urls:
-            return Opened(
-                openai_engine(
-                    urls,
-                    name,
-                    chat_template_kwargs=chat_template_kwargs,
-                    max_reasoning_tokens=max_reasoning_tokens,
-                )
-            )
+            return Opened(openai_engine(urls, name, None, CONCURRENCY, TIMEOUT_SECONDS, *told))
         if engine == "vllm":
-            return Opened(
-                vllm_engine(
-                    name,
-                    dtype=placement.dtype,
-                    chat_template_kwargs=chat_template_kwargs,
-                    max_reasoning_tokens=max_reasoning_tokens,
-                    trust_remote_code=placement.trust_remote_code,
-                    engine_kwargs=engine_kwargs,
-                )
-            )
+            return Opened(vllm_engine(name, None, placement.dtype, *told, placement.trust_remote_code, engine_kwargs))
         chat_model = load(name, placement, chat_template_kwargs=chat_template_kwargs)
         return Opened(local_engine(chat_model, batch_size, max_reasoning_tokens), chat_model)
 
