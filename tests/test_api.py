@@ -56,7 +56,7 @@ def test_the_example_in_each_docstring_runs(name, notebook, monkeypatch):
     if any(re.search(r"\bfit\.|\"run", example) and "fit =" not in example for example in found):
         names["fit"] = at.fit(at.load("MODEL"), names["prompts"], at.Settings(starter=False, layer=1))
         names["fit"].save("run")
-    if name in ("write_report", "summary"):
+    if name in ("write_report", "write_leaderboard", "leaderboard", "summary"):
         at.measure(model, names["prompts"][:12], max_new_tokens=2).save("after")
     if name == "report_to":
         plant_tracker(monkeypatch, "trackio", "init", "log", "finish")

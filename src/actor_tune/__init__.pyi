@@ -64,6 +64,8 @@ from .repair.preflight import Preflight as Preflight
 from .repair.preflight import preflight as preflight
 from .repair.settings import Settings as Settings
 from .repair.strength import Limits as Limits
+from .show.report import leaderboard as leaderboard
+from .show.report import write_leaderboard as write_leaderboard
 from .show.report import write_report as write_report
 from .show.summary import summary as summary
 from .show.trackers import report_to as report_to
