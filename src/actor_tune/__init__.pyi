@@ -22,7 +22,7 @@ from .measurement.questions import Questions as Questions
 from .measurement.questions import questions as questions
 from .measurement.run import Measurement as Measurement
 from .measurement.run import measure as measure
-from .measurement.several import Outcome as Outcome
+from .measurement.several import MeasuredModel as MeasuredModel
 from .measurement.several import Procedure as Procedure
 from .measurement.several import ToMeasure as ToMeasure
 from .measurement.several import measure_models as measure_models

@@ -166,7 +166,7 @@ def _settings(
     }
 
 
-def _several(outcomes: "Iterable[at.Outcome]") -> Result:
+def _several(outcomes: "Iterable[at.MeasuredModel]") -> Result:
     """Save and show each as it comes, then all in one table. The status is the worst: a mistake, else the gate's."""
     from ..show.measurement import models_table
 

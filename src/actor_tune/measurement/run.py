@@ -159,10 +159,10 @@ def measure(
     folder = Path(work) if work else None
     model, baseline, other = _sides(model, baseline, asked, max_reasoning_tokens)
     request = request_of(model, other, asked, max_new_tokens)
+    folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
     with at_work(folder, request, again=reuse or labels is not None):
         if reuse and folder and (folder / Results.FILE).is_file():
             return _whole(folder, request, [*(judges or [DEFAULT])], text, benchmarks)
-        folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
         stages = Stages([*(["answers of the baseline"] if other else []), "answers", "verdicts"])
         before, after = _answered(model, baseline, asked, request, text, folder, stages)
     check_some(labels or [], {"responses": after, "baseline": before or []})

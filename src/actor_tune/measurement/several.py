@@ -89,7 +89,7 @@ class Procedure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MeasuredModel:
     """What became of a model of a table: what was `found`, or the `mistake` that stopped it.
 
     - `done`: it was whole in its `folder` already.
@@ -104,7 +104,7 @@ class Outcome:
 
 def measure_models(
     models: Sequence[ToMeasure], how: Procedure, folder: str | Path, again: bool = False
-) -> Iterator[Outcome]:
+) -> Iterator[MeasuredModel]:
     """Measure `models` one after the other, when the next outcome is asked for. Save each before that.
 
     ```python
@@ -133,12 +133,12 @@ def measure_models(
         place = folder / asked.name
         done = not again and (place / Results.FILE).is_file()
         try:
-            outcome = Outcome(asked, place, how.measured(asked, place, reuse=done), done=done)
+            outcome = MeasuredModel(asked, place, how.measured(asked, place, reuse=done), done=done)
         except (UserError, OSError) as error:
             mistake = error if isinstance(error, UserError) else storage_error(error)
             if mistake is None:
                 raise
-            outcome = Outcome(asked, place, mistake=mistake)
+            outcome = MeasuredModel(asked, place, mistake=mistake)
         yield outcome
 
 
