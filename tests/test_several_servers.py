@@ -31,7 +31,7 @@ class QuickServer(Server):
     """With little patience, whatever it is told."""
 
     def __init__(self, base_url, api_key=None, timeout=None, retries=None):
-        super().__init__(base_url, api_key, timeout=5, retries=1)
+        super().__init__(base_url, api_key, timeout=30, retries=1)
 
 
 @pytest.fixture(autouse=True)
@@ -212,7 +212,7 @@ def test_each_server_has_as_many_requests_under_way_as_one_alone():
                 with lock:
                     now[name] += 1
                     most[name] = max(most[name], now[name])
-                time.sleep(0.1)
+                time.sleep(0.25)
                 with lock:
                     now[name] -= 1
             return echo(path, request)

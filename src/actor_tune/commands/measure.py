@@ -1,7 +1,7 @@
 """`actor measure`."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import actor_tune as at
 
 from ..errors import UserError
 from ..judges.choose import CHOICES
+from ..judges.verdict import Judge
 from ..records.response import DISAGREEMENTS_FILE
 from ..records.results import Results, check_margin
 from ..storage.tables import read_text
@@ -131,9 +132,9 @@ def measure(
     questions = partial(
         at.questions, given, margin=max_safety_drop, limit=limit, system_prompt=system_prompt, gate_prompts=gate_prompts
     )
-    settings = _settings(judge, device, judge_base_url, perplexity, lm_eval, labels)
-    measured = partial(at.measure, max_new_tokens=max_new_tokens, device=device, **settings)
-    how = at.Procedure(subject, questions, measured, placement, trained_on, baseline)
+    judges = {name: at.judge_by_name(name, device, judge_base_url) for name in judge}
+    measure_so = _measure_so(judges, max_new_tokens, device, perplexity, lm_eval, labels)
+    how = at.Procedure(subject, questions, measure_so, placement, trained_on, baseline)
     folder = output_dir or _new_folder()
     if models:
         return _several(at.measure_models(asked, how, folder, again=labels is not None))
@@ -148,22 +149,25 @@ def _to_measure(model: str | None, models: Path | None) -> "list[at.ToMeasure]":
     return at.read_models(models) if models else [at.ToMeasure(str(model), "")]
 
 
-def _settings(
-    judge: list[str],
+def _measure_so(
+    judges: "dict[str, Judge]",
+    max_new_tokens: int,
     device: str,
-    judge_base_url: str | None,
     perplexity: Path | None,
     lm_eval: str | None,
     labels: Path | None,
-) -> dict[str, Any]:
-    """What `measure` is told of judges and of what is looked at besides."""
-    return {
-        "judges": {name: at.judge_by_name(name, device, judge_base_url) for name in judge},
-        "text": read_text(perplexity) if perplexity else None,
-        "benchmarks": lm_eval.split(",") if lm_eval else [],
-        "labels": at.read_labels(labels) if labels else None,
-        "command": command_line(),
-    }
+) -> "Callable[..., at.Measurement]":
+    """`at.measure` with all given that is the same for every model."""
+    return partial(
+        at.measure,
+        max_new_tokens=max_new_tokens,
+        judges=judges,
+        text=read_text(perplexity) if perplexity else None,
+        benchmarks=lm_eval.split(",") if lm_eval else [],
+        device=device,
+        labels=at.read_labels(labels) if labels else None,
+        command=command_line(),
+    )
 
 
 def _several(outcomes: "Iterable[at.MeasuredModel]") -> Result:
