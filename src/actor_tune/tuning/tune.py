@@ -108,13 +108,7 @@ def tune(
             chat_model,
             prompts,
             _settings(settings, chosen),
-            margin,
-            judge,
-            answer_batch,
-            max_reasoning_tokens,
-            parts,
-            stages,
-            report,
+            *(margin, judge, answer_batch, max_reasoning_tokens, parts, stages, report),
         )
     record = Tuning(
         trials=trials,
