@@ -232,6 +232,22 @@ def test_a_model_is_tuned_by_several_trials_and_left_as_it_was(tuned, tmp_path):
     assert at.write_report([tmp_path / "run"], tmp_path / "report.html")
 
 
+def test_the_phases_of_the_search_come_before_those_of_the_fit(caplog):
+    settings = Settings(starter=False, allow_unsafe=True, gate_prompts=300)
+    stages = Stages(["load", "own answers", "train", "gate"])
+    with caplog.at_level("INFO"):
+        with stages("load"):
+            pass
+        at.tune(make_model(), make_prompts(16), Study(1), settings, stages=stages)
+    told = [record.message for record in caplog.records if record.name == "actor_tune.progress"]
+    assert [line.split(";")[0].split(",")[0] for line in told if " of 8: " in line][:4] == [
+        "2 of 8: answers to search by",
+        "3 of 8: blocks to search",
+        "4 of 8: inputs of those blocks",
+        "5 of 8: trials",
+    ]
+
+
 def test_a_tuning_cut_off_goes_on_with_the_trials_that_there_are(tmp_path, monkeypatch):
     settings = Settings(starter=False, allow_unsafe=True, gate_prompts=300)
     real, begun = module.attempt, []
