@@ -46,7 +46,9 @@ def examples(thing):
 FUNCTIONS = [name for name in sorted(at.__all__) if inspect.isroutine(getattr(at, name))]
 
 
-@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("build_testbed", "check_served")])
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if name not in ("assist", "build_testbed", "check_served")]
+)
 def test_the_example_in_each_docstring_runs(name, notebook, monkeypatch):
     found = examples(getattr(at, name))
     assert found, f"{name} has no example"

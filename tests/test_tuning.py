@@ -68,8 +68,11 @@ def test_no_prompt_is_in_two_parts_and_fit_validates_on_what_no_trial_sees():
         assert all(any(prompt.kind == kind for prompt in group) for group in groups)
 
 
-def test_blocks_that_do_much_less_than_the_best_are_not_searched():
-    effects = {3: 0.1, 4: 0.5, 5: 0.24, 6: 0.26, 7: 0.4, 8: 9.0}
+@pytest.mark.parametrize(
+    ("effects", "expected"),
+    [({3: 0.1, 4: 0.5, 5: 0.24, 6: 0.26, 7: 0.4, 8: 9.0}, [4, 7, 6]), ({3: -0.2, 4: -0.1, 5: -0.3}, [4])],
+)
+def test_blocks_that_do_much_less_than_the_best_are_not_searched(effects, expected):
     blocks = [
         BlockEffect(
             layer=layer, silhouette=None, refusal=0, toward_harmless=0, toward_harmful=0, kl_harmless=0, effect=effect
@@ -77,7 +80,7 @@ def test_blocks_that_do_much_less_than_the_best_are_not_searched():
         for layer, effect in effects.items()
     ]
     scanned = Scan(model="m", layer=4, reason="", refusal_tokens=[], blocks=blocks, candidates=[3, 4, 5, 6, 7])
-    assert blocks_to_search(scanned) == [4, 7, 6]
+    assert blocks_to_search(scanned) == expected
 
 
 @pytest.mark.parametrize("rule", ["odds", "boundary"])

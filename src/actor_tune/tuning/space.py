@@ -36,8 +36,9 @@ class Space:
 def blocks_to_search(scanned: Scan) -> list[int]:
     """The blocks of the largest effect on refusal, largest first."""
     candidates = [block for block in scanned.blocks if block.layer in scanned.candidates]
-    ranked = sorted(candidates, key=lambda block: -block.effect)
-    return [block.layer for block in ranked if block.effect >= LEAST_EFFECT * ranked[0].effect][:BLOCKS]
+    best, *others = sorted(candidates, key=lambda block: -block.effect)
+    near = [block for block in others if block.effect >= LEAST_EFFECT * best.effect]
+    return [block.layer for block in (best, *near)][:BLOCKS]
 
 
 def defaults(space: Space, rule: RuleName) -> dict[str, Any]:
