@@ -44,6 +44,8 @@ def examples(thing):
 
 
 FUNCTIONS = [name for name in sorted(at.__all__) if inspect.isroutine(getattr(at, name))]
+ALONE = [name for name in FUNCTIONS if name not in ("assist", "build_testbed", "check_served")]
+"""Those that need nothing that is not here."""
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def tune(
     ```python
     tuned = at.tune(model, prompts, at.Study(trials=60))
     tuned.fit.passed, tuned.tuning.sentence
-    tuned.save("run")
+    tuned.save("tuned")
     ```
 
     **Arguments:**
