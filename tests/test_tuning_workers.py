@@ -7,9 +7,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from threading import Barrier
 
 import optuna
 import pytest
@@ -20,6 +22,7 @@ from optuna.trial import TrialState
 import actor_tune as at
 from actor_tune.records import file
 from actor_tune.records.tune import Tuning
+from actor_tune.tuning import storage as module
 from conftest import make_model, make_prompts, save_model
 from postgresql import postgresql
 
@@ -71,6 +74,19 @@ def running_of(look, pid: int) -> list[int]:
         return []
     trials = study.get_trials(states=(TrialState.RUNNING,))
     return [trial.number for trial in trials if f"-{pid}-" in trial.user_attrs.get("worker", "")]
+
+
+def test_all_of_many_that_begin_at_once_get_into_an_empty_database(tmp_path):
+    many = 8
+    together = Barrier(many)
+
+    def begin(_: int) -> int:
+        together.wait(timeout=60)
+        with module.storage(url, tmp_path / "no journal") as kept:
+            return len(kept.backend.get_all_studies())
+
+    with postgresql(tmp_path / "server") as url, ThreadPoolExecutor(many) as pool:
+        assert [*pool.map(begin, range(many))] == [0] * many
 
 
 @pytest.mark.long

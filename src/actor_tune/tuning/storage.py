@@ -10,10 +10,12 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
 from filelock import FileLock, Timeout
@@ -24,6 +26,9 @@ from optuna.trial import TrialState
 
 from ..errors import UserError, require_package
 
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 10
@@ -33,6 +38,9 @@ GRACE = 40
 
 NAMELESS = 60.0
 """Seconds after which a trial in a journal that no process has put its name to counts as left behind."""
+
+BEGINNING = 2507_04250
+"""The number of the lock in PostgreSQL, and in a journal's folder its name, of which `Storage.alone` is made."""
 
 WORKER = "worker"
 """The attribute of a trial that says which process has it."""
@@ -46,12 +54,14 @@ class Storage:
     - `where`: for people, without a password.
     - `worker`: this process.
     - `locks`: where each process holds a lock as long as it lives; None where heartbeats say so.
+    - `alone`: within it, no other process begins: what is there once for all is looked for, and made, by one.
     """
 
     backend: BaseStorage
     where: str
     worker: str
     locks: Path | None
+    alone: Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
@@ -63,10 +73,10 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     with ExitStack() as undo:
         if url is not None and "://" in url:
-            database, where = _database(url)
+            database, where, alone = _database(url)
             undo.callback(database.engine.dispose)
             undo.callback(database.remove_session)
-            yield Storage(database, where, worker, None)
+            yield Storage(database, where, worker, None, alone)
             return
         path = Path(url) if url else default
         if path.is_dir() or not path.parent.is_dir():
@@ -80,10 +90,11 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             backend = JournalStorage(JournalFileBackend(str(path)))
-        yield Storage(backend, str(path), worker, locks)
+        beginning = partial(FileLock, locks / f".{BEGINNING}", fallback_to_soft=False)
+        yield Storage(backend, str(path), worker, locks, beginning)
 
 
-def _database(url: str) -> tuple[RDBStorage, str]:
+def _database(url: str) -> tuple[RDBStorage, str, Callable[[], AbstractContextManager[None]]]:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -97,11 +108,13 @@ def _database(url: str) -> tuple[RDBStorage, str]:
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError(f"`storage={shown}`", "another kind of storage", expected, "choose one of these")
     require_package(f"`storage={shown}`", "psycopg", "postgresql")
+    address = address.set(drivername="postgresql+psycopg")
+    alone = partial(_alone_at, address)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), alone():  # of many that make tables at once, all but one would fail
             warnings.simplefilter("ignore", ExperimentalWarning)
             backend = RDBStorage(
-                address.set(drivername="postgresql+psycopg").render_as_string(hide_password=False),
+                address.render_as_string(hide_password=False),
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
@@ -111,7 +124,18 @@ def _database(url: str) -> tuple[RDBStorage, str]:
         said = str(error.__cause__ or error).strip().splitlines()[0]
         fix = "start it, or correct the address; PGPASSWORD or a .pgpass file may hold the password"
         raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
-    return backend, shown
+    return backend, shown, alone
+
+
+@contextmanager
+def _alone_at(address: "URL") -> Iterator[None]:
+    """Within it, no other process is within the same at `address`."""
+    from sqlalchemy import NullPool, create_engine, text
+
+    engine = create_engine(address, poolclass=NullPool)
+    with engine.connect() as connection:  # the lock ends with it
+        connection.execute(text(f"SELECT pg_advisory_lock({BEGINNING})"))
+        yield
 
 
 def take_up(study: optuna.Study, kept: Storage) -> None:

@@ -76,8 +76,9 @@ def run_trials(study: optuna.Study, kept: Storage, bench: Bench, count: int, fir
 
     - `first`: whether this process decides what chance decides, so that a study of one process is the same again.
     """
-    for rule in bench.space.rules:
-        study.enqueue_trial(defaults(bench.space, rule), skip_if_exists=True)
+    with kept.alone():  # else many that begin at once try the defaults as often as they are
+        for rule in bench.space.rules:
+            study.enqueue_trial(defaults(bench.space, rule), skip_if_exists=True)
     began, before = time.perf_counter(), len(ended(study))
     while (done := len(ended(study))) < count:
         take_up(study, kept)
