@@ -12,8 +12,8 @@ from actor_tune.repair.cost import Texts
 from actor_tune.repair.refusals import ANSWER_TOKENS
 from actor_tune.tuning.study import RANDOM
 from tools import make_scale_page
-from tools.make_commands_page import commands
-from tools.make_scale_page import STREAMED, STUDY, WAYS, placed, planned
+from tools.make_commands_page import commands, options
+from tools.make_scale_page import STREAMED, STUDY, placed, planned
 
 JOBS = STUDY.parent
 STUDIES = [JOBS / name for name in ("compose.yaml", "study.slurm", "kubernetes.yaml")]
@@ -130,11 +130,22 @@ def test_the_models_have_the_sizes_that_their_names_say(model, parameters):
 
 
 def test_what_is_spread_needs_the_weights_over_all_devices_and_the_rest_on_one():
-    one, spread = placed("70B", "one GPU"), placed("70B", list(WAYS)[1])
+    one, spread = placed("70B", "one GPU"), placed("70B", make_scale_page.SPREAD)
     phase = one.heaviest
     weights = 2 * planned("70B").size.parameters
     assert spread.on_one(phase) == pytest.approx(one.on_one(phase) - weights * 7 / 8)
     assert one.gpu_hours * 8 != spread.gpu_hours  # fewer answers at a time where memory is short
+
+
+def test_training_is_the_heaviest_phase_as_the_page_says():
+    assert {each.heaviest.name for ways in make_scale_page.all_placed().values() for each in ways.values()} == {"train"}
+
+
+def test_a_model_that_one_gpu_does_not_hold_is_fitted_by_all_and_not_tuned():
+    spent = make_scale_page.night("70B")
+    assert spent["fit"] == placed("70B", make_scale_page.SPREAD).gpu_hours
+    assert spent["tune"] is None
+    assert not {"--device-map", "--offload", "--quantization"} & options(commands()["tune"]), "then the page is wrong"
 
 
 def test_a_step_of_answers_reads_all_weights_once():

@@ -55,11 +55,11 @@ BF16_FLOPS, FLOAT32_FLOPS, BANDWIDTH, SHARE = 990e12, 67e12, 3.35e12, 0.4
 
 DISK = 5e9
 
-STREAMED = "`--offload stream`, one GPU"
+SPREAD, STREAMED = f"`--device-map auto`, {DEVICES} GPUs", "`--offload stream`, one GPU"
 
 WAYS = {
     "one GPU": (Placement("cuda", "bfloat16"), False),
-    f"`--device-map auto`, {DEVICES} GPUs": (Placement("cuda", "bfloat16", device_map="auto"), True),
+    SPREAD: (Placement("cuda", "bfloat16", device_map="auto"), True),
     STREAMED: (Placement("cuda", "bfloat16", offload="stream"), False),
     "`--quantization bnb_4bit`, one GPU": (Placement("cuda", "bfloat16", quantization="bnb_4bit"), False),
     f"both of `bnb_4bit` and `auto`, {DEVICES} GPUs": (
@@ -134,7 +134,7 @@ def main() -> None:
 def page() -> str:
     """The whole page."""
     told: dict[str, Any] = {name: value for name, value in globals().items() if name.isupper()}
-    told |= {"at": at, "KL_PROMPTS": KL_PROMPTS, "CHUNK": CHUNK, "WAIT": WAIT}
+    told |= {"at": at, "FLIPS": FLIPS, "KL_PROMPTS": KL_PROMPTS, "CHUNK": CHUNK, "WAIT": WAIT}
     told |= {"placed": all_placed(), "prompts": with_prompts(), "study": of_study(), "nightly": of_nights()}
     told |= {"computing": computing_hours("405B"), "least": with_least("405B")}
     return render("scale", told, gb, hours, whole, table)
@@ -259,30 +259,24 @@ def of_nights() -> dict[str, Any]:
     """What a night costs, and how often chance alone stops it."""
     held_out = at.starter("held_out")
     harmful = len(of_kind(held_out, "harmful"))
-    passes = pass_probability(harmful, at.MARGIN, FLIPS / 2, FLIPS / 2)
+    stopped = [365 * (1 - pass_probability(n, at.MARGIN, FLIPS / 2, FLIPS / 2)) for n in (harmful, needed(at.MARGIN))]
     return {
         "fit": [each.name for each in fields(FitRequest)],
         "tune": [each.name for each in fields(TuneRequest)],
         "harmful": harmful,
         "needed": needed(at.MARGIN),
-        "alarms": 365 * (1 - passes),
+        "alarms": stopped,
         "hours": {model: night(model) for model in ("8B", "70B")},
     }
 
 
-def night(model: str) -> dict[str, float]:
-    """GPU-hours by what is done: on one device, or as many as hold the weights and what training needs."""
-    one = placed(model, "one GPU")
-    devices = 1 if one.fits else DEVICES
-    cost, held_out = planned(model), at.starter("held_out")
+def night(model: str) -> dict[str, float | None]:
+    """GPU-hours by what is done, on one device or spread over all; a process that tunes has one device."""
+    one, cost, held_out = placed(model, "one GPU"), planned(model), at.starter("held_out")
+    fitting = (one if one.fits else placed(model, SPREAD)).gpu_hours
+    measuring = answering(model, len(held_out), cost.mean_tokens) * (1 if one.fits else DEVICES) / 3600
     preparing, _, asked = trial_seconds(model)
-    measuring = answering(model, len(held_out), cost.mean_tokens)
-    fitting = sum(one.seconds.values())
-    tuning = preparing + TRIALS * asked
-    return {name: devices * seconds / 3600 for name, seconds in zip(NIGHT, (fitting, measuring, tuning), strict=True)}
-
-
-NIGHT = ("fit", "measure", "tune")
+    return {"fit": fitting, "measure": measuring, "tune": (preparing + TRIALS * asked) / 3600 if one.fits else None}
 
 
 def trial_seconds(model: str) -> tuple[float, float, float]:
@@ -298,10 +292,9 @@ def trial_seconds(model: str) -> tuple[float, float, float]:
 def of_study() -> dict[str, Any]:
     """A study of many processes at once, by what was counted on a real PostgreSQL."""
     counted = json.loads(STUDY.read_text(encoding="utf-8"))
-    inputs = {model: BLOCKS * planned(model).kept() for model in MODELS}
     return counted | {
-        "inputs": inputs,
-        "seconds": {model: trial_seconds(model) for model in ("8B", "70B")},
+        "inputs": BLOCKS * planned("8B").kept(),
+        "seconds": trial_seconds("8B"),
         "random": WORKERS + RANDOM - 1,
         "rows": [*running()],
     }
