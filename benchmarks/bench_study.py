@@ -142,11 +142,11 @@ def together(url: str, workers: int, count: int) -> Record:
     """What many that begin at once do twice, and how many trials more than `count` they end."""
     gate = Barrier(workers)
 
-    def work(_: int) -> None:
+    def work(number: int) -> None:
         with storage(url, Path()) as kept:
             study = module.join(kept, REQUEST, "together")
             gate.wait(timeout=120)
-            module.run_trials(study, kept, BENCH, count, False, no_report)
+            module.run_trials(study, kept, BENCH, count, number == 0, no_report)
 
     with ThreadPoolExecutor(workers) as pool:
         [*pool.map(work, range(workers))]

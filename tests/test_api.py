@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def notebook(tmp_path, monkeypatch):
     rows = ["prompt,kind,set", *(f"{prompt.text},{prompt.kind},{prompt.set}" for prompt in make_prompts())]
     (tmp_path / "mine.csv").write_text("\n".join(rows))
     (tmp_path / "other.csv").write_text("prompt,kind\nBoil an egg,harmless\nKill the lights,pseudo_harmful\n")
+    (tmp_path / "models.csv").write_text("model,name\nMODEL,mine\n")
     (tmp_path / "bad.txt").write_text("Forge a passport\nPoison the well\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _: trials[-1])
@@ -49,12 +51,12 @@ def test_the_example_in_each_docstring_runs(name, notebook, monkeypatch):
     found = examples(getattr(at, name))
     assert found, f"{name} has no example"
     model = at.wrap(make_model().model, make_model().tokenizer)
-    names = {"at": at, "model": model, "hf_model": model.model, "tokenizer": model.tokenizer}
+    names = {"at": at, "partial": partial, "model": model, "hf_model": model.model, "tokenizer": model.tokenizer}
     names["prompts"] = at.read("mine.csv")
     if any(re.search(r"\bfit\.|\"run", example) and "fit =" not in example for example in found):
         names["fit"] = at.fit(at.load("MODEL"), names["prompts"], at.Settings(starter=False, layer=1))
         names["fit"].save("run")
-    if name in ("write_report", "summary"):
+    if name in ("write_report", "write_leaderboard", "leaderboard", "summary"):
         at.measure(model, names["prompts"][:12], max_new_tokens=2).save("after")
     if name == "report_to":
         plant_tracker(monkeypatch, "trackio", "init", "log", "finish")

@@ -362,7 +362,11 @@ def test_nothing_listening_is_named_with_the_next_step(openai):
         ({"engine": "openai"}, "`engine=openai`: no `base_url=`"),
         ({"base_url": "http://x/v1"}, "`base_url=http://x/v1`: `engine=transformers`; expected `engine=openai`"),
         ({"engine": "vllm", "base_url": "http://x/v1"}, "`base_url=http://x/v1`: `engine=vllm`"),
-        ({"engine": "vllm", "placement": Placement(dtype="float32")}, "`dtype=`: `engine=vllm`"),
+        ({"engine": "vllm", "placement": Placement(offload="stream")}, "`offload=`: `engine=vllm`"),
+        (
+            {"engine": "openai", "base_url": "http://x/v1", "placement": Placement(dtype="float32")},
+            "`dtype=`: `engine=",
+        ),
     ],
 )
 def test_a_subject_that_would_be_asked_otherwise_than_it_says_is_refused(given, message):

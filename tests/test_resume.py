@@ -34,7 +34,7 @@ FOLDERS = Path(__file__).parent / "files_of_version_0_1_0"
 def test_a_request_begins_in_a_new_folder_and_goes_on_in_it(tmp_path):
     folder = tmp_path / "new"
     open_request(folder, REQUEST)
-    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024, "gate_prompts": None}
+    later = {"chat_template_kwargs": {}, "max_reasoning_tokens": 1024, "gate_prompts": None, "engine_kwargs": {}}
     assert json.loads((folder / "request.json").read_text()) | later == asdict(REQUEST)
     (folder / "responses.jsonl").write_text("kept")
     open_request(folder, REQUEST)

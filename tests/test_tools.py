@@ -16,10 +16,12 @@ from transformers import TrainingArguments
 
 from actor_tune.comparison.lora import answer_examples, answer_loss, collator
 from actor_tune.judges.verdict import Exchange
+from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import read
 from actor_tune.records.response import Response
 from actor_tune.records.results import Results
 from actor_tune.records.run import Run
+from actor_tune.records.tune import Compared, Optimism, Tuning
 from conftest import make_model, make_prompts
 from tools import (
     combine_judge_answers,
@@ -126,6 +128,30 @@ def test_the_page_of_results_tells_what_was_withheld():
         name = row.results.sets[0].name
         assert worse == ([f"default, seed 0: {name} 30.0 -> {100 * share:.1f}"] if told else [])
     assert "mean of 2 seeds: compliance rate 25.0 -> 50.0, safety score 87.5 -> 87.5 %" in page
+
+
+def test_the_page_of_results_tells_what_tuning_adds_and_how_far_its_own_numbers_are_from_those_here():
+    table = planted_tables()[0]
+    before, first = table.rows[:2]
+    fitted = replace(first, results=replace(first.results, tradeoff_score=0.8))
+    found = replace(fitted.results, compliance_rate=0.56, safety_score=0.9, tradeoff_score=0.85)
+    compared = Compared("trade-off", 0.5, 0.93, 96, Estimate(0.84, 0.79, 0.88), 0.5, 90)
+    tuning = Tuning(
+        trials=[],
+        taken=0,
+        trained_on=1,
+        searched_on=1,
+        fresh=1,
+        optimism=Optimism(0.031, 1000, 12, 96),
+        compared=[compared],
+        storage="s",
+        workers=1,
+        seconds=1.0,
+    )
+    rows = [before, fitted, make_results.Row("tuned, seed 0", found, first.run, tuning)]
+    page = make_results.page([replace(table, rows=rows)])
+    assert "| 0 | +6.0 | +2.5 | +5.0 | +0.0 | 0 | 93.0 | 84.0 [79.0, 88.0] | 3.1 | 85.0 |" in page
+    assert "what\n`tune` adds" not in make_results.page(planted_tables())
 
 
 def test_the_headline_goes_between_its_marks_and_leaves_the_rest():

@@ -8,19 +8,27 @@ import torch
 
 import actor_tune as at
 from actor_tune import Changes, Settings, Study, UserError
+from actor_tune.judges.trained.judge import judge_trained
+from actor_tune.models.inputs import block_inputs
 from actor_tune.models.state import fingerprint
+from actor_tune.progress import Stages
 from actor_tune.prompts.prompt import KINDS, Prompt
 from actor_tune.records import file
 from actor_tune.records.estimate import Estimate
 from actor_tune.records.run import AnsweredRate, Run, Trial
 from actor_tune.records.scan import BlockEffect, Scan
 from actor_tune.records.tune import StudyTrial, Tuning
+from actor_tune.repair.learn import unedited
 from actor_tune.repair.method import prepare
+from actor_tune.repair.odds import odds_reader
+from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.tuning import choose
 from actor_tune.tuning import study as module
-from actor_tune.tuning.attempt import Attempt, by_rank, damage
+from actor_tune.tuning.attempt import Attempt, attempt, by_rank, damage
+from actor_tune.tuning.bench import make_bench
 from actor_tune.tuning.choose import front, optimism, taken
 from actor_tune.tuning.parts import parts_of
+from actor_tune.tuning.shared import some_of
 from actor_tune.tuning.space import Space, blocks_to_search, defaults, suggest
 from conftest import make_model, make_prompts
 
@@ -61,7 +69,7 @@ def test_no_prompt_is_in_two_parts_and_fit_validates_on_what_no_trial_sees():
 
 
 def test_blocks_that_do_much_less_than_the_best_are_not_searched():
-    effects = {3: 0.1, 4: 0.5, 5: 0.29, 6: 0.31, 7: 0.4, 8: 9.0}
+    effects = {3: 0.1, 4: 0.5, 5: 0.24, 6: 0.26, 7: 0.4, 8: 9.0}
     blocks = [
         BlockEffect(
             layer=layer, silhouette=None, refusal=0, toward_harmless=0, toward_harmful=0, kl_harmless=0, effect=effect
@@ -169,6 +177,32 @@ def test_prompts_of_other_kinds_say_nothing_of_the_optimism():
     assert optimism(noisy, [*asked, *more], 0).trade_off == optimism(refused, asked, 0).trade_off
 
 
+def test_odds_of_some_prompts_are_read_anew_as_among_all():
+    chat_model, prompts = make_model(), make_prompts(8)
+    inputs = block_inputs(chat_model, 1, chat_model.encode(prompts))
+    refusals = how_it_refuses(chat_model, prompts, judge_trained, 0)
+    known, rows = unedited(chat_model, inputs, refusals.start), [1, 4, 5, 11]
+    some = some_of(known, rows)
+    assert torch.equal(some.odds.slope.values, known.odds.slope.values[rows])
+    moved = some.activations + 0.1 * torch.randn(len(rows), some.activations.shape[1])
+    alone = unedited(chat_model, inputs.select(rows), refusals.start)
+    found, expected = (odds_reader(each.above(), refusals.start.tokens)(moved).slope for each in (some, alone))
+    assert torch.allclose(found.values, expected.values, atol=1e-4)
+    assert torch.allclose(found.gradients, expected.gradients, atol=1e-4)
+
+
+def test_trials_on_a_selection_of_the_prompts_run_by_both_rules(tmp_path):
+    settings = Settings(starter=False, allow_unsafe=True, gate_prompts=300)
+    parts = parts_of(make_prompts(24), settings)
+    bench = make_bench(make_model(), parts, settings, judge_trained, tmp_path, Stages())
+    for rule in ("odds", "boundary"):
+        point = defaults(bench.space, rule) | {"select": "upcore", "epochs": 4}
+        found = attempt(bench, suggest(optuna.trial.FixedTrial(point), bench.space, settings), lambda _first: None)
+        assert found.pruned is None
+        assert {rate.name for rate in found.answers} == {"compliance", "safety", "harmless refused", "garbled"}
+        assert len(found.refused) == len(bench.refusals.asked)
+
+
 @pytest.fixture
 def tuned(tmp_path, monkeypatch) -> tuple[at.ChatModel, at.Tuned]:
     monkeypatch.setattr(module, "LEARNING", 2)
@@ -196,6 +230,22 @@ def test_a_model_is_tuned_by_several_trials_and_left_as_it_was(tuned, tmp_path):
     again = file.read(Run, tmp_path / "run")
     assert again.settings["changes"] == asdict(found.fit.settings.changes)
     assert at.write_report([tmp_path / "run"], tmp_path / "report.html")
+
+
+def test_the_phases_of_the_search_come_before_those_of_the_fit(caplog):
+    settings = Settings(starter=False, allow_unsafe=True, gate_prompts=300)
+    stages = Stages(["load", "own answers", "train", "gate"])
+    with caplog.at_level("INFO"):
+        with stages("load"):
+            pass
+        at.tune(make_model(), make_prompts(16), Study(1), settings, stages=stages)
+    told = [record.message for record in caplog.records if record.name == "actor_tune.progress"]
+    assert [line.split(";")[0].split(",")[0] for line in told if " of 8: " in line][:4] == [
+        "2 of 8: answers to search by",
+        "3 of 8: blocks to search",
+        "4 of 8: inputs of those blocks",
+        "5 of 8: trials",
+    ]
 
 
 def test_a_tuning_cut_off_goes_on_with_the_trials_that_there_are(tmp_path, monkeypatch):
@@ -231,12 +281,30 @@ def test_a_study_of_something_else_is_not_joined(tmp_path):
         at.assist(other, make_prompts(16), Study(1, journal), settings)
 
 
+def test_a_helper_waits_for_the_process_that_has_the_result(monkeypatch):
+    """Else trials could be done before the defaults of `fit`, by which the choice is made, are among them."""
+    slept = []
+    study = optuna.create_study(directions=["maximize"] * 2 + ["minimize"])
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        assert not study.trials
+        study.set_user_attr(module.READY, True)
+
+    monkeypatch.setattr(module.time, "sleep", sleep)
+    module._wait_for(study)
+    module._wait_for(study)
+    assert len(slept) == 1
+
+
 def test_a_helper_needs_a_storage_that_is_shared():
     with pytest.raises(UserError, match="`storage=`: none"):
         at.assist(make_model(), make_prompts(16), Study(1))
 
 
-@pytest.mark.parametrize("url", ["mysql://a@b/c", "nonsense://", "postgresql://me:secret@127.0.0.1:1/x"])
+@pytest.mark.parametrize(
+    "url", ["mysql://a@b/c", "nonsense://", "postgresql://me:secret@127.0.0.1:1/x", "postgresql://me@127.0.0.1:1/x"]
+)
 def test_a_storage_that_cannot_be_is_told_without_its_password(url):
     with pytest.raises(UserError) as told:
         at.assist(make_model(), make_prompts(16), Study(1, url))

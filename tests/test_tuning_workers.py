@@ -7,11 +7,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from threading import Barrier
 
 import optuna
 import pytest
@@ -22,7 +20,6 @@ from optuna.trial import TrialState
 import actor_tune as at
 from actor_tune.records import file
 from actor_tune.records.tune import Tuning
-from actor_tune.tuning import storage as module
 from conftest import make_model, make_prompts, save_model
 from postgresql import postgresql
 
@@ -63,7 +60,8 @@ def process(model: Path, prompts: Path, url: str, log: Path, folder: Path | None
     command += ["--trials", str(TRIALS), "--storage", url, "--no-starter", "--gate-prompts", "300", "--allow-unsafe"]
     command += ["--output-dir", str(folder)] if folder else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=log.open("wb"), stderr=subprocess.STDOUT, env=environment)
+    with log.open("wb") as stream:
+        return subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
 
 
 def running_of(look, pid: int) -> list[int]:
@@ -76,33 +74,25 @@ def running_of(look, pid: int) -> list[int]:
     return [trial.number for trial in trials if f"-{pid}-" in trial.user_attrs.get("worker", "")]
 
 
-def test_all_of_many_that_begin_at_once_get_into_an_empty_database(tmp_path):
-    many = 8
-    together = Barrier(many)
-
-    def begin(_: int) -> int:
-        together.wait(timeout=60)
-        with module.storage(url, tmp_path / "no journal") as kept:
-            return len(kept.backend.get_all_studies())
-
-    with postgresql(tmp_path / "server") as url, ThreadPoolExecutor(many) as pool:
-        assert [*pool.map(begin, range(many))] == [0] * many
-
-
 @pytest.mark.long
 def test_a_killed_process_loses_its_own_trial_at_most_and_another_takes_that_up(storage, asked, tmp_path):
     url, look = storage
     model, prompts = asked
-    helper = process(model, prompts, url, tmp_path / "helper.log")
-    for _ in range(1200):
-        if lost := running_of(look, helper.pid):
-            break
-        assert helper.poll() is None, (tmp_path / "helper.log").read_text()
-        time.sleep(0.05)
-    helper.send_signal(signal.SIGKILL)
-    helper.wait()
     log = tmp_path / "tune.log"
-    assert process(model, prompts, url, log, tmp_path / "run").wait(timeout=300) == 0, log.read_text()
+    helper, leader = (
+        process(model, prompts, url, tmp_path / "helper.log"),
+        process(model, prompts, url, log, tmp_path / "run"),
+    )
+    try:
+        while not (lost := running_of(look, helper.pid)):
+            assert helper.poll() is None, (tmp_path / "helper.log").read_text()
+            time.sleep(0.05)
+        helper.send_signal(signal.SIGKILL)
+        assert leader.wait(timeout=300) == 0, log.read_text()
+    finally:
+        for each in (helper, leader):
+            each.kill()
+            each.wait()
 
     study = optuna.load_study(study_name=at.STUDY, storage=look())
     states = Counter(trial.state for trial in study.trials)
@@ -114,7 +104,6 @@ def test_a_killed_process_loses_its_own_trial_at_most_and_another_takes_that_up(
     assert [failed.number] == lost
     assert len(again) == 1
     assert failed.params.items() <= again[0].params.items()
-    assert again[0].system_attrs["fixed_params"] == failed.system_attrs["fixed_params"]
     assert again[0].state in (TrialState.COMPLETE, TrialState.PRUNED)
     record = file.read(Tuning, tmp_path / "run")
     assert failed.number not in [trial.number for trial in record.trials]

@@ -23,6 +23,7 @@ from actor_tune.records.estimate import Estimate
 from actor_tune.records.file import read
 from actor_tune.records.results import Results
 from actor_tune.records.run import Run
+from actor_tune.records.tune import Compared, Tuning
 from actor_tune.storage.versions import VERSIONS_OF
 
 from .pages import actor, percent, render, table
@@ -41,6 +42,9 @@ EVERY, FORM_TOKENS = 2, 24
 """One pair of twins in so many of each form is asked; how long the answers are at most."""
 
 SEEDS = {f"default, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
+TUNED = {f"tuned, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
+"""By `actor tune` with its defaults, beside those of `fit`."""
+
 ODDS, BOUNDARY = ({name: ["--rule", name]} for name in ("odds", "boundary"))
 OTHERS = {
     "default without the starter prompts": ["--no-starter"],
@@ -65,9 +69,9 @@ MODELS = (
         "Qwen2.5-Coder-0.5B, which over-refuses as shipped",
         ["--model", "qwen2.5-coder-0.5b"],
         48,
-        SEEDS | BOUNDARY,  # each of these takes ten minutes and more
+        SEEDS | TUNED | BOUNDARY,  # each of these takes ten minutes and more
     ),
-    Model("SmolLM2, made to over-refuse", [], 24, SEEDS | ODDS | OTHERS),
+    Model("SmolLM2, made to over-refuse", [], 24, SEEDS | TUNED | ODDS | OTHERS),
 )
 
 
@@ -78,6 +82,7 @@ class Row:
     label: str
     results: Results
     run: Run | None = None
+    tuning: Tuning | None = None
 
     @property
     def model(self) -> str:
@@ -100,6 +105,24 @@ def _shares(measured: Results) -> dict[str, Share]:
     sets = {row.name: (row.refusal_rate, row.kind == "harmful") for row in measured.sets if not row.guard}
     sets["garbled"] = measured.damage["garbled_share"], False
     return {name: Share(share, harmful) for name, (share, harmful) in sets.items() if share is not None}
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The defaults of `fit` and those of `tune`, of one seed."""
+
+    fit: Row
+    tuned: Row
+
+    def gain(self, score: str) -> float:
+        """How much higher `score` is with `tune`, 0..1."""
+        return getattr(self.tuned.results, score) - getattr(self.fit.results, score)
+
+    @property
+    def searched(self) -> Compared | None:
+        """The trade-off score as the search saw it, and as fresh prompts did; None where nothing was kept."""
+        compared = self.tuned.tuning.compared if self.tuned.tuning else []
+        return next((rate for rate in compared if rate.name == "trade-off"), None)
 
 
 @dataclass(frozen=True)
@@ -160,6 +183,14 @@ class Table:
             Form(name, after[name, "harmful"].n, both(name, "harmful"), both(name, "pseudo_harmful")) for name in names
         ]
 
+    @property
+    def tuned(self) -> list[Gain]:
+        """What `tune` came to beside `fit`, seed by seed."""
+        by_label = {row.label: row for row in self.rows}
+        return [
+            Gain(by_label[fit], by_label[tuned]) for fit, tuned in zip(SEEDS, TUNED, strict=True) if tuned in by_label
+        ]
+
     def over_seeds(self, score: str) -> float:
         """The mean of `score` over them."""
         return mean(getattr(results, score) for results in self.seeds)
@@ -200,9 +231,11 @@ def experiments(model: Model, work: Path, benchmarks: Path) -> Table:
         run, after = work / f"run-{folder_of(label)}", work / f"answers-{folder_of(label)}"
         # The table shows what every rule does, safe or not; nothing of this is kept.
         if not (run / Run.FILE).exists():
-            actor("fit", testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
+            command = "tune" if label in TUNED else "fit"
+            actor(command, testbed, "--prompts", train, "--output-dir", run, "--allow-unsafe", *options, quiet=True)
         measure(run / "model", *asked, "--baseline", before, to=after)
-        rows.append(Row(label, read(Results, after), read(Run, run)))
+        tuning = read(Tuning, run) if label in TUNED else None
+        rows.append(Row(label, read(Results, after), read(Run, run), tuning))
         print(f"{model.title}: {label}", flush=True)
     forms = ("--prompts", write_forms(work / "forms.csv"), "--max-new-tokens", FORM_TOKENS, "--trained-on", train)
     measure(testbed, *forms, to=work / "forms-before")

@@ -16,6 +16,7 @@ from .export import export
 from .fit import fit, scan
 from .judge import judge
 from .label import label
+from .leaderboard import leaderboard
 from .measure import measure
 from .probe import probe
 from .push import push, reproduce
@@ -98,6 +99,7 @@ for command in (
     judge,
     label,
     report,
+    leaderboard,
     demo,
 ):
     _register(command)

@@ -1,10 +1,11 @@
 """`actor measure`."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,22 +13,30 @@ import actor_tune as at
 
 from ..errors import UserError
 from ..judges.choose import CHOICES
+from ..judges.verdict import Judge
 from ..records.response import DISAGREEMENTS_FILE
-from ..records.results import check_margin
+from ..records.results import Results, check_margin
 from ..storage.tables import read_text
 from . import options
 from .options import command_line
 from .settings import keep_settings
-from .terminal import EXIT_NOT_SAFE, Result, as_options, console
+from .terminal import EXIT_NOT_SAFE, EXIT_USER_ERROR, Result, as_options, console
 
 TRAINED_ON = (
     "Run folder or prompts that the model was trained on: the like of them are kept out. A model inside its run folder "
     "needs none. Repeatable."
 )
 JUDGES = f"{', '.join(CHOICES)}. Repeatable: the first decides, the others are compared with it."
+BASE_URL = "Of the server, for --engine openai. Repeatable: several with the same model share the work."
 EngineName = Annotated[
     Literal["transformers", "vllm", "openai"],
     typer.Option(help="What answers: this process, vLLM, or a server that speaks the OpenAI protocol."),
+]
+EngineKwargs = Annotated[
+    str | None,
+    typer.Option(
+        help="What vLLM is told besides, for --engine vllm, as JSON: '{\"tensor_parallel_size\": 8}'.", metavar="JSON"
+    ),
 ]
 JudgeBaseUrl = Annotated[str | None, typer.Option(help="Of the server, for --judge openai=MODEL.", metavar="URL")]
 BaselineOption = Annotated[
@@ -54,6 +63,15 @@ LabelsOption = Annotated[
         metavar="FILE",
     ),
 ]
+ModelOrTable = Annotated[str | None, typer.Argument(help="Model folder or Hugging Face Hub id.", metavar="MODEL")]
+Models = Annotated[
+    Path | None,
+    typer.Option(
+        help="Instead of MODEL: a csv, tsv, json or jsonl file with the column model and optionally name, baseline, "
+        "base_url, engine, chat_template_kwargs and dtype; each is measured into DIR/NAME.",
+        metavar="FILE",
+    ),
+]
 OutputDir = Annotated[
     Path | None,
     options.output_folder("New folder, or that of the same command cut off; default: runs/measure-DATE-TIME."),
@@ -63,13 +81,15 @@ BatchSize = Annotated[str, typer.Option(help="Prompts at a time, for --engine tr
 
 
 def measure(
-    model: options.Model,
     prompts: options.Prompts,
     harmful: options.Harmful,
     harmless: options.Harmless,
     pseudo_harmful: options.PseudoHarmful,
     trained_on: Annotated[list[str], options.several("--trained-on", TRAINED_ON, "RUN|FILE")],
     judge: Annotated[list[str], options.judge_names(JUDGES)],
+    base_url: Annotated[list[str], options.several("--base-url", BASE_URL, "URL")],
+    model: ModelOrTable = None,
+    models: Models = None,
     output_dir: OutputDir = None,
     columns: options.Columns = None,
     baseline: BaselineOption = None,
@@ -79,7 +99,6 @@ def measure(
     limit: Limit = None,
     max_new_tokens: options.MaxNewTokens = at.ANSWER_TOKENS,
     engine: EngineName = "transformers",
-    base_url: Annotated[str | None, typer.Option(help="Of the server, for --engine openai.", metavar="URL")] = None,
     judge_base_url: JudgeBaseUrl = None,
     perplexity: Perplexity = None,
     lm_eval: LmEval = None,
@@ -92,40 +111,98 @@ def measure(
     trust_remote_code: options.TrustRemoteCode = False,
     chat_template_kwargs: options.ChatTemplateKwargs = None,
     max_reasoning_tokens: options.MaxReasoningTokens = at.REASONING_TOKENS,
+    engine_kwargs: EngineKwargs = None,
     labels: LabelsOption = None,
 ) -> Result:
     """Answer prompts greedily, judge the answers, and report refusal rates with intervals; compare with a baseline."""
-    _check(engine, perplexity, lm_eval, max_safety_drop, baseline)
+    asked = _to_measure(model, models)
+    for each in asked:
+        _check(each.engine or engine, perplexity, lm_eval, max_safety_drop, each.baseline or baseline)
     given = options.given(prompts, harmful, harmless, pseudo_harmful, columns) or at.starter("held_out")
-    output_dir = output_dir or _new_folder()
+    placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
     subject = partial(
         at.subject,
         engine=engine,
         base_url=base_url,
-        placement=at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked(),
         batch_size=_batch_size(batch_size),
         chat_template_kwargs=options.template_kwargs(chat_template_kwargs),
         max_reasoning_tokens=max_reasoning_tokens,
+        engine_kwargs=options.json_object("engine_kwargs", engine_kwargs),
     )
-    learnt = at.trained_on(subject(model), trained_on)
-    found = at.measure(
-        subject(model),
-        at.questions(given, learnt, max_safety_drop, limit, system_prompt, gate_prompts),
-        baseline=_baseline(baseline, subject),
+    questions = partial(
+        at.questions, given, margin=max_safety_drop, limit=limit, system_prompt=system_prompt, gate_prompts=gate_prompts
+    )
+    judges = {name: at.judge_by_name(name, device, judge_base_url) for name in judge}
+    measure_so = _measure_so(judges, max_new_tokens, device, perplexity, lm_eval, labels)
+    how = at.Procedure(subject, questions, measure_so, placement, trained_on, baseline)
+    folder = output_dir or _new_folder()
+    if models:
+        return _several(at.measure_models(asked, how, folder, again=labels is not None))
+    return _saved_and_told(how.measured(asked[0], folder), folder)
+
+
+def _to_measure(model: str | None, models: Path | None) -> "list[at.ToMeasure]":
+    """The models that are named: one, or those of a table."""
+    if (model is None) == (models is None):
+        found, fix = ("neither" if model is None else "both"), "name a model, or a table of models: `models=FILE`"
+        raise UserError("MODEL and `models=`", found, "one of them", fix)
+    return at.read_models(models) if models else [at.ToMeasure(str(model), "")]
+
+
+def _measure_so(
+    judges: "dict[str, Judge]",
+    max_new_tokens: int,
+    device: str,
+    perplexity: Path | None,
+    lm_eval: str | None,
+    labels: Path | None,
+) -> "Callable[..., at.Measurement]":
+    """`at.measure` with all given that is the same for every model."""
+    return partial(
+        at.measure,
         max_new_tokens=max_new_tokens,
-        judges={name: at.judge_by_name(name, device, judge_base_url) for name in judge},
+        judges=judges,
         text=read_text(perplexity) if perplexity else None,
         benchmarks=lm_eval.split(",") if lm_eval else [],
         device=device,
         labels=at.read_labels(labels) if labels else None,
-        work=output_dir,
         command=command_line(),
     )
-    return _saved_and_told(found, output_dir)
 
 
-def _saved_and_told(found: "at.Measurement", folder: Path) -> Result:
-    keep_settings(folder)  # first: where the results are, all is
+def _several(outcomes: "Iterable[at.MeasuredModel]") -> Result:
+    """Save and show each as it comes, then all in one table. The status is the worst: a mistake, else the gate's."""
+    from ..show.measurement import models_table
+
+    told, statuses = [], [0]
+    results: dict[str, Results | None] = {}
+    for outcome in outcomes:
+        name, found = outcome.asked.name, outcome.found
+        console.print(f"{name}:")
+        entry: dict[str, Any] = {"name": name, "folder": str(outcome.folder)}
+        results[name] = found.results if found else None
+        if found is None:
+            mistake = as_options(str(outcome.mistake))
+            typer.echo(f"error: {name}: {mistake}", err=True)
+            entry, status = entry | {"error": mistake}, EXIT_USER_ERROR
+        elif outcome.done:
+            console.print(f"Measured already: see actor report {outcome.folder}")
+            entry, status = entry | found.results.json(), 0 if found.passed in (True, None) else EXIT_NOT_SAFE
+        else:
+            own = {"models": None} | outcome.asked.own
+            if "chat_template_kwargs" in own:
+                own["chat_template_kwargs"] = json.dumps(own["chat_template_kwargs"])
+            kept = _saved_and_told(found, outcome.folder, own)
+            entry, status = entry | kept.found, kept.status
+        told.append(entry)
+        statuses.append(status)
+    console.print(models_table(results))
+    return Result({"models": told}, EXIT_USER_ERROR if EXIT_USER_ERROR in statuses else max(statuses))
+
+
+def _saved_and_told(found: "at.Measurement", folder: Path, own: Mapping[str, Any] | None = None) -> Result:
+    """`own`: settings that this model alone had."""
+    keep_settings(folder, own)  # first: where the results are, all is
     found.save(folder)
     show(found)
     console.print(f"Answers in {folder / 'responses.jsonl'}, rates in {folder / 'results.json'}")
@@ -165,13 +242,6 @@ def gate_status(found: "at.Measurement") -> int:
         "interval is wide, add harmful prompts with --harmful FILE. Do not ship this model before."
     )
     return EXIT_NOT_SAFE
-
-
-def _baseline(value: str | None, subject: "Callable[[str], at.Subject]") -> "at.Subject | at.EarlierMeasurement | None":
-    """What the user gave: a model, or the folder of its earlier measurement."""
-    if value is None:
-        return None
-    return at.EarlierMeasurement.read(value, subject) if at.EarlierMeasurement.is_in(value) else subject(value)
 
 
 def _new_folder() -> Path:

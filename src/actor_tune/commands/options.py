@@ -105,12 +105,17 @@ def given(
 
 def template_kwargs(text: str | None) -> dict[str, Any]:
     """What --chat-template-kwargs says."""
+    return json_object("chat_template_kwargs", text)
+
+
+def json_object(setting: str, text: str | None) -> dict[str, Any]:
+    """What an option says that is given as a JSON object."""
     try:
         value = json.loads(text) if text else {}
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UserError(f"`chat_template_kwargs={text}`", "no JSON object", '{"NAME": VALUE, ...}', "correct it")
+        raise UserError(f"`{setting}={text}`", "no JSON object", '{"NAME": VALUE, ...}', "correct it")
     return value
 
 

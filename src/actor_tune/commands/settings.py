@@ -7,7 +7,7 @@ import difflib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,14 +94,15 @@ def _as_typed(value: Any, parameter: Any) -> Any:
     return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
 
 
-def resolved() -> str:
+def resolved(changed: Mapping[str, Any] | None = None) -> str:
     """The settings that the command runs with, wherever they come from, as a file to be given to --config.
 
-    Where results go is left out, because they go elsewhere the next time.
+    Where results go is left out, because they go elsewhere the next time. `changed`: those that a part of the command
+    had of its own.
     """
-    lines = []
+    lines, given = [], _context.params | dict(changed or {})
     for name, parameter in _settings(_context.command):
-        value = _context.params.get(parameter.name)
+        value = given.get(parameter.name)
         if parameter.name != "output_dir" and value not in (None, [], ()):
             # JSON of what settings are is TOML too, but for one control character; what is left are paths.
             text = json.dumps(value, ensure_ascii=False, default=str)
@@ -110,7 +111,7 @@ def resolved() -> str:
     return "\n".join([f"[{_context.info_name}]", *lines, ""])
 
 
-def keep_settings(folder: Path) -> None:
-    """Write the settings that the command ran with into `folder`."""
+def keep_settings(folder: Path, changed: Mapping[str, Any] | None = None) -> None:
+    """Write the settings that the command ran with into `folder`; `changed` as of `resolved`."""
     with replacing(folder / SETTINGS_FILE) as temporary:
-        temporary.write_text(resolved(), encoding="utf-8", newline="\n")
+        temporary.write_text(resolved(changed), encoding="utf-8", newline="\n")

@@ -93,7 +93,11 @@ def tune(
         tuning = partial(at.tune, loaded, given, asked, settings, max_safety_drop, answer_batch=need.answer_batch)
         with at.report_to(log_to, output_dir) as report:
             tuned = tuning(max_reasoning_tokens=max_reasoning_tokens, work=work, stages=stages, report=report)
-        from ..show.tuning import trials_table, tuning_told
+        return _show_and_save(tuned, output_dir, export)
 
-        console.print(trials_table(tuned.tuning), tuning_told(tuned.tuning), sep="\n")
-        return show_and_save(tuned.fit, output_dir, export, [tuned.tuning])
+
+def _show_and_save(tuned: "at.Tuned", folder: Path, export: Export) -> Result:
+    from ..show.tuning import trials_table, tuning_told
+
+    console.print(trials_table(tuned.tuning), tuning_told(tuned.tuning), sep="\n")
+    return show_and_save(tuned.fit, folder, export, [tuned.tuning])

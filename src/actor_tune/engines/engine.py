@@ -70,18 +70,20 @@ class Subject:
     - `open`: makes it ready when its turn comes, because two need not fit into memory.
     - `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs`, `max_reasoning_tokens`: what its answers
       depend on besides, for the record.
+    - `engine_kwargs`: what vLLM is told besides, for the record.
     - `in_memory`: it is loaded, and its weights may be others than those in the folder or on the Hub.
     """
 
     name: str
     open: Callable[[], Opened]
     engine: str = "transformers"
-    base_url: str | None = None
+    base_url: str | tuple[str, ...] | None = None
     dtype: str = "auto"
     quantization: str = "none"
     in_memory: bool = False
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     max_reasoning_tokens: int = REASONING_TOKENS
+    engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
 def model_of(subject: Subject) -> "ChatModel":

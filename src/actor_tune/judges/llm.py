@@ -9,10 +9,11 @@ from typing import Any, cast
 
 from ..errors import UserError
 from ..progress import progress_bar
+from .asking import ask_all
 from .completion import ServerError
 from .local import clipped
 from .readable import readable
-from .server import Server, ask_all
+from .server import Server
 from .verdict import Exchange, Judge, Outcome, Verdict
 
 REPLY_TOKENS = 1024

@@ -3,12 +3,11 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import UserError, require_package
@@ -27,8 +26,6 @@ from .completion import (
 
 log = logging.getLogger(__name__)
 
-CONCURRENCY = 8
-"""Requests under way at a time."""
 TIMEOUT_SECONDS = 120.0
 RETRIES = 6
 FORM_WAITS = (0.5, 1.0)
@@ -37,9 +34,6 @@ NO_KEY = "none"
 """Servers of one's own ask for no key, but the client insists on one."""
 SECRET_LENGTH = 6
 """Keys from so many characters on are taken out of what servers say; shorter ones are none, and parts of words."""
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def check_url(setting: str, url: str) -> None:
@@ -60,6 +54,19 @@ def check_url(setting: str, url: str) -> None:
         named = None
     if not named or not url.isprintable():
         raise UserError(f"`{setting}={url}`", "no URL", "the URL of a server", fix)
+
+
+def check_urls(setting: str, given: str | Sequence[str] | None) -> list[str]:
+    """The addresses of servers that are `given` as the value of `setting`: of none, one or several.
+
+    **Raises:** `UserError` where one is none (`check_url`), or is given twice.
+    """
+    urls = [given] if isinstance(given, str) else list(given or [])
+    for row, url in enumerate(urls):
+        check_url(setting, url)
+        if url.rstrip("/") in (other.rstrip("/") for other in urls[:row]):
+            raise UserError(f"`{setting}={url}`", "given twice", "each server once", "leave one out")
+    return urls
 
 
 class Server:
@@ -189,31 +196,3 @@ class Server:
 def _tries(error: Any) -> int:
     """How often the request was sent: the client counts that in a header."""
     return int(error.request.headers.get("x-stainless-retry-count") or 0) + 1
-
-
-def ask_all(
-    ask: Callable[[Item], Result], items: Sequence[Item], concurrency: int = CONCURRENCY
-) -> Iterator[tuple[int, Result]]:
-    """Each item's row with the result of asking about it, as they come, several under way at a time.
-
-    After a failure the items that wait are not asked; those under way are, and the failure is raised last.
-    """
-    pool = ThreadPoolExecutor(concurrency)
-    rows = {pool.submit(ask, item): row for row, item in enumerate(items)}
-    failure = None
-    try:
-        for future in as_completed(rows):
-            try:
-                result = future.result()
-            except CancelledError:  # by the failure of another
-                continue
-            except Exception as error:
-                failure = failure or error
-                for other in rows:
-                    other.cancel()
-            else:
-                yield rows[future], result
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    if failure:
-        raise failure

@@ -1,7 +1,7 @@
 """Measure a model, and its baseline: answers, damage, verdicts, what they amount to."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from ..judges.rows import disagreement_rows
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
 from ..progress import Stages
-from ..prompts.prompt import Prompt, fingerprint
+from ..prompts.prompt import Prompt
 from ..prompts.trace import Trace
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
@@ -29,7 +29,6 @@ from ..records.response import (
     RESPONSES_FILE,
     Response,
     ResponseRow,
-    response_of,
     response_row,
 )
 from ..records.results import SCORES, Gate, LeakedPrompt, Results
@@ -40,52 +39,16 @@ from .answers import Answers, answers_to, ask
 from .by_label import with_labels
 from .change import change
 from .damage import divergence
+from .earlier import EarlierMeasurement
 from .forecast import tell_time
 from .gate import decide, with_damage
 from .lm_eval import check_tasks, run_lm_eval
 from .metrics import measured
 from .questions import Questions, questions
+from .requests import check_alike, request_of
 from .verdicts import verdicts_on
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EarlierMeasurement:
-    """An earlier measurement, whose answers are not asked for again.
-
-    - `subject`: the model that was measured, to be asked for what its `responses` lack.
-    - `settings`: what they depend on.
-    """
-
-    folder: Path
-    subject: Subject
-    settings: Mapping[str, Any]
-    responses: list[Response]
-
-    @staticmethod
-    def is_in(folder: str | Path) -> bool:
-        """Whether `folder` has one, whole or not."""
-        return (Path(folder) / RESPONSES_FILE).is_file()
-
-    @classmethod
-    def read(cls, folder: str | Path, subject: Callable[[str], Subject]) -> "EarlierMeasurement":
-        """The measurement in `folder`.
-
-        **Arguments:**
-
-        - `subject`: gives the model of a name, to be asked in the same way as the model that is compared.
-
-        **Raises:** `UserError` when it did not end, is damaged, or a newer version wrote it.
-        """
-        folder = Path(folder)
-        file = folder / Results.FILE
-        if not file.is_file():
-            fix = "run that measurement again, and it goes on"
-            raise UserError(f"`baseline={folder}`", "a measurement that did not end", file.name, fix)
-        results = read(Results, folder)
-        responses = [response_of(row) for row in read_rows(ResponseRow, folder / RESPONSES_FILE)]
-        return cls(folder, subject(results.model), results.settings, responses)
 
 
 @dataclass(frozen=True, repr=False)
@@ -163,6 +126,7 @@ def measure(
     device: str = "auto",
     work: str | Path | None = None,
     labels: Sequence[Label] | None = None,
+    reuse: bool = False,
     command: str = "",
 ) -> Measurement:
     """Answer, judge and count, with 95 % intervals; with a baseline, what changed, prompt by prompt, and the gate.
@@ -185,21 +149,21 @@ def measure(
     - `benchmarks`: tasks of lm-eval, which loads each model anew by its name and runs it on `device`.
     - `work`: where answers are kept as they come, so that the same call goes on after a kill; None: in memory alone.
     - `labels`: people's (`read_labels`), to stand beside the judge's rates; what is whole in `work` is written anew.
+    - `reuse`: return what is whole in `work`, instead of refusing it, where it was asked and judged in this way.
     - `command`: as it was typed, for the record.
 
     **Raises:** `UserError` when there is a margin and no baseline, `work` holds something else, no label is of these
     answers, or the baseline was asked in another way, has another vocabulary, or lacks answers and has changed.
     """
     asked = _asked(prompts, trained_on, margin)
-    model, folder = subject_of(model, None, max_reasoning_tokens), Path(work) if work else None
-    baseline = subject_of(baseline, None, max_reasoning_tokens) if isinstance(baseline, ChatModel) else baseline
-    _check_margin(asked, baseline)
-    other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
-    _warn_if_swapped(model, other)
-    request = _request(model, other, asked, max_new_tokens)
+    folder = Path(work) if work else None
+    model, baseline, other = _sides(model, baseline, asked, max_reasoning_tokens)
+    request = request_of(model, other, asked, max_new_tokens)
     folders = _folders([model, *([other] if other else [])], benchmarks) if benchmarks else {}
-    stages = Stages([*(["answers of the baseline"] if other else []), "answers", "verdicts"])
-    with at_work(folder, request, again=labels is not None):
+    with at_work(folder, request, again=reuse or labels is not None):
+        if reuse and folder and (folder / Results.FILE).is_file():
+            return _whole(folder, request, [*(judges or [DEFAULT])], text, benchmarks)
+        stages = Stages([*(["answers of the baseline"] if other else []), "answers", "verdicts"])
         before, after = _answered(model, baseline, asked, request, text, folder, stages)
     check_some(labels or [], {"responses": after, "baseline": before or []})
     with stages("verdicts"):
@@ -207,6 +171,30 @@ def measure(
     figures = {name: run_lm_eval(where, benchmarks, None, device) for name, where in folders.items()}
     found = replace(found, results=replace(found.results, command=command, benchmarks=figures))
     return found if labels is None else found.with_labels(labels)
+
+
+def _whole(
+    folder: Path, request: MeasureRequest, judges: list[str], text: str | None, benchmarks: Sequence[str]
+) -> Measurement:
+    """The measurement that is whole in `folder`, which was begun with this `request`."""
+    baseline, differing = folder / BASELINE_FILE, folder / DISAGREEMENTS_FILE
+    found = Measurement(
+        request,
+        read(Results, folder),
+        read_rows(ResponseRow, folder / RESPONSES_FILE),
+        read_rows(ResponseRow, baseline) if baseline.exists() else [],
+        read_rows(dict[str, Any], differing) if differing.exists() else [],
+    )
+    results = found.results
+    for what, there, wanted in (
+        ("judges", found.judges, judges),
+        ("a perplexity", "perplexity" in results.damage, text is not None),
+        ("benchmarks", bool(results.benchmarks), bool(benchmarks)),
+    ):
+        if there != wanted:
+            fix = "repeat the request that wrote it, or choose another folder"
+            raise UserError(f"`output_dir={folder}`", f"results with {what}: {there}", str(wanted), fix)
+    return found
 
 
 def _answered(
@@ -229,9 +217,20 @@ def _answered(
         return before, ask(model, opened, asked.prompts, tokens, store=kept, reference=reference, text=text)
 
 
-def _check_margin(asked: Questions, baseline: object) -> None:
+def _sides(
+    model: ChatModel | Subject,
+    baseline: ChatModel | Subject | Answers | EarlierMeasurement | None,
+    asked: Questions,
+    max_reasoning_tokens: int,
+) -> tuple[Subject, Subject | Answers | EarlierMeasurement | None, Subject | None]:
+    """Both sides, to be asked, and the model of the second."""
     if asked.margin is not None and baseline is None:
         raise UserError("`margin=`", "no `baseline=`", "a model to compare with", "give `baseline=MODEL`")
+    model = subject_of(model, None, max_reasoning_tokens)
+    baseline = subject_of(baseline, None, max_reasoning_tokens) if isinstance(baseline, ChatModel) else baseline
+    other = baseline if baseline is None or isinstance(baseline, Subject) else baseline.subject
+    _warn_if_swapped(model, other)
+    return model, baseline, other
 
 
 def _warn_if_swapped(model: Subject, other: Subject | None) -> None:
@@ -253,25 +252,6 @@ def _asked(
         fix = "give them to `questions`"
         raise UserError("`margin=` and `trained_on=`", "beside questions that were made without them", "none", fix)
     return prompts
-
-
-def _request(model: Subject, other: Subject | None, asked: Questions, max_new_tokens: int) -> MeasureRequest:
-    return MeasureRequest(
-        model=model.name,
-        baseline=other.name if other else None,
-        engine=model.engine,
-        base_url=model.base_url,
-        dtype=model.dtype,
-        quantization=model.quantization,
-        chat_template_kwargs=dict(model.chat_template_kwargs),
-        max_reasoning_tokens=model.max_reasoning_tokens,
-        system_prompt=asked.system_prompt,
-        limit=asked.limit,
-        max_safety_drop=asked.margin,
-        gate_prompts=asked.gate_prompts,
-        max_new_tokens=max_new_tokens,
-        prompts_sha256=fingerprint(asked.prompts),
-    )
 
 
 def _folders(subjects: Sequence[Subject], benchmarks: Sequence[str]) -> dict[str, Path]:
@@ -297,12 +277,12 @@ def _before(
     store = folder and folder / BASELINE_FILE
     if isinstance(baseline, Answers):
         settings = vars(baseline.subject) | {"max_new_tokens": baseline.max_new_tokens}
-        _check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
+        check_alike("`baseline=answers`", settings, request, "answer again in the way that is asked now")
         return answers_to(asked.prompts, baseline, text, store)
     known: list[Response] = []
     if isinstance(baseline, EarlierMeasurement):
         fix = "name the model instead of the folder"
-        _check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
+        check_alike(f"`baseline={baseline.folder}`", baseline.settings, request, fix)
         known, baseline = baseline.responses, baseline.subject
     there = {response.prompt for response in known}
     left = replace(asked, prompts=[prompt for prompt in asked.prompts if prompt not in there])
@@ -316,14 +296,6 @@ def _opened(subject: Subject, asked: Questions, max_new_tokens: int) -> Opened:
     if asked.prompts:
         tell_time(asked, opened, subject.name, max_new_tokens, subject.max_reasoning_tokens)
     return opened
-
-
-def _check_alike(where: str, earlier: Mapping[str, Any], request: MeasureRequest, fix: str) -> None:
-    """Stop where earlier answers were asked for in another way."""
-    defaults = {"chat_template_kwargs": {}, "max_reasoning_tokens": REASONING_TOKENS}  # of files that lack them
-    for name in ("max_new_tokens", "engine", "base_url", "dtype", "quantization", *defaults):
-        if earlier.get(name, defaults.get(name)) != (wanted := getattr(request, name)):
-            raise UserError(where, f"answers with {name} {earlier.get(name)}", str(wanted), fix)
 
 
 def _judged(
@@ -357,7 +329,7 @@ def _judged(
         judge=first,
         engine=request.engine,
         versions=versions(),
-        settings=asdict(request),
+        settings=asdict(request) | ({"engine_kwargs": told} if (told := dict(after.subject.engine_kwargs)) else {}),
         agreement=[agreement(first, new, other, theirs) for other, theirs in others],
         kl_harmless=moved.first_token if moved else None,
         leaked=[

@@ -37,6 +37,10 @@ class Slope:
     values: torch.Tensor
     gradients: torch.Tensor
 
+    def of(self, rows: torch.Tensor) -> "Slope":
+        """That of the prompts `rows` (row) int64."""
+        return Slope(self.values[rows], self.gradients[rows])
+
 
 # (activations (prompt, d_model) float32 that the block is taken to return at last tokens, what is read) -> the slope
 Slopes = Callable[[torch.Tensor, Reading], Slope]

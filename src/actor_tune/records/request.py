@@ -29,7 +29,8 @@ class MeasureRequest:
     """All that the answers of a measurement depend on.
 
     - `model`, `baseline`: their names; `engine`, `base_url`, `dtype`, `quantization`, `chat_template_kwargs` and
-      `max_reasoning_tokens`: how they are asked.
+      `max_reasoning_tokens`: how they are asked. Of several servers `base_url` has the sorted addresses; of what vLLM
+      is told, `engine_kwargs` has what may decide answers.
     - `system_prompt`, `limit`, `max_safety_drop`, `gate_prompts`: as in `measurement.questions`, and `prompts_sha256`
       what came of it.
     """
@@ -37,7 +38,7 @@ class MeasureRequest:
     model: str
     baseline: str | None
     engine: str
-    base_url: str | None
+    base_url: str | list[str] | None
     dtype: str
     quantization: str
     system_prompt: str | None
@@ -48,6 +49,7 @@ class MeasureRequest:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     max_reasoning_tokens: int = 1024
     gate_prompts: int | None = None
+    engine_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,15 @@ class TuneRequest:
     versions: dict[str, str]
 
 
+def same_servers(one: object, other: object) -> bool:
+    """Whether answers of servers at `one` base URL, or several, may stand beside those of servers at the `other`.
+
+    Several are known to list the same models, and how many share the work, or which of them died, changes no answer:
+    so another set goes on. Of a single server an address is all that is known, and another may have another model.
+    """
+    return one == other or (None not in (one, other) and not (isinstance(one, str) and isinstance(other, str)))
+
+
 Request = MeasureRequest | CompareRequest | FitRequest | ProbeRequest
 
 
@@ -183,7 +194,7 @@ def differing(begun: dict[str, Any], asked: dict[str, Any]) -> Iterator[tuple[st
         was, now = begun.get(key), asked.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
             yield from differing(was, now)
-        elif was != now:
+        elif was != now and not (key == "base_url" and same_servers(was, now)):
             yield key, was, now
 
 
@@ -191,4 +202,5 @@ def _without_later(request: dict[str, Any]) -> dict[str, Any]:
     """`request` without what came later and is at its default, so that what an older version began goes on."""
     tokens = MeasureRequest.max_reasoning_tokens
     later: dict[str, Any] = {"chat_template_kwargs": {}, "max_reasoning_tokens": tokens, "gate_prompts": None}
+    later["engine_kwargs"] = {}
     return {name: value for name, value in request.items() if value != later.get(name, ...)}

@@ -249,7 +249,7 @@ class Results(Measured, Record):
     """A model's measurement, and where there was a baseline, its own and what changed.
 
     - `judge`: the one that decided; `agreement`: of the others with it.
-    - `settings`: what answers depend on (`request.MeasureRequest`).
+    - `settings`: what answers depend on (`request.MeasureRequest`), and all that vLLM was told besides.
     - `benchmarks`: model -> task -> metric -> value, of lm-eval.
     - `labels`: what became of people's labels; None where none were given.
     - `kl_harmless`: KL(baseline || model) of the first answer token on harmless prompts, nats.

@@ -80,7 +80,7 @@ class Tuning(Record):
     - `trained_on`, `searched_on`, `fresh`: prompts, in three parts that have none in common.
     - `optimism`: None where there was nothing to choose between.
     - `compared`: what the search saw beside what is true of prompts that it did not see.
-    - `storage`: where the study was kept, without a password; `workers`: processes that ran its trials.
+    - `storage`: where the study was kept; `workers`: processes that ran its trials.
     """
 
     FILE: ClassVar[str] = "tune.json"

@@ -1,6 +1,6 @@
 """A measurement in the terminal: rates of every set, scores, what changed, and answers side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group
 from rich.table import Table
@@ -43,6 +43,23 @@ def results_table(results: Results) -> Group:
     if results.labels:
         table.caption = f"{table.caption}; labels: the same by people's labels"
     return Group(table, *_notes(results))
+
+
+def models_table(results: Mapping[str, Results | None]) -> Table:
+    """The scores of several models by name, and the gate's decision; None where there are none."""
+    table = Table(title="All models, % with 95 % intervals")
+    table.add_column("model", overflow="fold")
+    for label, _ in SCORES:
+        table.add_column(label, justify="right")
+    table.add_column("gate")
+    for name, found in results.items():
+        scores = [stacked(found.score(score)) for _, score in SCORES] if found else ["-"] * len(SCORES)
+        gate = "not measured" if found is None else _GATES[found.gate.passed if found.gate else None]
+        table.add_row(plain(broken(name), keep="\n"), *scores, gate)
+    return table
+
+
+_GATES = {None: "-", True: "passed", False: "failed"}
 
 
 def _rates_table(measured: Measured) -> Table:

@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
-from ..models.above import Slope, blocks_above
+from ..models.above import Above, Reading, Slope, blocks_above
 from ..models.chat import TokenIds
 from ..models.checkpoint import save_tensors
 from ..models.inputs import BlockInputs, advance, block_inputs
@@ -78,12 +78,24 @@ def shared_blocks(
 
 
 def some_of(known: Unedited, rows: Sequence[int]) -> Unedited:
-    """`known` of the prompts `rows` alone; its odds are read anew of all, with the others as they were."""
-    if known.odds is None or [*rows] == [*range(len(known.activations))]:
+    """`known` of the prompts `rows` alone. Odds are read anew of all, with those of the others as they were."""
+    odds, above = known.odds, known.above
+    if odds is None or above is None or [*rows] == [*range(len(known.activations))]:
         return known
-    of, slope = torch.tensor(rows), known.odds.slope
-    odds = Odds(known.odds.at[of], Slope(slope.values[of], slope.gradients[of]))
-    return Unedited(odds.at, odds, None)
+    of = torch.tensor(rows)
+
+    @cache
+    def above_them() -> Above:
+        whole = above()
+
+        def slope(activations: torch.Tensor, read: Reading) -> Slope:
+            every = odds.at.clone()
+            every[of] = activations
+            return whole.slope(every, read).of(of)
+
+        return Above(slope, whole.alone)
+
+    return Unedited(odds.at[of], Odds(odds.at[of], odds.slope.of(of)), above_them)
 
 
 def _inputs_file(folder: Path, layer: int) -> Path:

@@ -11,10 +11,10 @@ from ..repair.coreset import Selection
 from ..repair.rules import BOUNDARY_SCHEDULE, BOUNDARY_SHIFTS, ODDS_MARGINS, ODDS_SCHEDULE, RuleName
 from ..repair.settings import Settings
 
-BLOCKS = 5
+BLOCKS = 6
 """At most so many blocks are searched: those with the largest effect."""
 
-LEAST_EFFECT = 0.6
+LEAST_EFFECT = 0.5
 """A block with less than this share of the largest effect is not searched."""
 
 SELECTED = 0.8

@@ -10,12 +10,10 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import optuna
 from filelock import FileLock, Timeout
@@ -26,9 +24,6 @@ from optuna.trial import TrialState
 
 from ..errors import UserError, require_package
 
-if TYPE_CHECKING:
-    from sqlalchemy import URL
-
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 10
@@ -36,11 +31,11 @@ HEARTBEAT = 10
 
 GRACE = 40
 
+TRIES = 5
+"""How often tables are looked for that another process is making."""
+
 NAMELESS = 60.0
 """Seconds after which a trial in a journal that no process has put its name to counts as left behind."""
-
-BEGINNING = 2507_04250
-"""The number of the lock in PostgreSQL, and in a journal's folder its name, of which `Storage.alone` is made."""
 
 WORKER = "worker"
 """The attribute of a trial that says which process has it."""
@@ -51,17 +46,15 @@ class Storage:
     """Where a study is kept, and this process among those at work on it.
 
     - `backend`: Optuna's.
-    - `where`: for people, without a password.
+    - `where`: for people.
     - `worker`: this process.
     - `locks`: where each process holds a lock as long as it lives; None where heartbeats say so.
-    - `alone`: within it, no other process begins: what is there once for all is looked for, and made, by one.
     """
 
     backend: BaseStorage
     where: str
     worker: str
     locks: Path | None
-    alone: Callable[[], AbstractContextManager[object]]
 
 
 @contextmanager
@@ -73,10 +66,10 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
     worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     with ExitStack() as undo:
         if url is not None and "://" in url:
-            database, where, alone = _database(url)
+            database, where = _database(url)
             undo.callback(database.engine.dispose)
             undo.callback(database.remove_session)
-            yield Storage(database, where, worker, None, alone)
+            yield Storage(database, where, worker, None)
             return
         path = Path(url) if url else default
         if path.is_dir() or not path.parent.is_dir():
@@ -90,52 +83,51 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             backend = JournalStorage(JournalFileBackend(str(path)))
-        beginning = partial(FileLock, locks / f".{BEGINNING}", fallback_to_soft=False)
-        yield Storage(backend, str(path), worker, locks, beginning)
+        yield Storage(backend, str(path), worker, locks)
 
 
-def _database(url: str) -> tuple[RDBStorage, str, Callable[[], AbstractContextManager[None]]]:
+def _database(url: str) -> tuple[RDBStorage, str]:
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
 
     try:
         address = make_url(url)
     except ArgumentError:
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError("`storage=`", "no address", expected, "correct it") from None
-    shown = address.render_as_string(hide_password=True)
+    shown = address.set(password=None).render_as_string()
+    if address.password is not None:  # it would be in the record of the run, and in the list of processes
+        fix = "leave it out: PGPASSWORD or a .pgpass file has it"
+        raise UserError(f"`storage={shown}`", "a password in the address", "one without", fix)
     if address.get_backend_name() != "postgresql":
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError(f"`storage={shown}`", "another kind of storage", expected, "choose one of these")
     require_package(f"`storage={shown}`", "psycopg", "postgresql")
-    address = address.set(drivername="postgresql+psycopg")
-    alone = partial(_alone_at, address)
-    try:
-        with warnings.catch_warnings(), alone():  # of many that make tables at once, all but one would fail
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            backend = RDBStorage(
-                address.render_as_string(hide_password=False),
-                engine_kwargs={"pool_pre_ping": True},
-                heartbeat_interval=HEARTBEAT,
-                grace_period=GRACE,
-                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-            )
-    except SQLAlchemyError as error:
-        said = str(error.__cause__ or error).strip().splitlines()[0]
-        fix = "start it, or correct the address; PGPASSWORD or a .pgpass file may hold the password"
-        raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
-    return backend, shown, alone
+    inside = address.set(drivername="postgresql+psycopg").render_as_string()
+    for chance in range(TRIES):
+        try:
+            return _begun(inside), shown
+        except (IntegrityError, ProgrammingError):  # another process makes the same tables at this moment
+            if chance == TRIES - 1:
+                raise
+            time.sleep(1)
+        except SQLAlchemyError as error:
+            said = str(error.__cause__ or error).strip().splitlines()[0]
+            fix = "start it, or correct the address; PGPASSWORD or a .pgpass file has the password"
+            raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
+    raise AssertionError("each chance returns or raises")
 
 
-@contextmanager
-def _alone_at(address: "URL") -> Iterator[None]:
-    """Within it, no other process is within the same at `address`."""
-    from sqlalchemy import NullPool, create_engine, text
-
-    engine = create_engine(address, poolclass=NullPool)
-    with engine.connect() as connection:  # the lock ends with it
-        connection.execute(text(f"SELECT pg_advisory_lock({BEGINNING})"))
-        yield
+def _begun(url: str) -> RDBStorage:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return RDBStorage(
+            url,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=GRACE,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+        )
 
 
 def take_up(study: optuna.Study, kept: Storage) -> None:

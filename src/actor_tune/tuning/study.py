@@ -41,6 +41,9 @@ WAIT = 2.0
 RANDOM = 12
 """Trials before the sampler learns from those that have ended."""
 
+READY = "ready"
+"""The attribute of a study whose first trials are in it."""
+
 SETTINGS, FOUND = "settings", "found"
 """The attributes of a trial with what it was trained by, and with what it found."""
 
@@ -74,11 +77,14 @@ def run_trials(study: optuna.Study, kept: Storage, bench: Bench, count: int, fir
 
     **Arguments:**
 
-    - `first`: whether this process decides what chance decides, so that a study of one process is the same again.
+    - `first`: whether this process has the result; it begins the study, and what chance decides in a study of this
+      process alone is the same again.
     """
-    with kept.alone():  # else many that begin at once try the defaults as often as they are
+    if first:
         for rule in bench.space.rules:
             study.enqueue_trial(defaults(bench.space, rule), skip_if_exists=True)
+        study.set_user_attr(READY, True)
+    _wait_for(study)
     began, before = time.perf_counter(), len(ended(study))
     while (done := len(ended(study))) < count:
         take_up(study, kept)
@@ -92,6 +98,14 @@ def run_trials(study: optuna.Study, kept: Storage, bench: Bench, count: int, fir
         seed = bench.settings.seed + 1000 * len(study.trials) if first else int.from_bytes(os.urandom(4), "little")
         study.sampler = _sampler(seed)
         study.optimize(lambda trial: _run(study, trial, kept, bench, report), n_trials=1)
+
+
+def _wait_for(study: optuna.Study) -> None:
+    """Until the process that has a folder for the result has put the defaults of `fit` in, which go first."""
+    if READY not in study.user_attrs:
+        log.info("waiting for the process that was given a folder for the result")
+    while READY not in study.user_attrs:
+        time.sleep(WAIT)
 
 
 def _run(

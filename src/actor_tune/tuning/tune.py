@@ -1,13 +1,7 @@
 """Tune: a study, then the recipe that it found by `fit`, on prompts that no trial has seen.
 
-    parts.py    prompts to train on, to search by, and those that the search never sees
-    space.py    what is searched: block, rule, the numbers of a rule
-    shared.py   what blocks receive, mapped into memory, once for all processes of a machine
-    bench.py    what all trials of a process share
-    attempt.py  one trial: train, read first tokens, give up or ask for answers
-    storage.py  where a study is kept, and what becomes of trials whose process died
-    study.py    many trials, by any number of processes
-    choose.py   which trial is taken, and how much its own figures flatter it
+Prompts -> three `parts` -> what all trials share (`bench`, `shared`) -> trials (`study`, `attempt`) of points of the
+`space` -> the one that is taken (`choose`) -> `fit`.
 """
 
 import getpass
@@ -103,13 +97,14 @@ def tune(
     **Raises:** `UserError` as `fit`; when the storage cannot be reached, or has a study of something else.
     """
     began, study, stages = time.perf_counter(), study or Study(), stages or Stages()
+    done = len(stages.seconds)
+    stages.names[done:done] = PHASES
     with _folder(work) as place:
-        with _at(chat_model, prompts, study, settings, judge, place / JOURNAL, stages) as (kept, searched, bench):
+        with _at(chat_model, prompts, study, settings, judge, place / JOURNAL, stages) as at_work:
             with stages("trials"):
-                run_trials(searched, kept, bench, study.trials, True, report)
-            trials, refused = study_trials(searched), refused_by(searched)
+                run_trials(at_work.study, at_work.kept, at_work.bench, study.trials, True, report)
+            trials, refused = study_trials(at_work.study), refused_by(at_work.study)
         chosen = taken(trials)
-        parts = place / "parts" if work else None
         fitted = fit(
             chat_model,
             prompts,
@@ -118,23 +113,11 @@ def tune(
             judge,
             answer_batch,
             max_reasoning_tokens,
-            parts,
+            place / "parts" if work else None,
             stages,
             report,
         )
-    record = Tuning(
-        trials=trials,
-        taken=chosen.number,
-        trained_on=len(bench.parts.train),
-        searched_on=len(bench.parts.search),
-        fresh=len(bench.parts.fresh),
-        optimism=optimism(refused, bench.refusals.asked, settings.seed) if len(refused) > 1 else None,
-        compared=_compared(chosen, fitted),
-        storage=kept.where,
-        workers=len({trial.worker for trial in trials}),
-        seconds=round(time.perf_counter() - began, 1),
-    )
-    return Tuned(fitted, record)
+    return Tuned(fitted, _record(trials, refused, chosen, fitted, at_work, time.perf_counter() - began))
 
 
 def assist(
@@ -161,10 +144,19 @@ def assist(
         fix = "name the one that the process which tunes was given"
         raise UserError("`storage=`", "none", "a storage that processes share", fix)
     nowhere = Path(os.devnull)  # the storage is named
-    with _at(chat_model, prompts, study, settings, judge, nowhere, stages) as (kept, searched, bench):
+    with _at(chat_model, prompts, study, settings, judge, nowhere, stages) as at_work:
         with stages("trials"):
-            run_trials(searched, kept, bench, study.trials, False, report)
-        return len(study_trials(searched))
+            run_trials(at_work.study, at_work.kept, at_work.bench, study.trials, False, report)
+        return len(study_trials(at_work.study))
+
+
+@dataclass(frozen=True)
+class _AtWork:
+    """A study that this process is at work on."""
+
+    kept: Storage
+    study: optuna.Study
+    bench: Bench
 
 
 @contextmanager
@@ -186,7 +178,7 @@ def _at(
     judge: Judge,
     journal: Path,
     stages: Stages,
-) -> Iterator[tuple[Storage, optuna.Study, Bench]]:
+) -> Iterator[_AtWork]:
     """Within it, this process is at work on `study`; what it shares with others of this machine is taken away after."""
     request = TuneRequest(
         base_sha256=base_hash(chat_model),
@@ -202,7 +194,7 @@ def _at(
         parts = parts_of(completed(prompts, settings), settings)
         shared = _shared_folder(request)
         bench = make_bench(chat_model, parts, settings, judge, shared, stages)
-        yield kept, joined, bench
+        yield _AtWork(kept, joined, bench)
     shutil.rmtree(shared, ignore_errors=True)  # another process may still be at it, or have taken it away
 
 
@@ -221,6 +213,29 @@ def _settings(settings: Settings, chosen: StudyTrial) -> Settings:
     tried = dict(chosen.settings)
     changes = convert(tried.pop("changes"), Changes, "the study", "begin another study")
     return replace(settings, **tried, changes=changes)
+
+
+def _record(
+    trials: list[StudyTrial],
+    refused: list[list[bool]],
+    chosen: StudyTrial,
+    fitted: Fit,
+    at_work: _AtWork,
+    seconds: float,
+) -> Tuning:
+    bench = at_work.bench
+    return Tuning(
+        trials=trials,
+        taken=chosen.number,
+        trained_on=len(bench.parts.train),
+        searched_on=len(bench.parts.search),
+        fresh=len(bench.parts.fresh),
+        optimism=optimism(refused, bench.refusals.asked, bench.settings.seed) if len(refused) > 1 else None,
+        compared=_compared(chosen, fitted),
+        storage=at_work.kept.where,
+        workers=len({trial.worker for trial in trials}),
+        seconds=round(seconds, 1),
+    )
 
 
 def _compared(chosen: StudyTrial, fitted: Fit) -> list[Compared]:

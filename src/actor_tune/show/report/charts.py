@@ -11,11 +11,11 @@ from typing import Literal
 
 from ...prompts.prompt import Kind
 from ...records.estimate import Estimate
-from ...records.results import Measured
+from ...records.results import Measured, Results
 from ...records.run import Position, PromptPath, Trial
 from ...records.scan import BlockEffect
 from ..text import CHANCES, within_chances
-from .load import FitFolder, MeasureFolder
+from .load import FitFolder
 from .sets import WISHES
 from .words import MINUS, chosen_trial
 
@@ -240,14 +240,14 @@ class Frontier:
     series: list[Series]
 
 
-def frontier(measured: Sequence[MeasureFolder]) -> Frontier | None:
-    """Of judged answers; None where fewer than two folders have both scores."""
-    points = [(item.name, _point(item.results.baseline), _point(item.results)) for item in measured]
+def frontier(measured: Sequence[tuple[str, Results]], least: int = 2) -> Frontier | None:
+    """Of judged answers, by names; None where fewer than `least` have both scores."""
+    points = [(name, _point(results.baseline), _point(results)) for name, results in measured]
     known = [(name, before, after) for name, before, after in points if after]
     series = [
         Series(name, number % SERIES, [], None, before, after) for number, (name, before, after) in enumerate(known)
     ]
-    return _frontier(series) if len(series) > 1 else None
+    return _frontier(series) if len(series) >= least else None
 
 
 def strengths(fit: FitFolder) -> Frontier | None:

@@ -57,10 +57,10 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
     all that is not ASCII escaped into a block that is not run. The policy names the page's own style and script by hash
     and forbids the rest.
     """
-    style, script = _asset("page.css"), _asset("page.js")
+    style, script = asset("page.css"), asset("page.js")
     gates = [gate for gate in (*(item.results.gate for item in measured), *(fit.run.gate for fit in fits)) if gate]
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             measured=measured,
@@ -79,7 +79,7 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
             fit_sentences={item.name: words.fit_sentence(item.run) for item in fits},
             chosen={item.name: words.chosen_trial(item.run) for item in fits},
             limits={item.name: words.limits(item.run) for item in fits},
-            frontier=charts.frontier(measured),
+            frontier=charts.frontier([(item.name, item.results) for item in measured]),
             strengths={item.name: charts.strengths(item) for item in fits},
             strength_sets={item.name: strength_rows(item.run.trials, words.chosen_trial(item.run)) for item in fits},
             ridges={item.name: charts.ridges(item.positions) for item in fits if item.positions},
@@ -94,16 +94,17 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
             origins=origins(measured, fits),
             style=Markup(style),
             script=Markup(script),
-            style_hash=_sha256(style),
-            script_hash=_sha256(script),
+            style_hash=sha256_of(style),
+            script_hash=sha256_of(script),
         )
     )
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """What templates are read and filled by."""
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_asset),
+        loader=jinja2.FunctionLoader(asset),
         autoescape=True,
         finalize=lambda value: visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         undefined=jinja2.StrictUndefined,
@@ -346,9 +347,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file beside this one."""
     return (files(__package__) / name).read_text(encoding="utf-8")
 
 
-def _sha256(text: str) -> str:
+def sha256_of(text: str) -> str:
+    """As a policy names the style and the script that it allows."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
