@@ -4,13 +4,13 @@ WORKERS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 BIN := .venv/bin
 TESTBED := runs/testbed/tokenizer.json
 SLOW := -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/test_tour.py tests
-PAGES := api commands functions architecture limits tour
+PAGES := api commands functions architecture limits scale tour
 
 # This list.
 help:
 	@awk '/^# / { said = substr($$0, 3) } /^[a-z-]+:/ { split($$0, name, ":"); if (said) printf "  %-14s %s\n", name[1], said } !/^# / { said = "" }' Makefile
 
-.PHONY: help install demo test check fix docs pages dist attack results comparison bench gate-page labels-page judge-page tour tutorial
+.PHONY: help install demo test check fix docs pages dist attack results comparison bench study gate-page labels-page judge-page tour tutorial
 
 # Into .venv, with all extras, in the versions that are tested.
 install: .venv/installed
@@ -91,6 +91,10 @@ bench: install $(TESTBED)
 	$(BIN)/python -m benchmarks.bench_scale --work runs/bench/models >> runs/bench/scale.json
 	$(BIN)/python -m benchmarks.bench_memory --work runs/bench/models >> runs/bench/memory.json
 	$(BIN)/python -m tools.make_performance_page --bench runs/bench --output docs/performance.md
+
+# What the processes of a study ask of PostgreSQL and of a journal, for docs/scale.md; STORAGE is an empty database.
+study: install
+	$(BIN)/python -m benchmarks.bench_study --storage $(STORAGE) --work runs/bench/study > docs/scale/study.json
 
 # The judge's weights and docs/judge.md; SOURCES is a folder of labelled answers (tools/judge_sources.py).
 judge-page: install

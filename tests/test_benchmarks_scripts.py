@@ -20,6 +20,7 @@ from benchmarks import bench_fit, bench_gpu, bench_scale
 from benchmarks.common import Phases
 from benchmarks.random_models import PEAKY, SHAPES, byte_tokenizer, random_checkpoint, random_prompts
 from conftest import make_prompts
+from postgresql import postgresql
 from tools import make_performance_page
 from tools.pages import gib
 
@@ -292,3 +293,18 @@ def test_the_page_says_which_goals_were_missed():
     found = make_performance_page.goals(nothing | {"fit": fit, "memory": memory, "scale": scale, "measure": measure})
     assert [goal.met for goal in found] == [False, True, False, True, False, True, True, False]
     assert found[4].measured == "9.00 GiB of 8.00 GiB"
+
+
+# A study
+
+
+def test_of_many_processes_that_begin_a_study_at_once_one_gives_it_the_defaults(tmp_path):
+    with postgresql(tmp_path / "server") as url:
+        found = run_here("bench_study", "--storage", url, "--work", tmp_path, "--trials", 3, 6, "--processes", 6)
+    assert found["together"]["enqueued"] == 2
+    assert 18 <= found["together"]["ended"] < 18 + 6
+    assert [point["trials"] for point in found["postgresql"]["points"]] == [3, 6]
+    assert all(point["statements"] > 20 for point in found["postgresql"]["points"])
+    assert 5 < found["postgresql"]["statements_of_a_look"] < 100
+    assert 1 <= found["postgresql"]["connections"] <= 3
+    assert found["journal"]["bytes"] > 6 * 1000
