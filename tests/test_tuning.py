@@ -15,6 +15,7 @@ from actor_tune.progress import Stages
 from actor_tune.prompts.prompt import KINDS, Prompt
 from actor_tune.records import file
 from actor_tune.records.estimate import Estimate
+from actor_tune.records.request import TuneRequest
 from actor_tune.records.run import AnsweredRate, Run, Trial
 from actor_tune.records.scan import BlockEffect, Scan
 from actor_tune.records.tune import StudyTrial, Tuning
@@ -24,11 +25,12 @@ from actor_tune.repair.odds import odds_reader
 from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.tuning import choose
 from actor_tune.tuning import study as module
+from actor_tune.tuning import tune as tune_module
 from actor_tune.tuning.attempt import Attempt, attempt, by_rank, damage
 from actor_tune.tuning.bench import make_bench
 from actor_tune.tuning.choose import front, optimism, taken
 from actor_tune.tuning.parts import parts_of
-from actor_tune.tuning.shared import some_of
+from actor_tune.tuning.shared import shared_folder, some_of
 from actor_tune.tuning.space import Space, blocks_to_search, defaults, suggest
 from conftest import make_model, make_prompts
 
@@ -328,3 +330,42 @@ def test_the_sentence_says_both_what_the_search_saw_and_what_fresh_prompts_say(t
         assert isinstance(overall.fresh, Estimate)
         assert f"{100 * overall.searched:.1f} by the search's own" in found.tuning.sentence
         assert f"{100 * overall.fresh.value:.1f} [" in found.tuning.sentence
+
+
+REQUEST = TuneRequest(
+    base_sha256="a",
+    computed_in="float32",
+    chat_template_kwargs={},
+    settings={},
+    judge="j",
+    prompts_sha256="p",
+    versions={},
+)
+
+
+def test_what_is_shared_stays_until_the_last_process_has_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with shared_folder(REQUEST, "one") as first:
+        (first / "inputs").write_text("large")
+        with shared_folder(REQUEST, "two") as second:
+            assert second == first
+        assert (first / "inputs").exists()
+        with shared_folder(replace(REQUEST, prompts_sha256="q"), "one") as other:
+            assert other != first
+        assert first.stat().st_mode & 0o777 == 0o700
+    assert not first.exists()
+
+
+def test_what_a_process_that_was_killed_shared_is_taken_away_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with shared_folder(REQUEST, "one") as folder:
+        (folder / "dead.used").touch()  # its lock is gone with it
+    assert not folder.exists()
+
+
+def test_a_process_that_comes_when_all_is_done_prepares_nothing(tmp_path, monkeypatch):
+    settings = Settings(starter=False, allow_unsafe=True, gate_prompts=300)
+    journal = Study(2, str(tmp_path / "journal"))
+    at.tune(make_model(), make_prompts(16), journal, settings)
+    monkeypatch.setattr(tune_module, "make_bench", None)
+    assert at.assist(make_model(), make_prompts(16), journal, settings) == 2

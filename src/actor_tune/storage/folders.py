@@ -73,6 +73,15 @@ def alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a process holds the file `lock`, which is there; one that died holds none."""
+    try:
+        with FileLock(lock, blocking=False, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+
+
 def clear_left_overs(folder: Path) -> None:
     """Take away what processes that died were writing (`files.replacing`) in `folder`, which is ours."""
     for entry in folder.iterdir():

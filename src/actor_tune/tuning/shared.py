@@ -4,7 +4,13 @@ Each is made once, by the first process that needs it, and mapped into memory fr
 machine hold it once. Trained blocks are not kept: a trial leaves numbers alone.
 """
 
-from collections.abc import Callable, Sequence
+import getpass
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -20,8 +26,14 @@ from ..models.checkpoint import save_tensors
 from ..models.inputs import BlockInputs, advance, block_inputs
 from ..models.model import ChatModel
 from ..models.state import State
+from ..records.file import json_of
+from ..records.request import TuneRequest
 from ..repair.learn import Unedited, unedited
 from ..repair.odds import Odds, RefusalStart
+from ..storage.folders import is_held
+
+USED = ".used"
+"""What names end with that processes hold as locks while they use the folder."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,27 @@ class SharedBlock:
     train: BlockInputs
     search: BlockInputs
     known: Unedited
+
+
+@contextmanager
+def shared_folder(request: TuneRequest, worker: str) -> Iterator[Path]:
+    """The folder that processes of this machine, of one user and at work on the same, share; the last takes it away."""
+    same = hashlib.sha256(json.dumps(json_of(request), sort_keys=True).encode()).hexdigest()
+    folder = Path(tempfile.gettempdir()) / f"actor-tune-{getpass.getuser()}-{same[:16]}"
+    coming_or_going = FileLock(folder.with_name(f".{folder.name}.lock"), fallback_to_soft=False)
+    own = folder / f"{worker}{USED}"
+    with coming_or_going:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        held = FileLock(own, fallback_to_soft=False)
+        held.acquire()
+    try:
+        yield folder
+    finally:
+        with coming_or_going:
+            held.release()
+            own.unlink(missing_ok=True)
+            if not any(is_held(lock) for lock in folder.glob(f"*{USED}")):
+                shutil.rmtree(folder)
 
 
 def make_inputs(chat_model: ChatModel, layers: Sequence[int], token_ids: Sequence[TokenIds], folder: Path) -> None:

@@ -14,15 +14,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from ..errors import UserError, require_package
+from ..storage.folders import is_held
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +36,8 @@ HEARTBEAT = 10
 
 GRACE = 40
 
-TRIES = 5
-"""How often tables are looked for that another process is making."""
+BEGINNING = 2507_04250
+"""The number of the lock in PostgreSQL under which tables are made."""
 
 NAMELESS = 60.0
 """Seconds after which a trial in a journal that no process has put its name to counts as left behind."""
@@ -88,7 +93,7 @@ def storage(url: str | None, default: Path) -> Iterator[Storage]:
 
 def _database(url: str) -> tuple[RDBStorage, str]:
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, IntegrityError, ProgrammingError, SQLAlchemyError
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
     try:
         address = make_url(url)
@@ -103,31 +108,33 @@ def _database(url: str) -> tuple[RDBStorage, str]:
         expected = "postgresql://USER@HOST:PORT/DATABASE, or the path of a journal"
         raise UserError(f"`storage={shown}`", "another kind of storage", expected, "choose one of these")
     require_package(f"`storage={shown}`", "psycopg", "postgresql")
-    inside = address.set(drivername="postgresql+psycopg").render_as_string()
-    for chance in range(TRIES):
-        try:
-            return _begun(inside), shown
-        except (IntegrityError, ProgrammingError):  # another process makes the same tables at this moment
-            if chance == TRIES - 1:
-                raise
-            time.sleep(1)
-        except SQLAlchemyError as error:
-            said = str(error.__cause__ or error).strip().splitlines()[0]
-            fix = "start it, or correct the address; PGPASSWORD or a .pgpass file has the password"
-            raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
-    raise AssertionError("each chance returns or raises")
+    address = address.set(drivername="postgresql+psycopg")
+    try:
+        with warnings.catch_warnings(), _alone_at(address):  # of many that make tables at once, all but one would fail
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            backend = RDBStorage(
+                address.render_as_string(),
+                engine_kwargs={"pool_pre_ping": True},
+                heartbeat_interval=HEARTBEAT,
+                grace_period=GRACE,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+    except SQLAlchemyError as error:
+        said = str(error.__cause__ or error).strip().splitlines()[0]
+        fix = "start it, or correct the address; PGPASSWORD or a .pgpass file has the password"
+        raise UserError(f"`storage={shown}`", said, "a PostgreSQL server that lets you in", fix) from None
+    return backend, shown
 
 
-def _begun(url: str) -> RDBStorage:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        return RDBStorage(
-            url,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT,
-            grace_period=GRACE,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
+@contextmanager
+def _alone_at(address: "URL") -> Iterator[None]:
+    """Within it, no other process is within the same at `address`."""
+    from sqlalchemy import NullPool, create_engine, text
+
+    engine = create_engine(address, poolclass=NullPool)
+    with engine.connect() as connection:  # the lock ends with it
+        connection.execute(text(f"SELECT pg_advisory_lock({BEGINNING})"))
+        yield
 
 
 def take_up(study: optuna.Study, kept: Storage) -> None:
@@ -155,10 +162,4 @@ def _left_behind(trial: optuna.trial.FrozenTrial, locks: Path) -> bool:
         began = trial.datetime_start
         return began is not None and time.time() - began.timestamp() > NAMELESS
     held = locks / name
-    if not held.exists():
-        return True
-    try:
-        with FileLock(held, blocking=False, fallback_to_soft=False):
-            return True
-    except Timeout:
-        return False
+    return not held.exists() or not is_held(held)

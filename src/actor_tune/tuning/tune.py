@@ -4,11 +4,7 @@ Prompts -> three `parts` -> what all trials share (`bench`, `shared`) -> trials 
 `space` -> the one that is taken (`choose`) -> `fit`.
 """
 
-import getpass
-import hashlib
-import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +24,7 @@ from ..models.patch import base_hash
 from ..progress import Report, Stages, no_report
 from ..prompts.prompt import Prompt, fingerprint
 from ..records.estimate import wilson
-from ..records.file import convert, json_of
+from ..records.file import convert
 from ..records.request import Study, TuneRequest
 from ..records.results import MARGIN
 from ..records.run import AnsweredRate
@@ -40,9 +36,10 @@ from ..repair.settings import DEFAULTS, Settings
 from ..storage.versions import versions
 from .bench import Bench, make_bench
 from .choose import optimism, taken
-from .parts import parts_of
+from .parts import Parts, parts_of
+from .shared import shared_folder
 from .storage import Storage, storage
-from .study import join, refused_by, run_trials, study_trials
+from .study import ended, join, refused_by, run_trials, study_trials
 
 PHASES = ("answers to search by", "blocks to search", "inputs of those blocks", "trials")
 """What a search does before `fit` begins, as `progress.Stages` names it."""
@@ -100,10 +97,14 @@ def tune(
     done = len(stages.seconds)
     stages.names[done:done] = PHASES
     with _folder(work) as place:
-        with _at(chat_model, prompts, study, settings, judge, place / JOURNAL, stages) as at_work:
+        with (
+            _joined(chat_model, prompts, study, settings, judge, place / JOURNAL) as joined,
+            shared_folder(joined.request, joined.kept.worker) as shared,
+        ):
+            bench = make_bench(chat_model, joined.parts, settings, judge, shared, stages)
             with stages("trials"):
-                run_trials(at_work.study, at_work.kept, at_work.bench, study.trials, True, report)
-            trials, refused = study_trials(at_work.study), refused_by(at_work.study)
+                run_trials(joined.study, joined.kept, bench, study.trials, True, report)
+            trials, refused = study_trials(joined.study), refused_by(joined.study)
         chosen = taken(trials)
         fitted = fit(
             chat_model,
@@ -117,7 +118,8 @@ def tune(
             stages,
             report,
         )
-    return Tuned(fitted, _record(trials, refused, chosen, fitted, at_work, time.perf_counter() - began))
+    where, seconds = joined.kept.where, time.perf_counter() - began
+    return Tuned(fitted, _record(trials, refused, chosen, fitted, bench, where, seconds))
 
 
 def assist(
@@ -144,19 +146,23 @@ def assist(
         fix = "name the one that the process which tunes was given"
         raise UserError("`storage=`", "none", "a storage that processes share", fix)
     nowhere = Path(os.devnull)  # the storage is named
-    with _at(chat_model, prompts, study, settings, judge, nowhere, stages) as at_work:
-        with stages("trials"):
-            run_trials(at_work.study, at_work.kept, at_work.bench, study.trials, False, report)
-        return len(study_trials(at_work.study))
+    with _joined(chat_model, prompts, study, settings, judge, nowhere) as joined:
+        if len(ended(joined.study)) < study.trials:  # else there is nothing to prepare for
+            with shared_folder(joined.request, joined.kept.worker) as shared:
+                bench = make_bench(chat_model, joined.parts, settings, judge, shared, stages)
+                with stages("trials"):
+                    run_trials(joined.study, joined.kept, bench, study.trials, False, report)
+        return len(ended(joined.study))
 
 
 @dataclass(frozen=True)
-class _AtWork:
-    """A study that this process is at work on."""
+class _Joined:
+    """A study that this process has joined."""
 
     kept: Storage
     study: optuna.Study
-    bench: Bench
+    request: TuneRequest
+    parts: Parts
 
 
 @contextmanager
@@ -170,16 +176,10 @@ def _folder(work: str | Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _at(
-    chat_model: ChatModel,
-    prompts: Sequence[Prompt],
-    study: Study,
-    settings: Settings,
-    judge: Judge,
-    journal: Path,
-    stages: Stages,
-) -> Iterator[_AtWork]:
-    """Within it, this process is at work on `study`; what it shares with others of this machine is taken away after."""
+def _joined(
+    chat_model: ChatModel, prompts: Sequence[Prompt], study: Study, settings: Settings, judge: Judge, journal: Path
+) -> Iterator[_Joined]:
+    """Within it, this process is among those at work on `study`."""
     request = TuneRequest(
         base_sha256=base_hash(chat_model),
         computed_in=chat_model.computed_in,
@@ -189,21 +189,9 @@ def _at(
         prompts_sha256=fingerprint(prompts),
         versions=versions(),
     )
+    parts = parts_of(completed(prompts, settings), settings)
     with storage(study.storage, journal) as kept:
-        joined = join(kept, request, study.name)
-        parts = parts_of(completed(prompts, settings), settings)
-        shared = _shared_folder(request)
-        bench = make_bench(chat_model, parts, settings, judge, shared, stages)
-        yield _AtWork(kept, joined, bench)
-    shutil.rmtree(shared, ignore_errors=True)  # another process may still be at it, or have taken it away
-
-
-def _shared_folder(request: TuneRequest) -> Path:
-    """Where processes of this machine, of one user and at work on the same, share what blocks receive."""
-    same = hashlib.sha256(json.dumps(json_of(request), sort_keys=True).encode()).hexdigest()
-    folder = Path(tempfile.gettempdir()) / f"actor-tune-{getpass.getuser()}-{same[:16]}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
+        yield _Joined(kept, join(kept, request, study.name), request, parts)
 
 
 def _settings(settings: Settings, chosen: StudyTrial) -> Settings:
@@ -220,10 +208,10 @@ def _record(
     refused: list[list[bool]],
     chosen: StudyTrial,
     fitted: Fit,
-    at_work: _AtWork,
+    bench: Bench,
+    where: str,
     seconds: float,
 ) -> Tuning:
-    bench = at_work.bench
     return Tuning(
         trials=trials,
         taken=chosen.number,
@@ -232,7 +220,7 @@ def _record(
         fresh=len(bench.parts.fresh),
         optimism=optimism(refused, bench.refusals.asked, bench.settings.seed) if len(refused) > 1 else None,
         compared=_compared(chosen, fitted),
-        storage=at_work.kept.where,
+        storage=where,
         workers=len({trial.worker for trial in trials}),
         seconds=round(seconds, 1),
     )
