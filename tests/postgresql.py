@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,37 +23,36 @@ def _binaries() -> str | None:
 
 
 @contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The address of an empty database; the test is skipped where PostgreSQL is not installed."""
     if not (binaries := _binaries()):
         pytest.skip("PostgreSQL is not installed")
-    # It does not run as root.
+    # It does not run as root, and pytest's folders are closed to others.
     other = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.getuid() == 0 else []
-    folder.mkdir()
-    if other:
-        shutil.chown(folder, "postgres", "postgres")
-        for parent in folder.parents:  # pytest's folders are closed to others
-            if parent.stat().st_uid == 0 and str(parent).startswith("/tmp/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
-    data = folder / "data"
-    subprocess.run(
-        [*other, f"{binaries}/initdb", "-D", data, "-U", "tuner", "--auth=trust", "-E", "UTF8", "--locale=C"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-    )
-    with socket.socket() as free:
+    with tempfile.TemporaryDirectory(prefix="postgresql-") as folder, socket.socket() as free:
+        if other:
+            shutil.chown(folder, "postgres", "postgres")
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-    with (folder.parent / "postgresql.log").open("wb") as log:
-        server = subprocess.Popen([*other, f"{binaries}/postgres", "-D", data, *options], stderr=log, cwd="/")
-    try:
-        for _ in range(100):
-            if subprocess.run([f"{binaries}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0:
-                break
-            time.sleep(0.1)
-        yield f"postgresql://tuner@127.0.0.1:{port}/postgres"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+        port = str(free.getsockname()[1])
+        free.close()
+        subprocess.run(
+            [*other, f"{binaries}/initdb", "-D", f"{folder}/data", "-U", "tuner", "--auth=trust", "-E", "UTF8"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
+            cwd="/",
+        )
+        options = ["-h", "127.0.0.1", "-p", port, "-k", folder, "-c", "fsync=off"]
+        command = [*other, f"{binaries}/postgres", "-D", f"{folder}/data", *options]
+        server = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/")
+        try:
+            for _ in range(300):
+                if subprocess.run([f"{binaries}/pg_isready", "-q", "-h", "127.0.0.1", "-p", port]).returncode == 0:
+                    break
+                time.sleep(0.1)
+            else:
+                raise TimeoutError("PostgreSQL did not start")
+            yield f"postgresql://tuner@127.0.0.1:{port}/postgres"
+        finally:
+            server.terminate()
+            server.wait(timeout=30)

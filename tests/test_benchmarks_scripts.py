@@ -299,7 +299,7 @@ def test_the_page_says_which_goals_were_missed():
 
 
 def test_of_many_processes_that_begin_a_study_at_once_one_gives_it_the_defaults(tmp_path):
-    with postgresql(tmp_path / "server") as url:
+    with postgresql() as url:
         found = run_here("bench_study", "--storage", url, "--work", tmp_path, "--trials", 3, 6, "--processes", 6)
     assert found["together"]["enqueued"] == 2
     assert 18 <= found["together"]["ended"] < 18 + 6

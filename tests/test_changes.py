@@ -11,10 +11,12 @@ from actor_tune.prompts.starter import starter
 from actor_tune.repair.changes import UNCHANGED, Changes, rule_with
 from actor_tune.repair.direction import RefusalDirection
 from actor_tune.repair.learn import Unedited, learn
+from actor_tune.repair.method import fit_block
 from actor_tune.repair.odds import Odds
 from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.repair.rules import HARMFUL, HARMLESS, PSEUDO_HARMFUL, RULES
 from actor_tune.repair.train import block_outputs
+from conftest import make_model, make_prompts
 
 LAYER = 1
 
@@ -56,6 +58,14 @@ def test_the_shifts_are_what_targets_are_made_from_and_hold_weighs_harmless_prom
 def test_a_given_strength_is_tried_with_weaker_ones_alone():
     assert rule_with("odds", Changes(strength=1.2)).strengths == pytest.approx((0.0, 0.84, 1.02, 1.2))
     assert rule_with("odds", Changes(answered=2.0)).parameters["margins"]["answered"] == 2.0
+
+
+def test_where_no_strength_is_within_the_limits_the_whole_change_is_that_of_the_strength_given(monkeypatch):
+    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _limits: trials[0])
+    settings = Settings(
+        rule="boundary", layer=LAYER, starter=False, allow_unsafe=True, changes=Changes(strength=0.9, epochs=1)
+    )
+    assert fit_block(make_model(), make_prompts(), settings).chosen.strength == 0.9
 
 
 def test_a_direction_by_behaviour_parts_refused_from_answered_prompts(chat_model, prompts):

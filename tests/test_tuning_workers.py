@@ -33,7 +33,7 @@ def storage(request, tmp_path):
         path = tmp_path / "study"
         yield str(path), cache(lambda: JournalStorage(JournalFileBackend(str(path))))
         return
-    with postgresql(tmp_path / "server") as url, ExitStack() as undo:
+    with postgresql() as url, ExitStack() as undo:
 
         def look() -> RDBStorage:
             opened = RDBStorage(url.replace("postgresql://", "postgresql+psycopg://"))
@@ -114,10 +114,15 @@ def test_a_killed_process_loses_its_own_trial_at_most_and_another_takes_that_up(
 def test_processes_at_work_at_once_share_the_trials(storage, asked, tmp_path):
     url, _ = storage
     model, prompts = asked
-    helper = process(model, prompts, url, tmp_path / "helper.log")
-    leader = process(model, prompts, url, tmp_path / "tune.log", tmp_path / "run")
-    assert helper.wait(timeout=300) == 0, (tmp_path / "helper.log").read_text()
-    assert leader.wait(timeout=300) == 0, (tmp_path / "tune.log").read_text()
+    logs = [tmp_path / "helper.log", tmp_path / "tune.log"]
+    both = [process(model, prompts, url, logs[0]), process(model, prompts, url, logs[1], tmp_path / "run")]
+    try:
+        for each, log in zip(both, logs, strict=True):
+            assert each.wait(timeout=300) == 0, log.read_text()
+    finally:
+        for each in both:
+            each.kill()
+            each.wait()
     record = file.read(Tuning, tmp_path / "run")
     assert TRIALS <= len(record.trials) <= TRIALS + 1
     assert record.workers == 2

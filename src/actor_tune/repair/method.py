@@ -227,7 +227,8 @@ def _chosen(begun: _Begun, trials: list[Trial], rule: Rule) -> Trial:
         begun.report("strength", rates_of(trial), step)
     chosen = choose(trials, settings.limits) if rule.searched else trials[-1]
     if chosen.strength == 0 and settings.allow_unsafe:
-        return next(trial for trial in trials if trial.strength == 1)
+        whole = settings.changes.strength or 1.0
+        return next(trial for trial in trials if trial.strength == whole)
     return chosen
 
 

@@ -321,6 +321,7 @@ def boundary_rule(shifts: Shifts = BOUNDARY_SHIFTS, schedule: Schedule = BOUNDAR
     )
 
 
+ODDS, BOUNDARY = odds_rule(), boundary_rule()
 PAPER = Rule(
     name="paper",
     # "3 epochs", "1e-5"; Algorithm 1 updates after each query; whether the rate falls, and K, are not stated.
@@ -341,4 +342,4 @@ UNIFORM = replace(
     objective=_papers(uniform_targets, UNIFORM_ALPHA),
     warnings=None,
 )
-RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (odds_rule(), boundary_rule(), PAPER, UNIFORM)}
+RULES: dict[RuleName, Rule] = {rule.name: rule for rule in (ODDS, BOUNDARY, PAPER, UNIFORM)}
