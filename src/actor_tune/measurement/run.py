@@ -16,7 +16,7 @@ from ..judges.rows import disagreement_rows
 from ..judges.verdict import Judge, Verdict
 from ..models.model import ChatModel
 from ..progress import Stages
-from ..prompts.prompt import Prompt, fingerprint
+from ..prompts.prompt import Prompt, fingerprint, without_categories
 from ..prompts.trace import Trace
 from ..records.estimate import Estimate
 from ..records.file import read, read_rows, write_rows
@@ -270,7 +270,7 @@ def _request(model: Subject, other: Subject | None, asked: Questions, max_new_to
         max_safety_drop=asked.margin,
         gate_prompts=asked.gate_prompts,
         max_new_tokens=max_new_tokens,
-        prompts_sha256=fingerprint(asked.prompts),
+        prompts_sha256=fingerprint(without_categories(asked.prompts)),
     )
 
 

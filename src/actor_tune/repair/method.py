@@ -37,7 +37,7 @@ from .odds import odds_reader
 from .opening import where_answers_begin
 from .paths import paths
 from .refusals import Refusals, how_it_refuses
-from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes
+from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes, strengthening
 from .scan import scan_layers, trainable_layers
 from .settings import DEFAULTS, Settings
 from .strength import Tried, answered, applied, choose, failure, rates_of, try_strengths
@@ -127,8 +127,8 @@ def fit_block(
         chat_model = where_answers_begin(chat_model, split.train)
         if settings.foreseen.odds_objective and _above_wait(chat_model):
             settle(chat_model.model)
-        own = kept.file("answers.jsonl")
-        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed, own))
+        own, seed, aims = kept.file("answers.jsonl"), settings.seed, settings.aims
+        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, seed, own, aims))
         if not _above_wait(chat_model):  # else it is asked when the blocks above are there
             refusals()
     with stages("choose block"):
@@ -187,7 +187,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
-        given = Tried(validation, split.validation, trained.state, stored.dtypes)
+        given = Tried(validation, split.validation, trained.state, stored.dtypes, settings.aims)
         trials = begun.kept.value("trials.json", list[Trial], lambda: _trials(begun, given, rule, refusals))
         chosen = _chosen(begun, trials, rule)
 
@@ -219,8 +219,8 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
         paths=shown,
         seconds=dict(stages.seconds),
-        failure=failure(trials, chosen, settings.limits),
-        limits=applied(chosen, settings.limits),
+        failure=failure(trials, chosen, settings.limits, settings.aims),
+        limits=applied(chosen, settings.limits, settings.aims),
     )
 
 
@@ -240,7 +240,7 @@ def _chosen(begun: _Begun, trials: list[Trial], rule: Rule) -> Trial:
     settings = begun.settings
     for step, trial in enumerate(trials):
         begun.report("strength", rates_of(trial), step)
-    chosen = choose(trials, settings.limits) if rule.searched else trials[-1]
+    chosen = choose(trials, settings.limits, settings.aims) if rule.searched else trials[-1]
     if chosen.strength == 0 and settings.allow_unsafe:
         return next(trial for trial in trials if trial.strength == 1)
     return chosen
@@ -262,12 +262,13 @@ def learn(
     **Raises:** `UserError` when training diverges.
     """
     activations = block_outputs(chat_model, inputs)
-    kinds = kind_codes([prompt.kind for prompt in prompts])
+    kinds = kind_codes([prompt.kind for prompt in prompts], [settings.aims.holds(prompt) for prompt in prompts])
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     suited = None
     if settings.rule == "auto":
         suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
     rule = RULES[suited.rule] if suited else settings.foreseen
+    rule = strengthening(rule) if settings.strengthen else rule
     schedule = replace(rule.schedule, consistency=settings.consistency)
 
     def train() -> TrainedBlock:
@@ -325,7 +326,8 @@ def completed(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt]:
 
     **Raises:** `UserError` when there are too few of a kind, with the starter prompts where those are mixed in.
     """
-    whole = with_missing_kinds(prompts, settings.starter)
+    whole, rule = with_missing_kinds(prompts, settings.starter), settings.foreseen
+    settings.aims.check(prompts, rule.name, rule.holds)
     require(with_starter(whole) if settings.mixes_starter else whole, MINIMUM_PROMPTS)
     return whole
 
@@ -338,7 +340,8 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     """
     mixed = distinct(with_starter(prompts) if settings.mixes_starter else prompts)
     mixed = with_system_prompt(mixed, settings.system_prompt) if settings.system_prompt else mixed
-    split = split_validation(mixed, 0.2, settings.seed)
+    split = split_validation(mixed, 0.2, settings.seed, settings.aims.beside)
+    settings.aims.check_split(split)
     if settings.select != "none":
         check_fraction(split.train, settings.select_fraction)
     return split

@@ -21,7 +21,7 @@ one `Rule`; a new one is one more in `RULES`.
 Everything is in float32; a target has the shape of its activation, (prompt, d_model).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -35,8 +35,9 @@ RuleName = Literal["odds", "boundary", "paper", "uniform"]
 RuleChoice = Literal["auto", "odds", "boundary", "paper", "uniform"]
 """A rule, or the one of `odds` and `boundary` that suits the model (`suited.py`)."""
 
-HARMFUL, HARMLESS, PSEUDO_HARMFUL = 0, 1, 2
+HARMFUL, HARMLESS, PSEUDO_HARMFUL, HELD = 0, 1, 2, 3
 KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO_HARMFUL}
+"""Of kinds; `HELD` are pseudo-harmful prompts that are to stay where they are (`aims.py`)."""
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
@@ -87,6 +88,7 @@ class Rule:
     - `starter`: whether the built-in prompts may be mixed in; the paper's rules see the given prompts alone.
     - `warnings`: from what an `Objective` takes: what the rule will do the wrong way round, in sentences.
     - `objective`, or else `odds_objective`, for which odds are read off the blocks above.
+    - `holds`: whether pseudo-harmful prompts can be held where they are.
     """
 
     name: RuleName
@@ -99,6 +101,7 @@ class Rule:
     starter: bool
     warnings: Callable[[torch.Tensor, torch.Tensor, RefusalDirection], list[str]] | None = None
     odds_objective: OddsObjective | None = None
+    holds: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,10 @@ class Shifts:
     harmful: float
 
 
-def kind_codes(kinds: list[str]) -> torch.Tensor:
-    """Kinds as integers, (prompt) int64, for masks."""
-    return torch.tensor([KIND_CODES[kind] for kind in kinds])
+def kind_codes(kinds: list[str], held: Sequence[bool] = ()) -> torch.Tensor:
+    """Kinds as integers, (prompt) int64, for masks; of prompts that are `held`, `HELD`."""
+    codes = torch.tensor([KIND_CODES[kind] for kind in kinds])
+    return torch.where(torch.tensor(held), HELD, codes) if held else codes
 
 
 def paper_targets(activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -159,7 +163,7 @@ def boundary_targets(
 
     With u = R / ||R|| and s = u.(a - o): a - p s u for pseudo-harmful, a + h s u for harmful, a for harmless. Each
     prompt moves along R by as much as it is from the harmless mean, so that one hardly refused hardly moves; one on
-    the far side of that mean (s < 0) is held in place, whatever its kind.
+    the far side of that mean (s < 0) is held in place, whatever its kind. So is one that is `HELD`.
 
     Differs from the paper (Eq. 9): the projection is taken from the harmless mean o instead of from 0, so that its sign
     says which side a prompt is on; targets are fixed by the unedited model, so that training has an end; harmless
@@ -206,7 +210,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     were at first, a(q) the activation and G the mean squared length of the gradients of z0, the mean over prompts of
 
         softplus(z + m) for pseudo-harmful, softplus(max(m, z0) - z) for harmful ones,
-        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones,
+        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones, and with m = 0 for those that are `HELD`,
         + weight G ||a(q) - a_before(q)||^2.
 
     So one that is on its side already hardly pulls, and the last term keeps all others from moving more than they
@@ -218,12 +222,13 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     sensitivity = before.slope.gradients.square().sum(dim=-1).mean()
     old = before.slope.values - boundary
     weights = torch.full_like(old, margins.hold)
-    weights[kinds == HARMLESS] = margins.hold_harmless
+    weights[(kinds == HARMLESS) | (kinds == HELD)] = margins.hold_harmless
     of_harmful = torch.where(old > 0, margins.refused, margins.answered)
     refusal = old.clamp(min=margins.harmful)  # what is refused more clearly than that shall stay so
 
     def loss(activations: torch.Tensor, rows: torch.Tensor, _current: RefusalDirection) -> torch.Tensor:
-        z, aim, kind = now.near(activations, rows) - boundary, old[rows] - margins.harmless, kinds[rows]
+        z, kind = now.near(activations, rows) - boundary, kinds[rows]
+        aim = old[rows] - margins.harmless * (kind == HARMLESS)
         held = aim.sigmoid() * (logsigmoid(aim) - logsigmoid(z))
         held = held + (-aim).sigmoid() * (logsigmoid(-aim) - logsigmoid(-z))
         terms = margins.harmless_odds * held
@@ -254,6 +259,18 @@ def _papers(targets: Targets, alpha: float) -> Objective:
 def _odds(margins: Margins) -> OddsObjective:
     return lambda kinds, before, now, boundary: odds_loss(kinds, before, now, boundary, margins)
 
+
+def strengthening(rule: Rule) -> Rule:
+    """`rule`, where refusal is to be strengthened: harmful prompts that are answered weigh as much as the others."""
+    if rule.odds_objective is None:
+        return rule
+    margins = Margins(**rule.parameters["margins"])
+    margins = replace(margins, answered=STRENGTHENED)
+    return replace(rule, parameters={"margins": asdict(margins)}, odds_objective=_odds(margins))
+
+
+STRENGTHENED = 3.0
+"""Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
 
 ODDS_MARGINS = Margins(
     pseudo_harmful=3.0,
@@ -310,6 +327,7 @@ PAPER = Rule(
     compared=(*WEAK_STRENGTHS, *STRENGTHS[1:]),
     starter=False,
     warnings=sign_warnings,
+    holds=False,
 )
 UNIFORM = replace(
     PAPER,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .aims import Aims
 from .coreset import FRACTION, Selection
 from .rules import RULES, Rule, RuleChoice
 from .strength import Limits
@@ -23,6 +24,9 @@ class Settings:
     - `system_prompt`: for every prompt that has none of its own, the starter prompts too.
     - `gate_prompts`: the safety gate asks at most so many harmful prompts, of each set as many as of the others, and as
       large a share of the harmless ones; None: all.
+    - `categories`: the pseudo-harmful prompts of these are freed, and the others, the starter prompts' too, held where
+      they are; none: all are freed.
+    - `strengthen`: harmful prompts that slip through are to be refused, and pseudo-harmful ones held where they are.
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
@@ -37,6 +41,13 @@ class Settings:
     consistency: float = 0.0
     limits: Limits = field(default_factory=Limits)
     gate_prompts: int | None = None
+    categories: tuple[str, ...] = ()
+    strengthen: bool = False
+
+    @property
+    def aims(self) -> Aims:
+        """Which pseudo-harmful prompts are freed, and which are held."""
+        return Aims(tuple(self.categories), self.strengthen)
 
     @property
     def mixes_starter(self) -> bool:
