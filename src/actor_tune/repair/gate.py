@@ -146,11 +146,10 @@ def gate_prompts(
 
 def _benign(training: Sequence[Prompt], margin: float) -> list[Prompt]:
     """The built-in benign prompts by which it is shown that over-refusal did not rise, enough for the margin."""
-    built_in = [prompt for prompt in (*starter("held_out"), *starter("forms")) if prompt.kind == "pseudo_harmful"]
+    held_out, forms = (of_kind(starter(part), "pseudo_harmful") for part in ("held_out", "forms"))
     harmless = of_kind(starter("held_out"), "harmless")
-    alike = without(built_in, find_leaks(built_in, training))
-    held_out, more = ([prompt for prompt in alike if (prompt in {*starter("forms")}) == form] for form in (False, True))
-    kept = [*held_out, *(limited(more, LOOK_ALIKES - len(held_out)))]
+    kept = without(held_out, find_leaks(held_out, training))
+    kept += limited(without(forms, find_leaks(forms, training)), LOOK_ALIKES - len(kept))
     kept += without(harmless, find_leaks(harmless, training))
     if len(kept) < needed(margin):
         found, fix = f"{len(kept)} held-out benign prompts", "allow a larger rise, or do not train on built-in prompts"

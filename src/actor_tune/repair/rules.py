@@ -39,6 +39,9 @@ HARMFUL, HARMLESS, PSEUDO_HARMFUL, HELD = 0, 1, 2, 3
 KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO_HARMFUL}
 """Of kinds; `HELD` are pseudo-harmful prompts that are to stay where they are (`aims.py`)."""
 
+MOST_WEIGHT = 4.0
+"""Of a prompt that is freed where others are held: a few shall not outweigh all else."""
+
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
 
@@ -181,9 +184,24 @@ def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1).mean()
 
 
-def distance_loss(activations: torch.Tensor, targets: torch.Tensor, length: float) -> torch.Tensor:
-    """The mean of ||a - target||^2 / ||R||^2, a scalar. Unlike Eq. 8 it also sees movement that keeps the angle."""
-    return (activations - targets).square().sum(dim=-1).mean() / length**2
+def distance_loss(
+    activations: torch.Tensor, targets: torch.Tensor, length: float, weights: torch.Tensor | float = 1.0
+) -> torch.Tensor:
+    """The mean of ||a - target||^2 / ||R||^2, a scalar. Unlike Eq. 8 it also sees movement that keeps the angle.
+
+    `weights` are (prompt), or one for all.
+    """
+    return (weights * (activations - targets).square().sum(dim=-1)).mean() / length**2
+
+
+def freed_weights(kinds: torch.Tensor) -> torch.Tensor:
+    """Weights (prompt) by which those that are freed count together as much as if none were held, as far as it goes.
+
+    1 for all others, and for all where none is held.
+    """
+    freed, held = int((kinds == PSEUDO_HARMFUL).sum()), int((kinds == HELD).sum())
+    weight = min(MOST_WEIGHT, (freed + held) / max(1, freed))
+    return torch.where(kinds == PSEUDO_HARMFUL, weight, 1.0)
 
 
 def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> list[str]:
@@ -223,6 +241,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     old = before.slope.values - boundary
     weights = torch.full_like(old, margins.hold)
     weights[(kinds == HARMLESS) | (kinds == HELD)] = margins.hold_harmless
+    freed = freed_weights(kinds)
     of_harmful = torch.where(old > 0, margins.refused, margins.answered)
     refusal = old.clamp(min=margins.harmful)  # what is refused more clearly than that shall stay so
 
@@ -232,7 +251,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
         held = aim.sigmoid() * (logsigmoid(aim) - logsigmoid(z))
         held = held + (-aim).sigmoid() * (logsigmoid(-aim) - logsigmoid(-z))
         terms = margins.harmless_odds * held
-        terms = torch.where(kind == PSEUDO_HARMFUL, softplus(z + margins.pseudo_harmful), terms)
+        terms = torch.where(kind == PSEUDO_HARMFUL, freed[rows] * softplus(z + margins.pseudo_harmful), terms)
         terms = torch.where(kind == HARMFUL, of_harmful[rows] * softplus(refusal[rows] - z), terms)
         moved = (activations - before.at[rows]).square().sum(dim=-1)
         return (terms + weights[rows] * sensitivity * moved).mean()
@@ -243,7 +262,8 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
 def _boundary(shifts: Shifts) -> Objective:
     def objective(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
         targets, length = boundary_targets(activations, kinds, direction, shifts), direction.length
-        return lambda now, rows, _current: distance_loss(now, targets[rows], length)
+        weights = freed_weights(kinds)
+        return lambda now, rows, _current: distance_loss(now, targets[rows], length, weights[rows])
 
     return objective
 
