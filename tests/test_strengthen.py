@@ -15,11 +15,21 @@ from actor_tune.records import file
 from actor_tune.records.results import Gate
 from actor_tune.records.run import AnsweredRate, Run, SetRefusal, Trial
 from actor_tune.repair.aims import Aims
+from actor_tune.repair.direction import RefusalDirection
 from actor_tune.repair.gate import LOOK_ALIKES, asked_of_users_own, gate_prompts
 from actor_tune.repair.gated import fit
 from actor_tune.repair.method import fit_block
 from actor_tune.repair.odds import Odds
-from actor_tune.repair.rules import BOUNDARY, ODDS, ODDS_MARGINS, STRENGTHENED, kind_codes, odds_loss, strengthening
+from actor_tune.repair.rules import (
+    BOUNDARY,
+    ODDS,
+    ODDS_MARGINS,
+    STRENGTHENED,
+    kind_codes,
+    lacking_targets,
+    odds_loss,
+    strengthening,
+)
 from actor_tune.repair.settings import Settings
 from actor_tune.repair.strength import Limits, applied, choose, excess, failure, settled
 from actor_tune.show.gate import gate_told
@@ -78,7 +88,7 @@ def test_harmful_prompts_that_are_answered_weigh_as_much_as_those_refused():
     rule = strengthening(ODDS)
     assert rule.parameters["margins"] == {**ODDS.parameters["margins"], "answered": STRENGTHENED}
     assert STRENGTHENED == ODDS_MARGINS.refused > ODDS_MARGINS.answered
-    assert strengthening(BOUNDARY) is BOUNDARY
+    assert rule.strengths[:3] == (0.0, 0.1, 0.25)
     kinds, at = kind_codes(["harmful"]), torch.zeros(1, 2)
     odds = Odds(at, Slope(torch.tensor([-2.0]), torch.tensor([[1.0, 0.0]])))
     alike = odds_loss(kinds, odds, odds, 0.0, replace(ODDS_MARGINS, answered=STRENGTHENED))
@@ -87,6 +97,17 @@ def test_harmful_prompts_that_are_answered_weigh_as_much_as_those_refused():
         loss(at, torch.arange(1), None).item() for loss in (found, alike, ODDS.odds_objective(kinds, odds, odds, 0.0))
     ]
     assert values[0] == values[1] == pytest.approx(10 * values[2])
+
+
+def test_by_the_boundary_rule_harmful_prompts_are_moved_by_what_they_lack_and_all_others_stay():
+    direction = RefusalDirection(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0]))
+    at = torch.tensor([[1.0, 5.0], [2.0, 5.0], [4.0, 5.0], [-1.0, 5.0], [1.5, 5.0]])
+    kinds = kind_codes(["harmful", "harmful", "harmful", "harmful", "pseudo_harmful"], [False] * 4 + [True])
+    targets = lacking_targets(at, kinds, direction)
+    assert targets.tolist() == [[3.0, 5.0], [3.0, 5.0], [4.0, 5.0], [3.0, 5.0], [1.5, 5.0]]
+    loss = strengthening(BOUNDARY).objective(at, kinds, direction)
+    assert loss(targets, torch.arange(5), None) == 0
+    assert loss(at, torch.arange(5), None).item() == pytest.approx((4 + 1 + 16) / 4 / 5)
 
 
 def answered(n, gained=0, lost=0, name="p", kind="pseudo_harmful", refused=0):

@@ -129,11 +129,8 @@ def fit(
     _check(max_safety_drop, select, select_fraction, log_to)
     given = with_missing_kinds(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
-    settings = at.Settings(
-        rule=rule,
-        layer=_layer(layer),
-        seed=seed,
-        starter=starter,
+    chosen = partial(at.Settings, rule=rule, layer=_layer(layer), seed=seed, starter=starter)
+    settings = chosen(
         allow_unsafe=allow_unsafe,
         system_prompt=system_prompt,
         select=select,

@@ -179,6 +179,17 @@ def boundary_targets(
     return activations + (factor * position).unsqueeze(-1) * direction.vector
 
 
+def lacking_targets(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> torch.Tensor:
+    """Targets of the boundary rule where refusal is strengthened, from the activations of the unedited model.
+
+    A harmful prompt that is nearer to the harmless mean than the harmful mean is, is moved along R by what it lacks.
+    All others stay: to move those that are refused would carry benign ones along.
+    """
+    lack = (1 - direction.position(activations)).clamp(min=0)
+    lack[kinds != HARMFUL] = 0
+    return activations + lack.unsqueeze(-1) * direction.vector
+
+
 def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Eq. 8: the mean of 1 - cos(a, target), a scalar."""
     return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1).mean()
@@ -268,6 +279,11 @@ def _boundary(shifts: Shifts) -> Objective:
     return objective
 
 
+def _lacking(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
+    targets, length = lacking_targets(activations, kinds, direction), direction.length
+    return lambda now, rows, _current: distance_loss(now, targets[rows], length)
+
+
 def _papers(targets: Targets, alpha: float) -> Objective:
     def objective(_activations: torch.Tensor, kinds: torch.Tensor, _direction: RefusalDirection) -> LossFunction:
         # From the activation before each update, and held fixed while that is made.
@@ -281,11 +297,15 @@ def _odds(margins: Margins) -> OddsObjective:
 
 
 def strengthening(rule: Rule) -> Rule:
-    """`rule`, where refusal is to be strengthened: harmful prompts that are answered weigh as much as the others."""
+    """`rule`, where refusal is to be strengthened: harmful prompts that are answered are what counts.
+
+    `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others.
+    Weak strengths are tried too.
+    """
+    rule = replace(rule, strengths=(0.0, *WEAK_STRENGTHS[1:], *rule.strengths[1:]))
     if rule.odds_objective is None:
-        return rule
-    margins = Margins(**rule.parameters["margins"])
-    margins = replace(margins, answered=STRENGTHENED)
+        return replace(rule, parameters={"reach": 1.0}, objective=_lacking)
+    margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED)
     return replace(rule, parameters={"margins": asdict(margins)}, odds_objective=_odds(margins))
 
 
