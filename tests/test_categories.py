@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
@@ -15,15 +16,28 @@ from actor_tune.errors import UserError
 from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.change import change
 from actor_tune.measurement.metrics import measured
+from actor_tune.measurement.questions import Questions
+from actor_tune.measurement.run import _request
 from actor_tune.models.above import Slope
-from actor_tune.prompts.prompt import Prompt, distinct, fingerprint, of_kind
+from actor_tune.prompts.prompt import KINDS, Prompt, distinct, fingerprint, of_kind, without_categories
 from actor_tune.prompts.read import load_prompts, load_prompts_of_kind
 from actor_tune.prompts.starter import starter
+from actor_tune.publishing.published import _prompts
 from actor_tune.records import file
 from actor_tune.records.request import FitRequest, at_work
 from actor_tune.records.response import Response, ResponseRow, prompt_row, response_of, response_row
 from actor_tune.records.results import Results
-from actor_tune.records.run import AnsweredRate, GateAnswer, Position, Run, SetRefusal, Trial, YoursOf
+from actor_tune.records.run import (
+    AnsweredRate,
+    Base,
+    GateAnswer,
+    Given,
+    Position,
+    Run,
+    SetRefusal,
+    Trial,
+    YoursOf,
+)
 from actor_tune.repair.aims import Aims
 from actor_tune.repair.direction import RefusalDirection
 from actor_tune.repair.gate import YOURS_OF_CATEGORY, asked_of_users_own, yours_of
@@ -33,10 +47,11 @@ from actor_tune.repair.odds import Odds, RefusalStart
 from actor_tune.repair.refusals import ASKED, Refusals, groups_asked
 from actor_tune.repair.rules import HELD, ODDS_MARGINS, PSEUDO_HARMFUL, Shifts, boundary_targets, kind_codes, odds_loss
 from actor_tune.repair.settings import Settings
-from actor_tune.repair.strength import Limits, answered_rates, applied, choose, excess, trials
+from actor_tune.repair.strength import Limits, answered_rates, applied, choose, excess, rates_of, trials
 from actor_tune.show.categories import category_rows, category_table, own_rows, own_table
-from actor_tune.show.report.load import MeasureFolder
+from actor_tune.show.report.load import FitFolder, MeasureFolder
 from actor_tune.show.report.page import page
+from actor_tune.show.report.sets import strength_rows
 from actor_tune.show.summary import summary
 from conftest import make_prompts
 from test_show import printed
@@ -359,6 +374,50 @@ def test_a_fit_of_the_same_categories_goes_on_and_one_of_others_does_not(tmp_pat
     other = replace(request, settings={"categories": ("security",)})
     with pytest.raises(UserError, match="begun with categories"), at_work(tmp_path / "work", other):
         pass
+
+
+def test_a_fit_is_made_again_from_what_it_recorded_of_its_categories():
+    settings = Settings(categories=("medicine",), strengthen=False)
+    stored = json.loads(json.dumps(asdict(settings)))
+    assert file.convert(stored, Settings, "run.json") == settings
+
+
+def test_what_an_older_version_fitted_is_made_again_though_its_file_has_a_column_category(tmp_path):
+    given = filed(9)
+    plain = without_categories(given)
+    kinds = {kind: Given(9, fingerprint(of_kind(plain, kind))) for kind in KINDS}
+    made = SimpleNamespace(starter_sha256=None, prompts=kinds, prompts_sha256=fingerprint(plain))
+    assert fingerprint(_prompts(made, tmp_path, given)) == fingerprint(plain)
+    made.prompts = {kind: Given(9, fingerprint(of_kind(given, kind))) for kind in KINDS}
+    made.prompts_sha256 = fingerprint(given)
+    assert fingerprint(_prompts(made, tmp_path, given)) == fingerprint(given)
+
+
+def test_answers_do_not_depend_on_categories_so_that_a_measurement_begun_without_goes_on():
+    model = SimpleNamespace(
+        name="m", engine="e", base_url=None, dtype="d", quantization="none", chat_template_kwargs={}
+    )
+    model.max_reasoning_tokens = 1
+    requests = [_request(model, None, Questions(prompts, []), 3) for prompts in (filed(), without_categories(filed()))]
+    assert requests[0] == requests[1]
+
+
+def test_the_report_of_a_fit_has_how_far_each_held_category_moved_at_each_strength():
+    sets = [SetRefusal("h", "harmful", 0.9, 0.0, 0.0), SetRefusal("p", "pseudo_harmful", 0.1, 0.8, 0.0)]
+
+    def tried(strength, *drops):
+        held = [SetRefusal(name, "pseudo_harmful", 0.5, drop, 0.01, 4) for name, drop in zip("ab", drops, strict=True)]
+        return Trial(strength, 0.9, 0.9, 0, 0, 0, sets, None, held)
+
+    found = [tried(0.0, 0.0, 0.0), tried(1.0, 0.01, -0.05)]
+    rows = [row for row in strength_rows(found, found[1]) if row.held]
+    assert [(row.name, [cell.drop for cell in row.cells]) for row in rows] == [("b", [0.0, -0.05]), ("a", [0.0, 0.01])]
+    run = Run(model=Base("m", "", 2), layer=1, trials=found, strength=1.0, settings=asdict(Settings(categories=("c",))))
+    html = page([], [FitFolder("run", run, [], [], [])])
+    assert "held, n = 4" in html
+    assert "± (6.0 + 1.0)" in html
+    assert "to free benign prompts of c, and to hold all others" in html
+    assert rates_of(found[1])["refusal/held/b"] == 0.5
 
 
 def results():

@@ -38,6 +38,11 @@ class Aims:
         """Whether it looks harmful, and is held where it is."""
         return prompt.kind == "pseudo_harmful" and not self.frees(prompt)
 
+    @property
+    def holds_some(self) -> bool:
+        """Whether some may be held."""
+        return bool(self.categories) or self.strengthen
+
     def beside(self, prompt: Prompt) -> bool:
         """Whether it is held beside those that are freed, so that compliance does not count it."""
         return bool(self.categories) and self.holds(prompt)
@@ -56,7 +61,7 @@ class Aims:
         **Raises:** `UserError`, which lists the categories that there are.
         """
         where = "`strengthen=True`" if self.strengthen else f"`categories={shown(','.join(self.categories))}`"
-        if not (self.categories or self.strengthen):
+        if not self.holds_some:
             return
         if self.categories and self.strengthen:
             raise UserError("`strengthen=True`", "`categories=` beside it", "one of them", "leave one out")

@@ -265,7 +265,7 @@ def learn(
     kinds = kind_codes([prompt.kind for prompt in prompts], [settings.aims.holds(prompt) for prompt in prompts])
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     suited = None
-    if settings.rule == "auto":
+    if settings.rule == "auto" and not settings.aims.holds_some:  # where some are held, the rule that sees their odds
         suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
     rule = RULES[suited.rule] if suited else settings.foreseen
     rule = strengthening(rule) if settings.strengthen else rule

@@ -153,6 +153,7 @@ def rates_of(trial: Trial) -> dict[str, float]:
     """What `trial` did, each rate by its name; refusal also by set, and by judged answers where there are some."""
     rates = {name: getattr(trial, name) for name in ("strength", "compliance", "safety", "safety_drop", "kl_harmless")}
     rates |= {f"refusal/{item.kind}/{item.name}": item.refusal for item in trial.sets}
+    rates |= {f"refusal/held/{item.name}": item.refusal for item in trial.held}
     return rates | {f"answers/{rate.name}": rate.after for rate in trial.answers or []}
 
 

@@ -118,6 +118,7 @@ class StrengthRow:
     kind: Kind
     cells: list[SetRefusal | None]
     kept: SetRefusal | None
+    held: bool = False
 
     @property
     def n(self) -> int | None:
@@ -135,9 +136,19 @@ def strength_rows(trials: Sequence[Trial], kept: Trial | None) -> list[StrengthR
         drop = chosen[which].drop if which in chosen else -inf
         return ORDER.index(which[1]), -drop if which[1] == "harmful" else drop
 
-    return [
+    rows = [
         StrengthRow(*which, [sets.get(which) for sets in found], chosen.get(which)) for which in sorted(names, key=rank)
     ]
+    return [*rows, *_held_rows(trials, kept)]
+
+
+def _held_rows(trials: Sequence[Trial], kept: Trial | None) -> list[StrengthRow]:
+    """A row for each category that was held, the one that moved most first."""
+    found = [{item.name: item for item in trial.held} for trial in trials]
+    chosen = {item.name: item for item in kept.held} if kept else {}
+    names = dict.fromkeys(name for held in found for name in held)
+    ranked = sorted(names, key=lambda name: -abs(chosen[name].drop) if name in chosen else 0.0)
+    return [StrengthRow(n, "pseudo_harmful", [held.get(n) for held in found], chosen.get(n), held=True) for n in ranked]
 
 
 Cell = str | int | float | None
