@@ -154,6 +154,14 @@ def fit(
         return show_and_save(fitted, output_dir, export)
 
 
+def _advice(settings: "at.Settings") -> str:
+    """What may mend a fit that was withheld."""
+    if settings.strengthen:
+        return "Add pseudo-harmful prompts that look like your harmful ones, look for benign prompts among those"
+    looks = "Add harmful prompts that look like your pseudo-harmful ones, look for harmful prompts among those"
+    return f"{looks}, name more --categories" if settings.categories else looks
+
+
 def _told(need: "at.Preflight") -> "at.Preflight":
     """Say what the fit needs, and stop where there is not enough of it."""
     console.print(need.sentence, need.gate_sentence, sep="\n")
@@ -174,9 +182,8 @@ def show_and_save(fitted: "at.Fit", folder: Path, export: Literal["merged", "pat
     record = fitted.record(export, command).json()
     if fitted.withheld:
         console.print(
-            "No model was written. Add harmful prompts that look like your pseudo-harmful ones, look for harmful "
-            "prompts among those, or try another --rule or --layer; --allow-unsafe writes it all the same. "
-            f"Record: {folder / 'run.json'}"
+            f"No model was written. {_advice(fitted.settings)}, or try another --rule or --layer; --allow-unsafe "
+            f"writes it all the same. Record: {folder / 'run.json'}"
         )
         return Result(record, EXIT_NOT_SAFE)
     console.print(

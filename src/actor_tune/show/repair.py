@@ -39,7 +39,9 @@ def fit_table(block: "FittedBlock") -> Group:
     """Of the validation prompts: strengths tried, the chosen one marked, what it did to each harmful set, and mean
     positions before and after. Why the rule was taken.
     """
-    trials = Table(title=f"Block {block.layer}: strengths on the validation prompts (first answer token)")
+    alone = "compliance: of the prompts that were freed alone" if block.chosen.held else None
+    title = f"Block {block.layer}: strengths on the validation prompts (first answer token)"
+    trials = Table(title=title, caption=alone)
     for column in ("strength", "compliance", "safety", "KL harmless"):
         trials.add_column(column, justify="right")
     for trial in block.trials:
