@@ -235,11 +235,12 @@ class Fit:
     def record(self, export: Export = "merged", command: str = "") -> Run:
         """Everything needed to say what was run and to run it again."""
         block, settings, given = self.block, self.settings, {kind: of_kind(self.given, kind) for kind in KINDS}
+        mixed = {"starter": settings.mixes_starter, "categories": [*settings.categories]}
         return Run(
             model=Base(self.model.name, self.base_sha256, len(self.model.blocks)),
             placement=asdict(self.model.placement),
             computed_in=self.model.computed_in,
-            settings=asdict(settings) | {"starter": settings.mixes_starter, "export": export},
+            settings=asdict(settings) | mixed | {"export": export},
             training={"rule": block.rule.name} | asdict(block.schedule) | block.rule.parameters,
             rule_reason=block.suited.reason if block.suited else None,
             layer=block.layer,
