@@ -88,7 +88,10 @@ def test_harmful_prompts_that_are_answered_weigh_as_much_as_those_refused():
     rule = strengthening(ODDS)
     assert rule.parameters["margins"] == {**ODDS.parameters["margins"], "answered": STRENGTHENED}
     assert STRENGTHENED == ODDS_MARGINS.refused > ODDS_MARGINS.answered
-    assert rule.strengths[:3] == (0.0, 0.1, 0.25)
+    assert rule.strengths[:3] == (0.0, 0.1, 0.2)
+    assert Settings(strengthen=True).foreseen.parameters == rule.parameters
+    assert Settings(rule="boundary", strengthen=True).foreseen.parameters == {"reach": 1.0}
+    assert Settings().foreseen is ODDS
     kinds, at = kind_codes(["harmful"]), torch.zeros(1, 2)
     odds = Odds(at, Slope(torch.tensor([-2.0]), torch.tensor([[1.0, 0.0]])))
     alike = odds_loss(kinds, odds, odds, 0.0, replace(ODDS_MARGINS, answered=STRENGTHENED))

@@ -37,7 +37,7 @@ from .odds import odds_reader
 from .opening import where_answers_begin
 from .paths import paths
 from .refusals import Refusals, how_it_refuses
-from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes, strengthening
+from .rules import HARMFUL, HARMLESS, RULES, LossFunction, Rule, Schedule, kind_codes
 from .scan import scan_layers, trainable_layers
 from .settings import DEFAULTS, Settings
 from .strength import Tried, answered, applied, choose, failure, rates_of, try_strengths
@@ -268,7 +268,6 @@ def learn(
     if settings.rule == "auto" and not settings.aims.holds_some:  # where some are held, the rule that sees their odds
         suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
     rule = RULES[suited.rule] if suited else settings.foreseen
-    rule = strengthening(rule) if settings.strengthen else rule
     schedule = replace(rule.schedule, consistency=settings.consistency)
 
     def train() -> TrainedBlock:

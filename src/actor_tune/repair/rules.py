@@ -44,6 +44,7 @@ MOST_WEIGHT = 4.0
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
+GENTLE_STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 # (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
@@ -302,7 +303,7 @@ def strengthening(rule: Rule) -> Rule:
     `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others.
     Weak strengths are tried too.
     """
-    rule = replace(rule, strengths=(0.0, *WEAK_STRENGTHS[1:], *rule.strengths[1:]))
+    rule = replace(rule, strengths=(*GENTLE_STRENGTHS, *rule.strengths[1:]))
     if rule.odds_objective is None:
         return replace(rule, parameters={"reach": 1.0}, objective=_lacking)
     margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from .aims import Aims
 from .coreset import FRACTION, Selection
-from .rules import RULES, Rule, RuleChoice
+from .rules import RULES, Rule, RuleChoice, strengthening
 from .strength import Limits
 
 LayerChoice = int | Literal["auto", "silhouette"]
@@ -15,7 +15,7 @@ LayerChoice = int | Literal["auto", "silhouette"]
 class Settings:
     """Everything that decides a fit, besides the model and the prompts.
 
-    - `rule`: "auto" takes the one that suits the model (`suited.py`).
+    - `rule`: "auto" takes the one that suits the model (`suited.py`); where some prompts are held, `odds`.
     - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form,
       and each benign one has a harmful twin: without them, refusal is lost where given harmful prompts do not reach.
     - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
@@ -56,8 +56,12 @@ class Settings:
 
     @property
     def foreseen(self) -> Rule:
-        """The rule; where it is chosen by the model, the one that needs more of the machine."""
-        return RULES["odds" if self.rule == "auto" else self.rule]
+        """The rule; where it is chosen by the model, the one that needs more of the machine.
+
+        Where prompts are held it is that one: it sees their odds, and holds them on both sides.
+        """
+        rule = RULES["odds" if self.rule == "auto" else self.rule]
+        return strengthening(rule) if self.strengthen and rule.holds else rule
 
     @property
     def last_block(self) -> int | None:
