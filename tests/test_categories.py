@@ -17,7 +17,7 @@ from actor_tune.judges.verdict import Verdict
 from actor_tune.measurement.change import change
 from actor_tune.measurement.metrics import measured
 from actor_tune.measurement.questions import Questions
-from actor_tune.measurement.run import _request
+from actor_tune.measurement.requests import request_of
 from actor_tune.models.above import Slope
 from actor_tune.prompts.prompt import KINDS, Prompt, distinct, fingerprint, of_kind, without_categories
 from actor_tune.prompts.read import load_prompts, load_prompts_of_kind
@@ -398,7 +398,8 @@ def test_answers_do_not_depend_on_categories_so_that_a_measurement_begun_without
         name="m", engine="e", base_url=None, dtype="d", quantization="none", chat_template_kwargs={}
     )
     model.max_reasoning_tokens = 1
-    requests = [_request(model, None, Questions(prompts, []), 3) for prompts in (filed(), without_categories(filed()))]
+    both = (filed(), without_categories(filed()))
+    requests = [request_of(model, None, Questions(prompts, []), 3) for prompts in both]
     assert requests[0] == requests[1]
 
 
