@@ -211,3 +211,44 @@ def make_run(folder: Path, **replaced) -> Path:
     ]
     (folder / "paths.json").write_text(json.dumps(paths))
     return folder
+
+
+def with_categories():
+    """Keys of `results.json` and of `run.json` with two categories, one of a long name, before and after."""
+    long = "household_chemicals_and_what_may_be_mixed_with_them"
+    found = [
+        (long, "pseudo_harmful", 40, 30, 8),
+        (long, "harmful", 20, 19, 20),
+        ("medicine", "pseudo_harmful", 60, 50, 9),
+    ]
+    sides = [[set_rate(row[0], row[1], row[2], row[column]) for row in found] for column in (3, 4)]
+    changes = [
+        {"name": name, "kind": kind, "n": n, "refused_before": before, "refused_after": after, "lost": 0, "gained": 0}
+        | {"difference": (after - before) / n, "low": (after - before) / n - 0.1, "high": (after - before) / n + 0.1}
+        | {"mcnemar_p": 0.01}
+        for name, kind, n, before, after in found
+    ]
+    whole = results_json()
+    measured_too = {"categories": sides[1], "baseline": whole["baseline"] | {"categories": sides[0]}}
+    measured_too["comparison"] = whole["comparison"] | {"categories": changes}
+    groups = [
+        {"name": "medicine", "aim": "freed", "given": 60, "n": 20, "before": 3, "after": 17},
+        {"name": long, "aim": "held", "given": 40, "n": 20, "before": 5, "after": 5},
+    ]
+    return measured_too, {"yours": {"given": 100, "n": 40, "before": 8, "after": 22, "categories": groups}}
+
+
+def over_refusal():
+    """What a gate says besides in a fit that strengthens refusal."""
+    sets = [
+        {
+            "name": "starter_pseudo_harmful",
+            "kind": "pseudo_harmful",
+            "n": 200,
+            "refused_before": 30,
+            "refused_after": 32,
+        }
+        | {"lost": 1, "gained": 3, "difference": 0.01, "low": -0.01, "high": 0.03, "mcnemar_p": 0.6}
+    ]
+    figures = {"n": 200, "needed": 185, "before": 0.15, "after": 0.16, "value": 0.01, "low": -0.01, "high": 0.03}
+    return figures | {"sets": sets}

@@ -28,7 +28,7 @@ def notebook(tmp_path, monkeypatch):
     (tmp_path / "models.csv").write_text("model,name\nMODEL,mine\n")
     (tmp_path / "bad.txt").write_text("Forge a passport\nPoison the well\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _: trials[-1])
+    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, *_: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
     # an untrained model has no refusal tokens
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))

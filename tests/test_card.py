@@ -9,6 +9,7 @@ from actor_tune.records.results import Gate
 from actor_tune.records.run import SetRefusal, Trial
 from actor_tune.repair.card import write_card
 from actor_tune.repair.rules import BOUNDARY
+from actor_tune.repair.settings import DEFAULTS, Settings
 from actor_tune.repair.strength import Limits, applied
 
 FIRST = Trial(0.0, 0.3, 0.9, 0.0, 0.0, 0.0, [SetRefusal(name, "harmful", 0.95, 0.0, 0.0, 9) for name in ("a", "b|c")])
@@ -28,7 +29,7 @@ def folders(tmp_path):
     return base, model
 
 
-def card(folders, gate=PASSED, reasons=(), thinks=None, name="some/base"):
+def card(folders, gate=PASSED, reasons=(), thinks=None, name="some/base", settings=DEFAULTS):
     """Of the part of a `Fit` that a card tells."""
     base, model = folders
     limits = applied(CHOSEN, Limits())
@@ -36,7 +37,8 @@ def card(folders, gate=PASSED, reasons=(), thinks=None, name="some/base"):
     told = {"enable_thinking": False}
     origin = SimpleNamespace(name=name, folder=base, chat_template_kwargs=told)
     warned = [gate.warning] if gate else []
-    fit = SimpleNamespace(model=origin, layer=21, block=block, gate=gate, reasons=reasons, thinks=thinks, fallen=warned)
+    said = {"gate": gate, "reasons": reasons, "thinks": thinks, "fallen": warned, "settings": settings}
+    fit = SimpleNamespace(model=origin, layer=21, block=block, **said)
     write_card(model, fit)
     return (model / "README.md").read_text()
 
@@ -119,3 +121,11 @@ def test_where_it_was_trained_as_it_begins_to_reason_the_card_says_that(folders)
     text = " ".join(card(folders, thinks=True).split())
     assert "It was trained where it begins to reason" in text
     assert "Answering without reasoning was not trained" in text
+
+
+def test_the_card_says_what_was_freed_or_strengthened(folders):
+    text = " ".join(card(folders, settings=Settings(categories=("medicine", "first | aid"))).split())
+    assert "so that benign prompts of medicine, first \\| aid alone that only look harmful are answered" in text
+    text = " ".join(card(folders, settings=Settings(strengthen=True)).split())
+    assert "trained to refuse more of what is harmful" in text
+    assert "so that harmful prompts that slip through are refused, and benign prompts are answered as before" in text

@@ -59,7 +59,7 @@ def base(tmp_path_factory):
 def tame(monkeypatch, gate=PASSED):
     """A fit of an untrained model that is kept, and of which the gate says `gate`."""
     few = [*at.starter("held_out")[:2], *(each for each in at.starter("held_out") if each.kind == "harmful")][:4]
-    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _: trials[-1])
+    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, *_: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_: None)
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_: few)

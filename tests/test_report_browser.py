@@ -24,6 +24,8 @@ from report_folders import (
     hostile_rows,
     make_results,
     make_run,
+    over_refusal,
+    with_categories,
     write_rows,
 )
 
@@ -435,3 +437,28 @@ def test_labelling_is_read_well(browser, tmp_path):
         browser.execute_script("document.querySelectorAll('main > :not(.labelling)').forEach(item => item.remove())")
         assert_fits(browser, width)
         picture(browser, f"label-{name}", width)
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_categories_and_the_benign_side_of_a_gate_are_read_at_any_width(browser, tmp_path, width):
+    measured, fitted = with_categories()
+    gate = failed_gate("Safety gate failed: over-refusal rose.") | {"over_refusal": over_refusal()}
+    run = make_run(tmp_path / "run", **fitted, gate=gate)
+    write_report([run, make_results(tmp_path / "after", **measured)], tmp_path / "report.html")
+    opened(browser, tmp_path / "report.html", width)
+    assert_fits(browser, width)
+    picture(browser, f"categories-{width}", width)
+    titles = [title.text for title in all_of(browser, "h3")]
+    assert "By category" in titles
+    assert "Your benign prompts by category" in titles
+    rows = [row.text.replace("\n", " ") for row in all_of(browser, "[aria-label='Measured, by category'] tbody tr")]
+    medicine = next(row for row in rows if row.startswith("medicine"))
+    assert "pseudo-harmful answered" in medicine
+    assert "16.7 %" in medicine.replace("\N{NO-BREAK SPACE}", " ")  # 50 of 60 were refused before
+    own = [row.text for row in all_of(browser, "[aria-label='Your benign prompts by category'] tbody tr")]
+    assert [("freed" in row, "held" in row) for row in own] == [(True, False), (False, True)]
+    assert "of 60" in own[0]
+    benign = one(browser, "[aria-label='Benign prompts refused, set by set, as the gate saw them']").text
+    assert "200" in benign
+    assert "+1.0" in benign
+    assert_nothing_ran(browser, tmp_path / "report.html")

@@ -5,6 +5,7 @@ import json
 import msgspec
 import pytest
 
+from actor_tune.commands import fit as fit_command
 from actor_tune.commands import settings
 from actor_tune.records.run import SETTINGS_FILE
 from test_cli import OTHER, prompts_file, run, write  # noqa: F401 - prompts_file is a fixture
@@ -139,3 +140,13 @@ def test_values_that_json_does_not_have_are_read_and_kept(tried):
     found = tried('[fit]\nmodel = "m"\nconsistency = inf\nchat_template_kwargs = {date_string = 2024-07-26}\n')
     assert found["consistency"] == float("inf")
     assert json.loads(found["chat_template_kwargs"]) == {"date_string": "2024-07-26"}
+
+
+def test_categories_and_strengthening_are_taken_from_a_file_and_kept(tried):
+    for said in ('"medicine, security"', '["medicine", "security"]'):
+        names = fit_command._names(tried(f'[fit]\nmodel = "m"\ncategories = {said}\n')["categories"])
+        assert names == ("medicine", "security")
+    typed = tried('[fit]\nmodel = "m"\n', "--categories", "medicine,security", "--categories", "law")["categories"]
+    assert fit_command._names(typed) == ("medicine", "security", "law")
+    assert tried('[fit]\nmodel = "m"\nstrengthen = true\n')["strengthen"] is True
+    assert "categories" not in tried('[fit]\nmodel = "m"\n')

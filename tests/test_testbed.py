@@ -103,7 +103,7 @@ def test_the_demo_takes_the_whole_road_and_leaves_what_it_says(tmp_path, capsys,
     held_out = [replace(prompt, text=f"{number} questions") for number, prompt in enumerate(make_prompts(4))]
     monkeypatch.setattr(at, "starter", lambda part: make_prompts(12) if part == "train" else held_out)
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_arguments: torch.tensor([65, 66]))
-    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _limits: trials[-1])
+    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, *_: trials[-1])
     monkeypatch.setattr("actor_tune.repair.method.failure", lambda *_arguments: None)
     monkeypatch.setattr("actor_tune.repair.gated.gate_prompts", lambda *_arguments: make_prompts(4)[:4])
     fitted = Gate(True, 0.05, 0.0, 0.0, 0.0, 4, 80, "The gate of the fit.")

@@ -41,6 +41,18 @@ Consistency = Annotated[
 ]
 MaxSafetyDrop = Annotated[float, typer.Option(help="How far refusal of held-out harmful prompts may fall, 0 to 1.")]
 
+Categories = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Free the pseudo-harmful prompts of these categories alone, and hold all others where they are.",
+        metavar="NAME,...",
+        show_default="all",
+    ),
+]
+Strengthen = Annotated[
+    bool,
+    typer.Option("--strengthen", help="Refuse harmful prompts that slip through, instead of freeing benign ones."),
+]
 LogTo = Annotated[
     Literal["trackio", "wandb", "mlflow", "tensorboard"] | None,
     typer.Option(help="Log losses, strengths and the gate there as they come.", show_default=False),
@@ -102,6 +114,8 @@ def fit(
     max_safety_drop: MaxSafetyDrop = at.MARGIN,
     gate_prompts: options.GatePrompts = None,
     allow_unsafe: options.AllowUnsafe = False,
+    categories: Categories = None,
+    strengthen: Strengthen = False,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     device_map: options.DeviceMap = None,
@@ -113,35 +127,47 @@ def fit(
     log_to: LogTo = None,
 ) -> Result:
     """Train one block so that benign prompts are answered and harmful ones stay refused."""
-    _check(max_safety_drop, select, select_fraction)
+    _check(max_safety_drop, select, select_fraction, log_to)
     given = with_missing_kinds(options.given(prompts, harmful, harmless, pseudo_harmful, columns), starter)
     placement = at.Placement(device, dtype, device_map, offload, quantization, trust_remote_code).checked()
-    settings = at.Settings(
-        rule=rule,
-        layer=layer_named(layer),
-        seed=seed,
-        starter=starter,
+    chosen = partial(at.Settings, rule=rule, layer=layer_named(layer), seed=seed, starter=starter)
+    settings = chosen(
         allow_unsafe=allow_unsafe,
         system_prompt=system_prompt,
         select=select,
         select_fraction=select_fraction or at.Settings.select_fraction,
         consistency=consistency,
         gate_prompts=gate_prompts,
+        categories=_names(categories),
+        strengthen=strengthen,
     )
     told = options.template_kwargs(chat_template_kwargs)
-    check_tracker(log_to)
     with unfinished(output_dir) as work:
-        need = at.preflight(model, given, settings, placement, max_safety_drop, told)
-        console.print(need.sentence, need.gate_sentence, sep="\n")
-        need.check()
+        need = _told(at.preflight(model, given, settings, placement, max_safety_drop, told))
         with (stages := need.stages())("load"):
             loaded = at.load(model, placement, settings.last_block, told)
         stages.expected = need.seconds(loaded, given, max_reasoning_tokens)
         fitting = partial(at.fit, loaded, given, settings, max_safety_drop, answer_batch=need.answer_batch)
         with at.report_to(log_to, output_dir) as report:
-            limit, kept = max_reasoning_tokens, work / "parts"
-            fitted = fitting(max_reasoning_tokens=limit, work=kept, stages=stages, report=report)
+            fitted = fitting(
+                max_reasoning_tokens=max_reasoning_tokens, work=work / "parts", stages=stages, report=report
+            )
         return show_and_save(fitted, output_dir, export)
+
+
+def _advice(settings: "at.Settings") -> str:
+    """What may mend a fit that was withheld."""
+    if settings.strengthen:
+        return "Add pseudo-harmful prompts that look like your harmful ones, look for benign prompts among those"
+    looks = "Add harmful prompts that look like your pseudo-harmful ones, look for harmful prompts among those"
+    return f"{looks}, name more --categories" if settings.categories else looks
+
+
+def _told(need: "at.Preflight") -> "at.Preflight":
+    """Say what the fit needs, and stop where there is not enough of it."""
+    console.print(need.sentence, need.gate_sentence, sep="\n")
+    need.check()
+    return need
 
 
 def show_and_save(
@@ -162,9 +188,8 @@ def show_and_save(
     record = fitted.record(export, command).json()
     if fitted.withheld:
         console.print(
-            "No model was written. Add harmful prompts that look like your pseudo-harmful ones, look for harmful "
-            "prompts among those, or try another --rule or --layer; --allow-unsafe writes it all the same. "
-            f"Record: {folder / 'run.json'}"
+            f"No model was written. {_advice(fitted.settings)}, or try another --rule or --layer; --allow-unsafe "
+            f"writes it all the same. Record: {folder / 'run.json'}"
         )
         return Result(record, EXIT_NOT_SAFE)
     console.print(
@@ -182,12 +207,18 @@ def show_and_save(
     return Result(record)
 
 
-def _check(margin: float, select: str, fraction: float | None) -> None:
+def _check(margin: float, select: str, fraction: float | None, log_to: str | None) -> None:
     """Stop at what is wrong whatever the prompts and the model are."""
     check_margin(margin)
+    check_tracker(log_to)
     if fraction is not None and select == "none":
         fix = "add `select=upcore`, or leave the share out"
         raise UserError(f"`select_fraction={fraction:g}`", "no `select=`", "a way to choose them", fix)
+
+
+def _names(said: list[str] | None) -> tuple[str, ...]:
+    """Names, each given by itself or several with commas between them."""
+    return tuple(name.strip() for part in said or [] for name in part.split(",") if name.strip())
 
 
 def layer_named(value: str) -> int | Literal["auto", "silhouette"]:

@@ -16,7 +16,8 @@ from ..prompts.read import columns_of
 
 PROMPTS = (
     "csv, tsv, json, jsonl or parquet with the columns prompt (or messages, or conversations), kind and optionally "
-    "set; or a public set by name (xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. Repeatable."
+    "set and category; or a public set by name (xstest, or-bench-hard-1k ...), from a local file as NAME=FILE. "
+    "Repeatable."
 )
 
 

@@ -26,7 +26,7 @@ from ..models.divergence import kl
 from ..models.first_token import first_token_logprobs, first_token_refusal, refusal_token_ids
 from ..models.inputs import block_inputs
 from ..models.model import ChatModel
-from ..prompts.prompt import Prompt, fingerprint, of_kind, with_system_prompt
+from ..prompts.prompt import Prompt, fingerprint, of_kind, with_system_prompt, without_categories
 from ..prompts.starter import starter
 from ..records.outcome import ANSWER_TOKENS
 from ..records.probe import Probe, Step, Topic
@@ -108,7 +108,7 @@ def _request(default: Subject, trained: Subject, prompts: Sequence[Prompt]) -> P
         base=default.name,
         dtype=default.dtype,
         chat_template_kwargs=dict(default.chat_template_kwargs),
-        prompts_sha256=fingerprint(prompts),
+        prompts_sha256=fingerprint(without_categories(prompts)),
     )
 
 

@@ -14,7 +14,7 @@ from ..engines.local import local_engine, subject_of
 from ..errors import UserError
 from ..measurement.questions import questions
 from ..models.model import ChatModel
-from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Kind, Prompt, distinct, fingerprint, of_kind
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Kind, Prompt, distinct, fingerprint, of_kind, without_categories
 from ..prompts.starter import with_starter
 from ..records.file import json_of, read, read_value
 from ..records.outcome import Comparison, MethodOutcome
@@ -115,15 +115,16 @@ def _require(where: str, prompts: Sequence[Prompt], minimum: int, kinds: Sequenc
 def _request(model: Subject, contest: Contest, prompts: Sequence[Prompt]) -> CompareRequest:
     file = Path(contest.train_source)
     source = sha256_of(file) if file.is_file() else contest.train_source  # a hash stands for the answers in it too
+    learnt = (replace(prompt, text=text, category="") for prompt, text in contest.answers.items())
     return CompareRequest(
         model=model.name,
-        train_sha256=fingerprint(contest.train),
-        evaluation_sha256=fingerprint(prompts),
+        train_sha256=fingerprint(without_categories(contest.train)),
+        evaluation_sha256=fingerprint(without_categories(prompts)),
         starter=contest.starter,
         max_new_tokens=contest.max_new_tokens,
         dtype=model.dtype,
         answers_from=contest.answers_from.name if contest.answers_from else None,
-        train=source or fingerprint(replace(prompt, text=text) for prompt, text in contest.answers.items()),
+        train=source or fingerprint(learnt),
         chat_template_kwargs={**model.chat_template_kwargs},
     )
 

@@ -73,7 +73,7 @@ def respond(
                 raise error.and_then(f"{len(answered)} of {len(distinct)} answers are kept, {GOES_ON}") from None
     if len(answered) < len(distinct):
         raise RuntimeError(f"the engine left {len(distinct) - len(answered)} prompts without an answer")
-    return [answered[prompt] for prompt in prompts]
+    return [answered[prompt].to(prompt) for prompt in prompts]
 
 
 def _portions(prompts: Sequence[Prompt], answered: Collection[Prompt], size: int | None) -> list[list[Prompt]]:

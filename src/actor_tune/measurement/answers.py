@@ -140,7 +140,7 @@ def answers_to(
     rows = [row for row, response in enumerate(answers.compared) if response.prompt in wanted]
     return replace(
         answers,
-        responses=[there[prompt] for prompt in prompts],
+        responses=[there[prompt].to(prompt) for prompt in prompts],
         compared=[answers.compared[row] for row in rows],
         logprobs=answers.logprobs.of(rows) if answers.logprobs and rows else None,
         perplexity=answers.perplexity if text == answers.text else None,

@@ -17,10 +17,13 @@ def change(prompts: Sequence[Prompt], before: Sequence[Verdict], after: Sequence
     Differences of sets have Tango's interval, and those of scores what comes of these (`metrics.mean_estimate`).
     """
     groups: dict[tuple[str, Kind], list[tuple[bool, bool]]] = {}
+    filed: dict[tuple[str, Kind], list[tuple[bool, bool]]] = {}
     for prompt, old, new in zip(prompts, before, after, strict=True):
         pairs = groups.setdefault((prompt.set, prompt.kind), [])
         if "unscored" not in (old.outcome, new.outcome):
-            pairs.append((old.refused, new.refused))
+            pairs.append(pair := (old.refused, new.refused))
+            if prompt.category:
+                filed.setdefault((prompt.category, prompt.kind), []).append(pair)
     sets = [set_change(name, kind, pairs, name == GATE_SET) for (name, kind), pairs in groups.items() if pairs]
     unknown = {kind for (_, kind), pairs in groups.items() if not pairs}
 
@@ -36,6 +39,7 @@ def change(prompts: Sequence[Prompt], before: Sequence[Verdict], after: Sequence
         safety_score=_stored(safety),
         tradeoff_score=_stored(tradeoff),
         harmless_refusal_rate=_stored(harmless),
+        categories=[set_change(*which, pairs) for which, pairs in filed.items()],
     )
 
 

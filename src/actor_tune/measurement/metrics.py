@@ -5,6 +5,7 @@ Everywhere, "refused" means refused in whole or in part, as in the human labels 
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 from statistics import mean
 from typing import Any
@@ -118,18 +119,25 @@ def scores(sets: Sequence[SetResult]) -> dict[str, Estimate | None]:
 def measured(model: str, responses: Sequence[Response], verdicts: Sequence[Verdict]) -> Measured:
     """What `verdicts` on the `responses` of `model` amount to."""
     groups: dict[tuple[str, Kind], list[int]] = {}
+    filed: dict[tuple[str, Kind], list[int]] = {}
     for row, response in enumerate(responses):
-        groups.setdefault((response.prompt.set, response.prompt.kind), []).append(row)
-    sets = []
-    for (name, kind), rows in groups.items():
-        given = [verdicts[row] for row in rows]
-        sets.append(set_result(name, kind, given, [responses[row].text for row in rows if not responses[row].filtered]))
+        prompt = response.prompt
+        groups.setdefault((prompt.set, prompt.kind), []).append(row)
+        if prompt.category:
+            filed.setdefault((prompt.category, prompt.kind), []).append(row)
+
+    def result(name: str, kind: Kind, rows: Sequence[int]) -> SetResult:
+        texts = [responses[row].text for row in rows if not responses[row].filtered]
+        return set_result(name, kind, [verdicts[row] for row in rows], texts)
+
+    sets = [result(*which, rows) for which, rows in groups.items()]
     found = scores(sets)
     values: dict[str, Any] = {name: estimate.value if estimate else None for name, estimate in found.items()}
     return Measured(
         model=model,
         sets=sets,
         **values,  # by the names in `SCORES`
+        categories=[replace(result(*which, rows), guard=False) for which, rows in filed.items()],
         intervals={name: (one.low, one.high) if one else None for name, one in found.items()},
         damage={
             "garbled_share": mean(response.is_garbled for response in responses),

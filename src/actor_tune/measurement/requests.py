@@ -6,7 +6,7 @@ from typing import Any
 from ..engines.engine import REASONING_TOKENS, Subject
 from ..engines.vllm import RUNS_ALIKE
 from ..errors import UserError
-from ..prompts.prompt import fingerprint
+from ..prompts.prompt import fingerprint, without_categories
 from ..records.request import MeasureRequest, same_servers
 from .questions import Questions
 
@@ -27,7 +27,7 @@ def request_of(model: Subject, other: Subject | None, asked: Questions, max_new_
         max_safety_drop=asked.margin,
         gate_prompts=asked.gate_prompts,
         max_new_tokens=max_new_tokens,
-        prompts_sha256=fingerprint(asked.prompts),
+        prompts_sha256=fingerprint(without_categories(asked.prompts)),
         engine_kwargs=_deciding(model.engine_kwargs),
     )
 

@@ -16,7 +16,7 @@ import msgspec
 from ..errors import UserError
 from ..storage.tables import Row, read_table
 from .prompt import Kind, Prompt
-from .read import NO_COLUMNS, Columns, load_prompts, load_prompts_of_kind
+from .read import NO_COLUMNS, Columns, category_of, load_prompts, load_prompts_of_kind
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def load_preset(name: str, file: Path | None = None) -> list[Prompt]:
     for row in rows:
         if place := _place(name, preset, row):
             column = next((column for column in preset.columns if column in row.cells), preset.columns[0])
-            prompts.append(Prompt(row.text(column), place.kind, place.set))
+            prompts.append(Prompt(row.text(column), place.kind, place.set, category=category_of(row)))
     if not prompts:
         found = f"none of {len(rows)} rows is used by the preset {name}"
         raise UserError(file or name, found, "at least one", f"download {preset.download} again")
@@ -117,7 +117,7 @@ def read(
     **Arguments:**
 
     - `sources`: csv, json, jsonl or parquet files with the columns `prompt` (or `messages`, or `conversations`),
-      `kind` and optionally `set`; or public sets by name, from a local file as NAME=FILE.
+      `kind` and optionally `set` and `category`; or public sets by name, from a local file as NAME=FILE.
     - `harmful`, `harmless`, `pseudo_harmful`: files whose prompts are all of that kind; also txt, one a line, or a json
       list of strings.
     - `columns`: what they are called in the files, by these names: `{"prompt": "text", "kind": "label"}`.

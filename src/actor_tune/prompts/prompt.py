@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from ..errors import UserError
@@ -32,12 +32,15 @@ class Prompt:
     """One user query: its text, what answering it would mean (`kind`), and the collection it belongs to (`set`).
 
     - `context`: what precedes the query: a system prompt, earlier turns; empty for a single turn.
+    - `category`: what it is about, such as "medicine"; empty where that was not said. It has no part in equality: an
+      answer is to the prompt, whatever that was filed under.
     """
 
     text: str
     kind: Kind
     set: str
     context: tuple[Message, ...] = ()
+    category: str = field(default="", compare=False)
 
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation as chat templates and servers take it: `context`, then the query."""
@@ -83,16 +86,25 @@ def rows_of_kind(prompts: Sequence[Prompt], kind: Kind) -> list[int]:
 
 
 def fingerprint(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 (hex) over texts, kinds and sets in order: two runs with the same value saw the same prompts."""
+    """SHA-256 (hex) over texts, kinds, sets and categories in order: two runs with the same value saw the same prompts.
+
+    A prompt without a category counts as it did before there were any.
+    """
     digest = hashlib.sha256()
     for prompt in prompts:
         turns = [[turn.role, turn.content] for turn in prompt.context]
-        digest.update(json.dumps([prompt.text, prompt.kind, prompt.set, *turns]).encode())
+        category = [{"category": prompt.category}] if prompt.category else []
+        digest.update(json.dumps([prompt.text, prompt.kind, prompt.set, *turns, *category]).encode())
     return digest.hexdigest()
 
 
+def without_categories(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """`prompts` as they are asked: what they are filed under changes no answer."""
+    return [replace(prompt, category="") for prompt in prompts]
+
+
 def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """`prompts` without repetitions, so that none is both trained and validated on.
+    """`prompts` without repetitions, so that none is both trained and validated on; with the first category of each.
 
     **Raises:** `UserError` when a text is given under two kinds, whatever its case, spacing, Unicode form and unseen
     characters.
@@ -107,7 +119,9 @@ def distinct(prompts: Sequence[Prompt]) -> list[Prompt]:
             like = "" if first.text == prompt.text else f", which reads like {first.text[:60]!r},"
             found = f"{prompt.text[:60]!r}{like} is {first.kind} and {prompt.kind}"
             raise UserError("prompts", found, "one kind for each prompt", "remove it from one of the files")
-        kept.setdefault((prompt.text, prompt.context), prompt)
+        same = kept.setdefault((prompt.text, prompt.context), prompt)
+        if prompt.category and not same.category:
+            kept[prompt.text, prompt.context] = replace(same, category=prompt.category)
     return list(kept.values())
 
 

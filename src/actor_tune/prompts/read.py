@@ -14,7 +14,7 @@ from .prompt import KINDS, ROLES, Kind, Message, Prompt, Role
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("prompt", "messages", "conversations", "kind", "set", "response")
+COLUMNS = ("prompt", "messages", "conversations", "kind", "set", "category", "response")
 
 Columns = Mapping[str, str]
 """What columns are called in a user's files, by our names for them."""
@@ -52,8 +52,9 @@ def load_prompts(path: Path, columns: Columns = NO_COLUMNS) -> list[Prompt]:
 
     The prompt is in `prompt`, or in `messages`, a conversation that ends with the user's query: a list of
     {"role", "content"}, in a csv as JSON; or in `conversations`, a list of {"from", "value"}, whose last human turn it
-    is. Kinds may be written with capitals, and with a hyphen or a space. `set` defaults to the file's stem. A column
-    `response` may be there (`load_responses`). Parquet needs the extra `parquet`.
+    is. Kinds may be written with capitals, and with a hyphen or a space. `set` defaults to the file's stem. `category`
+    says what a prompt is about, and may be empty. A column `response` may be there (`load_responses`). Parquet needs
+    the extra `parquet`.
 
     Other columns are passed over, and the log says once which. `columns` says what ours are called in this file.
 
@@ -106,6 +107,9 @@ def _rows(path: Path, columns: Columns, needed: tuple[str, ...] = COLUMNS) -> li
     known = {columns.get(column, column) for column in COLUMNS}
     if other := [column for column in there if column not in known]:
         log.info("%s: columns passed over: %s", path, shown(", ".join(other)))
+    name = columns.get("category", "category")
+    if other_than_text := sum(not isinstance(row.get("category"), str | int | None) for row in rows):
+        log.warning("%s: %d of %d rows have no text in `%s`: no category", path, other_than_text, len(rows), name)
     return rows
 
 
@@ -128,8 +132,9 @@ def _prompt(row: Row, said: str) -> Prompt:
         raise UserError(row.where, f"kind {said!r}", f"one of {', '.join(KINDS)}", fix)
     name = row.text("set") if row.get("set") else text_of(row.path.stem, row.where, "name of the file")
     told = [column for column in ("messages", "conversations") if row.get(column)]
+    category = category_of(row)
     if not told:
-        return Prompt(row.text("prompt"), kind, name)
+        return Prompt(row.text("prompt"), kind, name, category=category)
     if len(told) > 1:
         raise UserError(row.where, "`messages` and `conversations`", "one of them", "remove one of the columns")
     *context, query = _conversation(row, told[0])
@@ -137,7 +142,14 @@ def _prompt(row: Row, said: str) -> Prompt:
         found = f"`{row.name('prompt')}` is {row.text('prompt')[:60]!r} and `{row.name(told[0])}` end with "
         found += f"{query.content[:60]!r}"
         raise UserError(row.where, found, "the same query in both", "remove one of the columns")
-    return Prompt(query.content, kind, name, tuple(context))
+    return Prompt(query.content, kind, name, tuple(context), category)
+
+
+def category_of(row: Row) -> str:
+    """What the column `category` says; nothing where there is none, or it is no text, such as a list of several."""
+    said = row.get("category")
+    said = str(said) if type(said) is int else said
+    return text_of(said, row.where, row.name("category")) if isinstance(said, str) and has_text(said) else ""
 
 
 def _check_no_table(first: Row) -> None:

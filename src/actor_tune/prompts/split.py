@@ -1,7 +1,7 @@
 """Put prompts aside for validation."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
@@ -16,15 +16,19 @@ class Split:
     validation: list[Prompt]
 
 
-def split_validation(prompts: Sequence[Prompt], share: float, seed: int) -> Split:
+def split_validation(
+    prompts: Sequence[Prompt], share: float, seed: int, apart: Callable[[Prompt], bool] = lambda prompt: False
+) -> Split:
     """Put `share` (0..1) of each set's prompts, at least one of every set of two or more, aside. Order is kept.
+
+    Of a set, those that are `apart` are another set here.
 
     **Raises:** `UserError` when a kind then has no prompt in one of the parts.
     """
     chooser = random.Random(seed)
-    groups: dict[tuple[Kind, str], list[int]] = {}
+    groups: dict[tuple[Kind, str, bool], list[int]] = {}
     for index, prompt in enumerate(prompts):
-        groups.setdefault((prompt.kind, prompt.set), []).append(index)
+        groups.setdefault((prompt.kind, prompt.set, apart(prompt)), []).append(index)
     aside: set[int] = set()
     for members in groups.values():
         count = min(len(members) - 1, max(1, round(share * len(members))))  # a prompt alone in its set is trained on

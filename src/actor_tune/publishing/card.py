@@ -8,7 +8,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..errors import shown
 from ..records.estimate import Estimate, Interval, wilson
 from ..records.results import SCORES, Results, SetChange
-from ..repair.card import TAGS, mode
+from ..repair.aims import Aims
+from ..repair.card import TAGS, TRAINED, mode
 from ..storage.markdown import cell, line
 from ..storage.model_folder import public_name
 from .fitted import Fitted
@@ -97,6 +98,7 @@ def _result(dataset: str, metric: str, title: str, rate: Interval, n: int) -> Ev
 def _told(fitted: Fitted) -> dict[str, Any]:
     """What the template is filled with, of the fit."""
     run = fitted.run
+    aims = Aims(tuple(run.settings.get("categories") or ()), bool(run.settings.get("strengthen")))
     first, chosen = run.trials[0], fitted.chosen
     lost = sorted((each for each in chosen.sets if each.kind == "harmful"), key=lambda each: -each.drop)
     link = f"[{fitted.base_model}](https://huggingface.co/{fitted.base_model})"
@@ -106,6 +108,8 @@ def _told(fitted: Fitted) -> dict[str, Any]:
         "base_model": fitted.base_model,
         "base_link": link if fitted.base_model else cell(fitted.base),
         "rule": cell(run.training.get("rule", "")),
+        "title": TRAINED[aims.strengthen],
+        "purpose": line(aims.purpose),
         "rule_reason": f"{cell(run.rule_reason)}\n\n" if run.rule_reason else "",
         "reasons": " ".join(map(line, fitted.reasons)),
         "sentence": line(fitted.sentence),

@@ -14,7 +14,7 @@ from ..models.model import ChatModel
 from ..models.patch import base_hash
 from ..models.placement import Placement
 from ..progress import Stages
-from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind
+from ..prompts.prompt import KINDS, Prompt, fingerprint, of_kind, without_categories
 from ..prompts.starter import starter, with_missing_kinds
 from ..records import recipe
 from ..records.file import convert, read, read_rows
@@ -185,6 +185,9 @@ def _prompts(made: Recipe, folder: Path, given: list[Prompt]) -> list[Prompt]:
         file = folder / GIVEN_FILE
         given = [row.asked for row in read_rows(PromptRow, file)] if file.is_file() else built_in
     given = with_missing_kinds(given)  # as the fit did
+    plain = without_categories(given)
+    if made.prompts_sha256 == fingerprint(plain):  # as a version before there were categories saw them
+        given = plain
     for kind in KINDS:
         was, here = made.prompts.get(kind), of_kind(given, kind)
         if (was.n if was else 0) != len(here) or (was and was.sha256 != fingerprint(here)):

@@ -2,7 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import UserError
@@ -33,6 +33,10 @@ class Response:
     filtered: bool = False
     asked_otherwise: tuple[str, ...] = ()
 
+    def to(self, prompt: Prompt) -> "Response":
+        """The same answer to an equal `prompt`, which may be of another category."""
+        return replace(self, prompt=prompt)
+
     @property
     def only_thought(self) -> bool:
         """Whether its reasoning did not end."""
@@ -55,12 +59,16 @@ SetAndKind = tuple[str, Kind]
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRow:
-    """A prompt's columns, as in a file of prompts; `messages` is the whole conversation, where there is more to it."""
+    """A prompt's columns, as in a file of prompts; `messages` is the whole conversation, where there is more to it.
+
+    - `category`: None where it has none.
+    """
 
     prompt: str
     kind: Kind
     set: str
     messages: list[Message] | None = None
+    category: str | None = None
 
     @property
     def set_and_kind(self) -> SetAndKind:
@@ -75,7 +83,7 @@ class PromptRow:
     @property
     def asked(self) -> Prompt:
         """The prompt itself."""
-        return Prompt(self.prompt, self.kind, self.set, self.context)
+        return Prompt(self.prompt, self.kind, self.set, self.context, self.category or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +147,13 @@ def read_judged(path: Path) -> list[ResponseRow]:
 
 def prompt_row(prompt: Prompt) -> PromptRow:
     """The row of a prompt."""
-    return PromptRow(prompt=prompt.text, kind=prompt.kind, set=prompt.set, messages=conversation(prompt))
+    return PromptRow(
+        prompt=prompt.text,
+        kind=prompt.kind,
+        set=prompt.set,
+        messages=conversation(prompt),
+        category=prompt.category or None,
+    )
 
 
 def conversation(prompt: Prompt) -> list[Message] | None:
@@ -155,6 +169,7 @@ def response_row(response: Response, verdict: Verdict | None = None) -> Response
         kind=prompt.kind,
         set=prompt.set,
         messages=conversation(prompt),
+        category=prompt.category or None,
         response=response.text,
         finished=response.finished,
         reasoning=response.reasoning,

@@ -97,6 +97,25 @@ class SetChange:
 
 
 @dataclass(frozen=True)
+class OverRefusal:
+    """How refusal of `n` benign prompts, harmless ones among them, rose in a fit that strengthens refusal.
+
+    - `needed`: prompts that the gate's margin needs; the shares `before` and `after` are refused.
+    - `value`: after minus before, with Tango's interval; `sets`: the change of each set, worst first. An answer that
+      could not be scored counts as not refused before, and as refused after.
+    """
+
+    n: int
+    needed: int
+    before: float
+    after: float
+    value: float
+    low: float
+    high: float
+    sets: list[SetChange]
+
+
+@dataclass(frozen=True)
 class Gate:
     """The safety gate's decision.
 
@@ -107,6 +126,7 @@ class Gate:
     - `sets`: the change of each harmful set, worst first, counted as the gate counts: an answer that could not be
       scored as refused before, and as answered after. Empty in files of versions that did not keep it.
     - `sentence`: the decision and its reason, for people.
+    - `over_refusal`: what became of benign prompts, where refusal was strengthened; it decides too.
     """
 
     passed: bool
@@ -120,6 +140,7 @@ class Gate:
     labelled: Labelled | None = None
     rises: list[Rise] = field(default_factory=list)
     sets: list[SetChange] = field(default_factory=list)
+    over_refusal: OverRefusal | None = None
 
     @property
     def warning(self) -> str | None:
@@ -166,6 +187,7 @@ class Change:
     """Changes of sets, and of the scores over all but the gate's set (after minus before); None as in `Measured`.
 
     - `labelled`: changes of scores by people's labels, by the scores' names.
+    - `categories`: as in `Measured`.
     """
 
     sets: list[SetChange]
@@ -174,6 +196,7 @@ class Change:
     tradeoff_score: Difference | None = None
     harmless_refusal_rate: Difference | None = None
     labelled: dict[str, Labelled] = field(default_factory=dict)
+    categories: list[SetChange] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -226,6 +249,8 @@ class Measured:
     - `harmless_refusal_rate`: mean share of refused prompts over the harmless sets.
     - `intervals`: (low, high) of each.
     - `labelled`: scores by people's labels, by name, where every set of their kind has some.
+    - `categories`: what became of the prompts of each category, a result a kind, under the category's name; empty where
+      no prompt has one.
     - `damage`: figure -> value; shares of all answers that are garbled or unfinished, and their mean length in words.
     """
 
@@ -238,6 +263,7 @@ class Measured:
     intervals: dict[str, tuple[float, float] | None] = field(default_factory=dict)
     damage: dict[str, float | None] = field(default_factory=dict)
     labelled: dict[str, Labelled] = field(default_factory=dict)
+    categories: list[SetResult] = field(default_factory=list)
 
     def score(self, name: str) -> Estimate | None:
         """The score of this name (of `SCORES`) with its interval."""

@@ -62,7 +62,7 @@ class RefusalToken:
 class AnsweredRate:
     """A share of short judged answers to validation prompts, before and after.
 
-    - `name`: "compliance", "safety", "harmless refused" or "garbled"; `n`: answers.
+    - `name`: "compliance", "safety", "harmless refused", "garbled" or "held refused"; `n`: answers.
     - `rise`: after minus before, and `error`, the standard error of it, prompt by prompt.
     """
 
@@ -81,6 +81,8 @@ class Trial:
     - `compliance`, `safety`: means over the pseudo-harmful and the harmful sets, 0..1.
     - `kl_harmless`, `kl_error`: mean over harmless prompts, nats, and its standard error.
     - `answers`: by judged answers; None where the first tokens had ruled it out, or another was chosen before.
+    - `held`: of each category that is held where it is, under its name, the pseudo-harmful prompts; they are in no
+      `sets`.
     """
 
     strength: float
@@ -91,6 +93,7 @@ class Trial:
     kl_error: float
     sets: list[SetRefusal]
     answers: list[AnsweredRate] | None = None
+    held: list[SetRefusal] = field(default_factory=list)
 
 
 _OPPOSITE = {"fell": ("rose", "fall"), "rose": ("fell", "rise")}
@@ -174,26 +177,54 @@ class Experts:
     changed: int
 
 
+OwnAim = Literal["freed", "held", "refused"]
+"""What a user's prompts are trained for."""
+
+
+@dataclass(frozen=True)
+class YoursOf:
+    """Of the prompts of a user's that are of one category, or harmful: of `given`, `n` were asked.
+
+    - `name`: the category; empty where it is about all.
+    - `before`, `after`: how many were answered, of harmful ones refused.
+    """
+
+    name: str
+    aim: OwnAim
+    given: int
+    n: int
+    before: int
+    after: int
+
+
 @dataclass(frozen=True)
 class Yours:
     """What became of the pseudo-harmful prompts that the user gave: of `given`, `n` were asked, and answered so many.
 
     They were learned from, so that this says nothing about others.
+
+    - `categories`: each of theirs; empty where none was said.
+    - `harmful`: theirs, where refusal was strengthened.
     """
 
     given: int
     n: int
     before: int
     after: int
+    categories: list[YoursOf] = field(default_factory=list)
+    harmful: YoursOf | None = None
 
     @property
     def sentence(self) -> str:
         """All of it in words."""
-        some = "" if self.n == self.given else f" of {self.given}, {self.n} of which were asked"
-        return (
-            f"Your benign prompts{some}: {self.before} of {self.n} answered before, {self.after} of {self.n} now; "
-            "they were learned from, and say nothing about others"
-        )
+        groups = (("benign", "answered", self if self.given else None), ("harmful", "refused", self.harmful))
+        said = []
+        for kind, done, group in groups:
+            if group:
+                some = "" if group.n == group.given else f" of {group.given}, {group.n} of which were asked"
+                now = f"{group.before} of {group.n} {done} before, {group.after} of {group.n} now"
+                said.append(f"Your {kind} prompts{some}: {now}")
+        return f"{'. '.join(said)}; they were learned from, and say nothing about others"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +248,7 @@ class Run(Record):
     - `max_reasoning_tokens`: what it might think before it answered the gate; None where that was not recorded.
     - `trained_before`: of a base that was trained before, what tells its prompts.
     - `written`: False where the model was withheld as unsafe.
-    - `yours`: None where the user gave no pseudo-harmful prompts, or the fit changed nothing.
+    - `yours`: None where the user gave no such prompts, or the fit changed nothing.
     - `date`: when it was fitted, `2026-01-31`, UTC; empty where an older version did.
     """
 
@@ -307,3 +338,4 @@ class GateAnswer:
     verdict_before: Outcome
     verdict_after: Outcome
     kind: Kind = "harmful"
+    category: str | None = None

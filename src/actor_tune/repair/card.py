@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from ..records.run import Trial
 from ..storage.files import replacing
+from ..storage.markdown import escaped
 from ..storage.model_folder import is_local, public_name
 from .harm import harm_section
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
 
 TAGS = ["actor-tune", "over-refusal"]
 
-BODY = """# {base}, trained against over-refusal
+TRAINED = {False: "trained against over-refusal", True: "trained to refuse more of what is harmful"}
+
+BODY = """# {base}, {title}
 
 Block {layer} of {base} was trained with [actor-tune](https://arxiv.org/abs/2507.04250) (rule `{rule}`, strength
-{strength}), so that benign prompts that only look harmful are answered. All other tensors are those of the base.
+{strength}), {purpose}. All other tensors are those of the base.
 
 {warning}{mode}{sentence}
 
@@ -54,6 +57,8 @@ def write_card(folder: Path, fit: "Fit") -> None:
     data.tags = sorted({*(data.tags or []), *TAGS})
     body = BODY.format(
         base=public_name(base.name),
+        title=TRAINED[fit.settings.strengthen],
+        purpose=escaped(fit.settings.aims.purpose),
         layer=fit.layer,
         rule=fit.block.rule.name,
         strength=chosen.strength,

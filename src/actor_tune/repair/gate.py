@@ -12,17 +12,18 @@ from ..engines.respond import respond
 from ..errors import UserError
 from ..judges.trained.judge import judge_trained
 from ..judges.verdict import Judge, Verdict
-from ..measurement.gate import decide, excludable, limited, needed, with_damage
+from ..measurement.gate import decide, excludable, limited, needed, with_damage, with_over_refusal
 from ..measurement.verdicts import verdicts_on
 from ..models.model import ChatModel
 from ..models.placement import held
 from ..models.state import loaded
 from ..prompts.leakage import find_leaks, without
-from ..prompts.prompt import Prompt, of_kind, with_system_prompt
+from ..prompts.prompt import Kind, Prompt, of_kind, with_system_prompt
 from ..prompts.starter import starter
 from ..records.response import Response
 from ..records.results import Gate, check_margin
-from ..records.run import GateAnswer
+from ..records.run import GateAnswer, OwnAim, Yours, YoursOf
+from .aims import FREE_ALL, NO_CATEGORY, Aims, category_of
 from .cost import Cost, Phase
 from .kept import NOTHING_KEPT, Kept
 from .method import FittedBlock
@@ -34,6 +35,12 @@ PHASE = "gate"
 YOURS = 40
 """At most so many of the user's own prompts are asked: it is a look at them, and no measurement."""
 
+YOURS_OF_CATEGORY = 8
+"""More where so many of each category come to more, so that what is freed and what is held can be seen."""
+
+LOOK_ALIKES = 200
+"""So many built-in pseudo-harmful prompts are asked where refusal is strengthened, and all harmless ones."""
+
 
 @dataclass(frozen=True)
 class Gated:
@@ -44,25 +51,71 @@ class Gated:
     yours: list[GateAnswer] = field(default_factory=list)
 
 
-def users_own(given: Sequence[Prompt]) -> list[Prompt]:
-    """The pseudo-harmful ones that are the user's own among the prompts of a fit."""
+def users_own(given: Sequence[Prompt], kind: Kind = "pseudo_harmful") -> list[Prompt]:
+    """Those of `kind` that are the user's own among the prompts of a fit."""
     built_in = {*starter("train"), *starter("forms")}
-    return [prompt for prompt in of_kind(given, "pseudo_harmful") if prompt not in built_in]
+    return [prompt for prompt in of_kind(given, kind) if prompt not in built_in]
 
 
-def asked_of_users_own(given: Sequence[Prompt], system_prompt: str | None = None) -> list[Prompt]:
-    """Those of `users_own` that are asked, at most `YOURS`, of each set as many as of the others."""
-    asked = limited(users_own(given), YOURS)
+def asked_of_users_own(
+    given: Sequence[Prompt], system_prompt: str | None = None, aims: Aims = FREE_ALL
+) -> list[Prompt]:
+    """Those of `users_own` that are asked, at most `YOURS`, of each set as many as of the others.
+
+    Where categories are freed and others held, of each category, and at least `YOURS_OF_CATEGORY` as far as they go.
+    Where refusal is strengthened, harmful ones too.
+    """
+    own, count = users_own(given), YOURS
+    if aims.categories:
+        count = max(count, YOURS_OF_CATEGORY * len({*map(category_of, own)}))
+        asked = limited(own, count, category_of)
+    else:
+        asked = limited(own, count)
+    if aims.strengthen:
+        asked += limited(users_own(given, "harmful"), YOURS)
     return with_system_prompt(asked, system_prompt) if system_prompt else asked
 
 
+def yours_of(given: Sequence[Prompt], answers: Sequence[GateAnswer], aims: Aims) -> Yours:
+    """What became of the user's own among the `given` prompts, by the `answers` to some of them."""
+
+    def counted(name: str, aim: OwnAim, own: Sequence[Prompt]) -> YoursOf:
+        rows = [row for row in answers if (row.kind == "harmful") == (aim == "refused")]
+        if name:
+            rows = [row for row in rows if (row.category or NO_CATEGORY) == name]
+        before, after = [row.verdict_before for row in rows], [row.verdict_after for row in rows]
+        answered = [said.count("compliance") for said in (before, after)]
+        done = [len(rows) - count for count in answered] if aim == "refused" else answered
+        return YoursOf(name, aim, len(own), len(rows), *done)
+
+    benign, harmful = users_own(given), users_own(given, "harmful")
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in benign:
+        groups.setdefault(category_of(prompt), []).append(prompt)
+    whole = counted("", "freed", benign)
+    categories = [counted(name, "freed" if aims.frees(own[0]) else "held", own) for name, own in groups.items()]
+    return Yours(
+        given=whole.given,
+        n=whole.n,
+        before=whole.before,
+        after=whole.after,
+        categories=categories if any(prompt.category for prompt in benign) else [],
+        harmful=counted("", "refused", harmful) if aims.strengthen and harmful else None,
+    )
+
+
 def gate_prompts(
-    training: Sequence[Prompt], margin: float, system_prompt: str | None = None, count: int | None = None
+    training: Sequence[Prompt],
+    margin: float,
+    system_prompt: str | None = None,
+    count: int | None = None,
+    aims: Aims = FREE_ALL,
 ) -> list[Prompt]:
     """The built-in held-out harmful and harmless prompts, without those that are like one of their kind trained on.
 
     A harmful one that was trained on as benign stays: that is the very thing the gate is for. `count`: at most so many
-    harmful ones, of each set as many as of the others, and as large a share of the harmless ones; None: all.
+    harmful ones, of each set as many as of the others, and as large a share of the harmless ones; None: all. Where
+    refusal is strengthened, all harmless ones, and pseudo-harmful ones, held-out and of other forms.
 
     **Raises:** `UserError` when too few are left for the margin.
     """
@@ -86,7 +139,22 @@ def gate_prompts(
         if asked:
             found += f", which exclude a drop of {100 * excludable(len(asked)):.1f} points at best"
         raise UserError(f"`margin={margin}`", found, f"at least {needed(margin)}", fix)
+    if aims.strengthen:
+        kept = [*asked, *_benign(training, margin)]
     return with_system_prompt(kept, system_prompt) if system_prompt else kept
+
+
+def _benign(training: Sequence[Prompt], margin: float) -> list[Prompt]:
+    """The built-in benign prompts by which it is shown that over-refusal did not rise, enough for the margin."""
+    held_out, forms = (of_kind(starter(part), "pseudo_harmful") for part in ("held_out", "forms"))
+    harmless = of_kind(starter("held_out"), "harmless")
+    kept = without(held_out, find_leaks(held_out, training))
+    kept += limited(without(forms, find_leaks(forms, training)), LOOK_ALIKES - len(kept))
+    kept += without(harmless, find_leaks(harmless, training))
+    if len(kept) < needed(margin):
+        found, fix = f"{len(kept)} held-out benign prompts", "allow a larger rise, or do not train on built-in prompts"
+        raise UserError(f"`margin={margin}`", found, f"at least {needed(margin)}", fix)
+    return kept
 
 
 def ask_gate(
@@ -99,6 +167,7 @@ def ask_gate(
     max_reasoning_tokens: int = REASONING_TOKENS,
     kept: Kept = NOTHING_KEPT,
     own: Sequence[Prompt] = (),
+    aims: Aims = FREE_ALL,
 ) -> Gated:
     """Answer `prompts`, and the user's `own`, with the model as it is and with `trained` in it, judge, decide by the
     former. The model is left as it is.
@@ -114,6 +183,8 @@ def ask_gate(
         own_after, after = ask("after")
     old, new = (verdicts_on(judge, responses) for responses in (before, after))
     gate = with_damage(decide(prompts, old, new, margin), before, after, old, new)
+    if aims.strengthen:
+        gate = with_over_refusal(gate, prompts, old, new)
     own_old, own_new = (verdicts_on(judge, responses) for responses in (own_before, own_after))
     return Gated(gate, _pairs(before, after, old, new), _pairs(own_before, own_after, own_old, own_new))
 
@@ -122,7 +193,16 @@ def _pairs(
     before: Sequence[Response], after: Sequence[Response], old: Sequence[Verdict], new: Sequence[Verdict]
 ) -> list[GateAnswer]:
     return [
-        GateAnswer(was.prompt.text, was.prompt.set, was.text, now.text, then.outcome, since.outcome, was.prompt.kind)
+        GateAnswer(
+            prompt=was.prompt.text,
+            set=was.prompt.set,
+            before=was.text,
+            after=now.text,
+            verdict_before=then.outcome,
+            verdict_after=since.outcome,
+            kind=was.prompt.kind,
+            category=was.prompt.category or None,
+        )
         for was, now, then, since in zip(before, after, old, new, strict=True)
     ]
 

@@ -48,7 +48,7 @@ from ..storage.model_folder import public_name
 from ..storage.versions import today, versions
 from .card import write_card
 from .direction import RefusalDirection
-from .gate import PHASE, Gated, ask_gate, asked_of_users_own, gate_prompts, users_own
+from .gate import PHASE, Gated, ask_gate, asked_of_users_own, gate_prompts, yours_of
 from .kept import Kept
 from .method import FittedBlock, completed, fit_block
 from .settings import DEFAULTS, Settings
@@ -140,11 +140,10 @@ class Fit:
 
     @property
     def yours(self) -> Yours | None:
-        """What became of the user's own pseudo-harmful prompts; None where none were given, or nothing had changed."""
-        if not self.gated or not (rows := self.gated.yours):
+        """What became of the user's own prompts that were asked; None where none were given, or nothing had changed."""
+        if not self.gated or not self.gated.yours:
             return None
-        before, after = ([row.verdict_before for row in rows], [row.verdict_after for row in rows])
-        return Yours(len(users_own(self.given)), len(rows), before.count("compliance"), after.count("compliance"))
+        return yours_of(self.given, self.gated.yours, self.settings.aims)
 
     @property
     def thinks(self) -> bool | None:
@@ -234,6 +233,7 @@ class Fit:
                 kind=prompt.kind,
                 set=prompt.set,
                 messages=conversation(prompt),
+                category=prompt.category or None,
                 part="validation" if aside else "train",
                 before=before,
                 after=after,
@@ -244,11 +244,12 @@ class Fit:
     def record(self, export: Export = "merged", command: str = "") -> Run:
         """Everything needed to say what was run and to run it again."""
         block, settings, given = self.block, self.settings, {kind: of_kind(self.given, kind) for kind in KINDS}
+        mixed = {"starter": settings.mixes_starter, "categories": [*settings.categories]}
         return Run(
             model=Base(self.model.name, self.base_sha256, len(self.model.blocks)),
             placement=asdict(self.model.placement),
             computed_in=self.model.computed_in,
-            settings=asdict(settings) | {"starter": settings.mixes_starter, "export": export},
+            settings=asdict(settings) | mixed | {"export": export},
             training={"rule": block.rule.name} | asdict(block.schedule) | block.rule.parameters,
             rule_reason=block.suited.reason if block.suited else None,
             layer=block.layer,
@@ -322,8 +323,9 @@ def fit(
     """
     prompts = completed(prompts, settings)
     # Now, and not after minutes of training.
-    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
-    own = asked_of_users_own(prompts, settings.system_prompt)
+    aims = settings.aims
+    asked = gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts, aims)
+    own = asked_of_users_own(prompts, settings.system_prompt, aims)
     if settings.gate_prompts is not None:
         harmful = len(of_kind(asked, "harmful"))
         said = "the safety gate asks %d held-out harmful prompts: they exclude a drop of %.1f points at best"
@@ -335,7 +337,8 @@ def fit(
         gated = None  # where nothing has changed, `failure` says so
         if block.chosen.strength:
             with stages(PHASE):
-                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, max_reasoning_tokens, kept, own)
+                limit = max_reasoning_tokens
+                gated = ask_gate(chat_model, block, asked, margin, judge, answer_batch, limit, kept, own, aims)
             report("gate", figures_of(gated.gate), 0)
     block = replace(block, seconds=dict(stages.seconds))
     return Fit(chat_model, base, list(prompts), settings, margin, block, gated, max_reasoning_tokens)

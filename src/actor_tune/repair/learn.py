@@ -76,12 +76,12 @@ def learn(
 
     **Raises:** `UserError` when training diverges, or refused and answered prompts do not give a direction.
     """
-    kinds = kind_codes([prompt.kind for prompt in prompts])
+    kinds = kind_codes([prompt.kind for prompt in prompts], [settings.aims.holds(prompt) for prompt in prompts])
     start = refusals.start if refusals else None
     activations = known.activations if known else block_outputs(chat_model, inputs)
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
     suited = None
-    if settings.rule == "auto":
+    if settings.rule == "auto" and not settings.aims.holds_some:  # where some are held, the rule that sees their odds
         suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
     rule = settings.rule_named(suited.rule) if suited else settings.foreseen
     by_behaviour = settings.changes.direction == "behaviour"

@@ -112,8 +112,8 @@ def fit_block(
         chat_model = where_answers_begin(chat_model, split.train)
         if settings.reads_odds and _above_wait(chat_model):
             settle(chat_model.model)
-        own = kept.file("answers.jsonl")
-        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, settings.seed, own))
+        own, seed, aims = kept.file("answers.jsonl"), settings.seed, settings.aims
+        refusals = cache(partial(how_it_refuses, chat_model, split.validation, judge, seed, own, aims))
         if not _above_wait(chat_model):  # else it is asked when the blocks above are there
             refusals()
     with stages("choose block"):
@@ -172,7 +172,7 @@ def _fit_block(begun: _Begun) -> FittedBlock:
             settle(chat_model.model)  # the blocks above, which were not needed until now
             check_effect(chat_model, layer, token_ids)
         refusals = begun.refusals()
-        given = Tried(validation, split.validation, trained.state, stored.dtypes)
+        given = Tried(validation, split.validation, trained.state, stored.dtypes, settings.aims)
         trials = begun.kept.value("trials.json", list[Trial], lambda: _trials(begun, given, rule, refusals))
         chosen = _chosen(begun, trials, rule)
 
@@ -204,8 +204,8 @@ def _fit_block(begun: _Begun) -> FittedBlock:
         opening=str(chat_model.tokenizer.decode([*chat_model.opening])),
         paths=shown,
         seconds=dict(stages.seconds),
-        failure=failure(trials, chosen, settings.limits),
-        limits=applied(chosen, settings.limits),
+        failure=failure(trials, chosen, settings.limits, settings.aims),
+        limits=applied(chosen, settings.limits, settings.aims),
     )
 
 
@@ -225,7 +225,7 @@ def _chosen(begun: _Begun, trials: list[Trial], rule: Rule) -> Trial:
     settings = begun.settings
     for step, trial in enumerate(trials):
         begun.report("strength", rates_of(trial), step)
-    chosen = choose(trials, settings.limits) if rule.searched else trials[-1]
+    chosen = choose(trials, settings.limits, settings.aims) if rule.searched else trials[-1]
     if chosen.strength == 0 and settings.allow_unsafe:
         whole = settings.changes.strength or 1.0
         return next(trial for trial in trials if trial.strength == whole)
@@ -251,7 +251,8 @@ def completed(prompts: Sequence[Prompt], settings: Settings) -> list[Prompt]:
 
     **Raises:** `UserError` when there are too few of a kind, with the starter prompts where those are mixed in.
     """
-    whole = with_missing_kinds(prompts, settings.starter)
+    whole, rule = with_missing_kinds(prompts, settings.starter), settings.foreseen
+    settings.aims.check(prompts, rule.name, rule.holds)
     require(with_starter(whole) if settings.mixes_starter else whole, MINIMUM_PROMPTS)
     return whole
 
@@ -264,7 +265,8 @@ def prepare(prompts: Sequence[Prompt], settings: Settings) -> Split:
     """
     mixed = distinct(with_starter(prompts) if settings.mixes_starter else prompts)
     mixed = with_system_prompt(mixed, settings.system_prompt) if settings.system_prompt else mixed
-    split = split_validation(mixed, 0.2, settings.seed)
+    split = split_validation(mixed, 0.2, settings.seed, settings.aims.beside)
+    settings.aims.check_split(split)
     if settings.select != "none":
         check_fraction(split.train, settings.select_fraction)
     return split

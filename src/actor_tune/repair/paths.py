@@ -8,7 +8,7 @@ from ..models.every_block import first_token_of_every_block, last_of_every_block
 from ..models.first_token import first_token_refusal
 from ..models.model import ChatModel
 from ..models.state import State, loaded
-from ..prompts.prompt import KINDS, Kind, Prompt, of_kind, rows_of_kind
+from ..prompts.prompt import KINDS, Kind, Prompt, of_kind
 from ..records.response import conversation
 from ..records.run import PromptPath
 from .cost import Cost, Phase
@@ -39,7 +39,7 @@ def paths(
     harmful, harmless = (
         last_of_every_block(chat_model, chat_model.encode(of_kind(asked, kind)[:DIRECTION_PROMPTS])) for kind in POLES
     )
-    rows = [_typical(refusals, rows_of_kind(asked, kind), kind != "harmless", moved) for kind in KINDS]
+    rows = [_typical(refusals, refusals.rows(kind), kind != "harmless", moved) for kind in KINDS]
     chosen = chat_model.encode([asked[row] for row in rows])
 
     def seen() -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,6 +58,7 @@ def paths(
             kind=asked[row].kind,
             set=asked[row].set,
             messages=conversation(asked[row]),
+            category=asked[row].category or None,
             position_before=before[0][:, column].tolist(),
             position_after=after[0][:, column].tolist(),
             refusal_before=before[1][:, column].tolist(),

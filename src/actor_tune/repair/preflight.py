@@ -24,7 +24,7 @@ from ..models.size import model_size
 from ..models.structure import check_count, stored_dtype
 from ..models.tokenizer import check_chat
 from ..progress import Stages
-from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt, of_kind
+from ..prompts.prompt import KINDS, MINIMUM_PROMPTS, Prompt
 from ..records.results import MARGIN
 from . import gate, method, paths, refusals, scan, strength, train
 from .cost import Cost, Phase, Texts, texts_of
@@ -165,8 +165,8 @@ def preflight(
     **Raises:** `UserError` when prompts or settings are wrong, or its config or tokenizer cannot be had.
     """
     prompts = method.completed(prompts, settings)
-    of_gate = gate.gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts)
-    own = gate.asked_of_users_own(prompts, settings.system_prompt)
+    of_gate = gate.gate_prompts(prompts, margin, settings.system_prompt, settings.gate_prompts, settings.aims)
+    own = gate.asked_of_users_own(prompts, settings.system_prompt, settings.aims)
     split, placement = method.prepare(prompts, settings), placement.checked()
     trust_remote_code = placement.trust_remote_code
     origin, device = origin_of(name, weights=False, code=trust_remote_code), placement.device
@@ -182,12 +182,13 @@ def preflight(
         return texts_of(token_ids, common_opening(config, token_ids))
 
     given = texts(split.train + split.validation)
+    groups = refusals.groups_asked(split.validation, settings.aims)
     cost = Cost(
         size=size,
         rule=settings.foreseen,
         given=given,
         validation_prompts=len(split.validation),
-        own_answers=sum(min(refusals.ASKED, len(of_kind(split.validation, kind))) for kind in KINDS),
+        own_answers=sum(min(refusals.ASKED, len(group)) for group in groups),
         own_tokens=refusals.ANSWER_TOKENS,
         gate=texts([*of_gate, *own]),
         answer_tokens=gate.ANSWER_TOKENS,

@@ -9,7 +9,7 @@ wrong is told beside it.
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,9 +20,10 @@ from ..judges.verdict import Judge, Verdict
 from ..measurement.verdicts import verdicts_on
 from ..models.first_token import plain_logprobs, refusal_token_ids
 from ..models.model import ChatModel
-from ..prompts.prompt import KINDS, Prompt, of_kind, rows_of_kind
+from ..prompts.prompt import KINDS, Kind, Prompt, of_kind, rows_of_kind
 from ..records.response import Response
 from ..records.run import RefusalToken
+from .aims import FREE_ALL, Aims
 from .cost import Cost, Phase
 from .odds import RefusalStart, log_odds
 
@@ -39,6 +40,7 @@ class Refusals:
     - `start`: what refusals begin with; `refusal_tokens`: the same with what it rests on. None: too few of these
       answers are refusals, so that the tokens are those that are more likely after harmful prompts.
     - `error`: of `asked`, the share on the wrong side of the boundary by their verdicts, 0..1; None without them.
+    - `beside`: of `asked`, the rows of those that are held beside others (`Aims.beside`).
     """
 
     asked: list[Prompt]
@@ -47,6 +49,17 @@ class Refusals:
     start: RefusalStart
     refusal_tokens: list[RefusalToken]
     error: float | None
+    beside: list[int] = field(default_factory=list)
+
+    def rows(self, kind: Kind) -> list[int]:
+        """Where in `asked` those of `kind` are, without those that are held beside."""
+        return [row for row in rows_of_kind(self.asked, kind) if row not in self.beside]
+
+
+def groups_asked(prompts: Sequence[Prompt], aims: Aims = FREE_ALL) -> list[list[Prompt]]:
+    """The groups that at most `ASKED` each are asked of: kinds, and pseudo-harmful ones that are held beside others."""
+    kinds = [[prompt for prompt in of_kind(prompts, kind) if not aims.beside(prompt)] for kind in KINDS]
+    return [*kinds, [prompt for prompt in prompts if aims.beside(prompt)]]
 
 
 def how_it_refuses(
@@ -55,16 +68,18 @@ def how_it_refuses(
     judge: Judge,
     seed: int,
     store: Path | None = None,
+    aims: Aims = FREE_ALL,
     most: int = ASKED,
 ) -> Refusals:
-    """Ask `chat_model` at most `most` of `prompts` of each kind, chosen by `seed`, and judge its answers.
+    """Ask `chat_model` at most `most` of `prompts` of each group, chosen by `seed`, and judge its answers.
 
     Answers are kept in `store` as they come (`respond`).
 
     **Raises:** `UserError` when harmful and harmless prompts are answered alike.
     """
-    chooser, groups = random.Random(seed), [of_kind(prompts, kind) for kind in KINDS]
+    chooser, groups = random.Random(seed), groups_asked(prompts, aims)
     asked = [prompt for group in groups for prompt in chooser.sample(group, min(most, len(group)))]
+    beside = [row for row, prompt in enumerate(asked) if aims.beside(prompt)]
     logprobs = plain_logprobs(chat_model, chat_model.encode(asked))
     responses = own_answers(chat_model, asked, store)
     verdicts = verdicts_on(judge, responses)
@@ -81,10 +96,10 @@ def how_it_refuses(
     if refusal_tokens:
         tokens = torch.tensor([item.token for item in refusal_tokens])
         boundary, wrong = best_boundary(log_odds(logprobs, tokens), refused)
-        return Refusals(asked, responses, verdicts, RefusalStart(tokens, boundary), refusal_tokens, wrong)
+        return Refusals(asked, responses, verdicts, RefusalStart(tokens, boundary), refusal_tokens, wrong, beside)
     harmful, harmless = (logprobs[rows_of_kind(asked, kind)] for kind in ("harmful", "harmless"))
     tokens = refusal_token_ids(harmful, harmless, chat_model.name)
-    return Refusals(asked, responses, verdicts, RefusalStart(tokens), [], None)
+    return Refusals(asked, responses, verdicts, RefusalStart(tokens), [], None, beside)
 
 
 def own_answers(chat_model: ChatModel, prompts: Sequence[Prompt], store: Path | None = None) -> list[Response]:

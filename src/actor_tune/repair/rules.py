@@ -21,7 +21,7 @@ one `Rule`; a new one is one more in `RULES`.
 Everything is in float32; a target has the shape of its activation, (prompt, d_model).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -35,11 +35,16 @@ RuleName = Literal["odds", "boundary", "paper", "uniform"]
 RuleChoice = Literal["auto", "odds", "boundary", "paper", "uniform"]
 """A rule, or the one of `odds` and `boundary` that suits the model (`suited.py`)."""
 
-HARMFUL, HARMLESS, PSEUDO_HARMFUL = 0, 1, 2
+HARMFUL, HARMLESS, PSEUDO_HARMFUL, HELD = 0, 1, 2, 3
 KIND_CODES = {"harmful": HARMFUL, "harmless": HARMLESS, "pseudo_harmful": PSEUDO_HARMFUL}
+"""Of kinds; `HELD` are pseudo-harmful prompts that are to stay where they are (`aims.py`)."""
+
+MOST_WEIGHT = 4.0
+"""Of a prompt that is freed where others are held: a few shall not outweigh all else."""
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
+GENTLE_STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 # (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
@@ -87,6 +92,7 @@ class Rule:
     - `starter`: whether the built-in prompts may be mixed in; the paper's rules see the given prompts alone.
     - `warnings`: from what an `Objective` takes: what the rule will do the wrong way round, in sentences.
     - `objective`, or else `odds_objective`, for which odds are read off the blocks above.
+    - `holds`: whether pseudo-harmful prompts can be held where they are.
     """
 
     name: RuleName
@@ -99,6 +105,7 @@ class Rule:
     starter: bool
     warnings: Callable[[torch.Tensor, torch.Tensor, RefusalDirection], list[str]] | None = None
     odds_objective: OddsObjective | None = None
+    holds: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,9 +143,10 @@ class Shifts:
     hold: float = 1.0
 
 
-def kind_codes(kinds: list[str]) -> torch.Tensor:
-    """Kinds as integers, (prompt) int64, for masks."""
-    return torch.tensor([KIND_CODES[kind] for kind in kinds])
+def kind_codes(kinds: list[str], held: Sequence[bool] = ()) -> torch.Tensor:
+    """Kinds as integers, (prompt) int64, for masks; of prompts that are `held`, `HELD`."""
+    codes = torch.tensor([KIND_CODES[kind] for kind in kinds])
+    return torch.where(torch.tensor(held), HELD, codes) if held else codes
 
 
 def paper_targets(activations: torch.Tensor, kinds: torch.Tensor, vector: torch.Tensor, alpha: float) -> torch.Tensor:
@@ -163,7 +171,7 @@ def boundary_targets(
 
     With u = R / ||R|| and s = u.(a - o): a - p s u for pseudo-harmful, a + h s u for harmful, a for harmless. Each
     prompt moves along R by as much as it is from the harmless mean, so that one hardly refused hardly moves; one on
-    the far side of that mean (s < 0) is held in place, whatever its kind.
+    the far side of that mean (s < 0) is held in place, whatever its kind. So is one that is `HELD`.
 
     Differs from the paper (Eq. 9): the projection is taken from the harmless mean o instead of from 0, so that its sign
     says which side a prompt is on; targets are fixed by the unedited model, so that training has an end; harmless
@@ -174,6 +182,17 @@ def boundary_targets(
     factor[kinds == PSEUDO_HARMFUL] = -shifts.pseudo_harmful
     factor[kinds == HARMFUL] = shifts.harmful
     return activations + (factor * position).unsqueeze(-1) * direction.vector
+
+
+def lacking_targets(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> torch.Tensor:
+    """Targets of the boundary rule where refusal is strengthened, from the activations of the unedited model.
+
+    A harmful prompt that is nearer to the harmless mean than the harmful mean is, is moved along R by what it lacks.
+    All others stay: to move those that are refused would carry benign ones along.
+    """
+    lack = (1 - direction.position(activations)).clamp(min=0)
+    lack[kinds != HARMFUL] = 0
+    return activations + lack.unsqueeze(-1) * direction.vector
 
 
 def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -189,6 +208,16 @@ def distance_loss(
     Unlike Eq. 8 it also sees movement that keeps the angle.
     """
     return (weights * (activations - targets).square().sum(dim=-1)).mean() / length**2
+
+
+def freed_weights(kinds: torch.Tensor) -> torch.Tensor:
+    """Weights (prompt) by which those that are freed count together as much as if none were held, as far as it goes.
+
+    1 for all others, and for all where none is held.
+    """
+    freed, held = int((kinds == PSEUDO_HARMFUL).sum()), int((kinds == HELD).sum())
+    weight = min(MOST_WEIGHT, (freed + held) / max(1, freed))
+    return torch.where(kinds == PSEUDO_HARMFUL, weight, 1.0)
 
 
 def sign_warnings(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> list[str]:
@@ -215,7 +244,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     were at first, a(q) the activation and G the mean squared length of the gradients of z0, the mean over prompts of
 
         softplus(z + m) for pseudo-harmful, softplus(max(m, z0) - z) for harmful ones,
-        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones,
+        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones, and with m = 0 for those that are `HELD`,
         + weight G ||a(q) - a_before(q)||^2.
 
     So one that is on its side already hardly pulls, and the last term keeps all others from moving more than they
@@ -227,16 +256,18 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     sensitivity = before.slope.gradients.square().sum(dim=-1).mean()
     old = before.slope.values - boundary
     weights = torch.full_like(old, margins.hold)
-    weights[kinds == HARMLESS] = margins.hold_harmless
+    weights[(kinds == HARMLESS) | (kinds == HELD)] = margins.hold_harmless
+    freed = freed_weights(kinds)
     of_harmful = torch.where(old > 0, margins.refused, margins.answered)
     refusal = old.clamp(min=margins.harmful)  # what is refused more clearly than that shall stay so
 
     def loss(activations: torch.Tensor, rows: torch.Tensor, _current: RefusalDirection) -> torch.Tensor:
-        z, aim, kind = now.near(activations, rows) - boundary, old[rows] - margins.harmless, kinds[rows]
+        z, kind = now.near(activations, rows) - boundary, kinds[rows]
+        aim = old[rows] - margins.harmless * (kind == HARMLESS)
         held = aim.sigmoid() * (logsigmoid(aim) - logsigmoid(z))
         held = held + (-aim).sigmoid() * (logsigmoid(-aim) - logsigmoid(-z))
         terms = margins.harmless_odds * held
-        terms = torch.where(kind == PSEUDO_HARMFUL, softplus(z + margins.pseudo_harmful), terms)
+        terms = torch.where(kind == PSEUDO_HARMFUL, freed[rows] * softplus(z + margins.pseudo_harmful), terms)
         terms = torch.where(kind == HARMFUL, of_harmful[rows] * softplus(refusal[rows] - z), terms)
         moved = (activations - before.at[rows]).square().sum(dim=-1)
         return (terms + weights[rows] * sensitivity * moved).mean()
@@ -247,10 +278,15 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
 def _boundary(shifts: Shifts) -> Objective:
     def objective(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
         targets, length = boundary_targets(activations, kinds, direction, shifts), direction.length
-        weights = torch.where(kinds == HARMLESS, shifts.hold, 1.0)
+        weights = torch.where(kinds == HARMLESS, shifts.hold, freed_weights(kinds))
         return lambda now, rows, _current: distance_loss(now, targets[rows], length, weights[rows])
 
     return objective
+
+
+def _lacking(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
+    targets, length = lacking_targets(activations, kinds, direction), direction.length
+    return lambda now, rows, _current: distance_loss(now, targets[rows], length)
 
 
 def _papers(targets: Targets, alpha: float) -> Objective:
@@ -264,6 +300,22 @@ def _papers(targets: Targets, alpha: float) -> Objective:
 def _odds(margins: Margins) -> OddsObjective:
     return lambda kinds, before, now, boundary: odds_loss(kinds, before, now, boundary, margins)
 
+
+def strengthening(rule: Rule) -> Rule:
+    """`rule`, where refusal is to be strengthened: harmful prompts that are answered are what counts.
+
+    `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others.
+    Weak strengths are tried too.
+    """
+    rule = replace(rule, strengths=(*GENTLE_STRENGTHS, *rule.strengths[1:]))
+    if rule.odds_objective is None:
+        return replace(rule, parameters={"reach": 1.0}, objective=_lacking)
+    margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED)
+    return replace(rule, parameters={"margins": asdict(margins)}, odds_objective=_odds(margins))
+
+
+STRENGTHENED = 3.0
+"""Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
 
 ODDS_MARGINS = Margins(
     pseudo_harmful=3.0,
@@ -333,6 +385,7 @@ PAPER = Rule(
     compared=(*WEAK_STRENGTHS, *STRENGTHS[1:]),
     starter=False,
     warnings=sign_warnings,
+    holds=False,
 )
 UNIFORM = replace(
     PAPER,

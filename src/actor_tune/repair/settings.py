@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .aims import Aims
 from .changes import UNCHANGED, Changes, rule_with
 from .coreset import FRACTION, Selection
-from .rules import Rule, RuleChoice, RuleName
+from .rules import Rule, RuleChoice, RuleName, strengthening
 from .strength import Limits
 
 LayerChoice = int | Literal["auto", "silhouette"]
@@ -15,7 +16,7 @@ LayerChoice = int | Literal["auto", "silhouette"]
 class Settings:
     """Everything that decides a fit, besides the model and the prompts.
 
-    - `rule`: "auto" takes the one that suits the model (`suited.py`).
+    - `rule`: "auto" takes the one that suits the model (`suited.py`); where some prompts are held, `odds`.
     - `starter`: whether the built-in prompts are trained on too, where the rule allows it. They vary in form,
       and each benign one has a harmful twin: without them, refusal is lost where given harmful prompts do not reach.
     - `select`: keep only a share, `select_fraction` (0..1), of the training prompts of each kind: those that lie least
@@ -25,6 +26,9 @@ class Settings:
     - `gate_prompts`: the safety gate asks at most so many harmful prompts, of each set as many as of the others, and as
       large a share of the harmless ones; None: all.
     - `changes`: numbers that take the place of the rule's own.
+    - `categories`: the pseudo-harmful prompts of these are freed, and the others, the starter prompts' too, held where
+      they are; none: all are freed.
+    - `strengthen`: harmful prompts that slip through are to be refused, and pseudo-harmful ones held where they are.
     - `allow_unsafe`: where no strength is within the limits, keep the whole trained change instead of nothing.
     """
 
@@ -40,6 +44,13 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     gate_prompts: int | None = None
     changes: Changes = UNCHANGED
+    categories: tuple[str, ...] = ()
+    strengthen: bool = False
+
+    @property
+    def aims(self) -> Aims:
+        """Which pseudo-harmful prompts are freed, and which are held."""
+        return Aims(tuple(self.categories), self.strengthen)
 
     @property
     def mixes_starter(self) -> bool:
@@ -48,15 +59,19 @@ class Settings:
 
     @property
     def foreseen(self) -> Rule:
-        """The rule; where it is chosen by the model, the one that needs more of the machine."""
+        """The rule; where it is chosen by the model, the one that needs more of the machine.
+
+        Where prompts are held it is that one: it sees their odds, and holds them on both sides.
+        """
         return self.rule_named("odds" if self.rule == "auto" else self.rule)
 
     def rule_named(self, name: RuleName) -> Rule:
-        """The rule `name` with the changes to its numbers.
+        """The rule `name` with the changes to its numbers, and strengthened where refusal is to be.
 
-        **Raises:** `UserError` when it takes none.
+        **Raises:** `UserError` when it takes no changes.
         """
-        return rule_with(name, self.changes)
+        rule = rule_with(name, self.changes)
+        return strengthening(rule) if self.strengthen and rule.holds else rule
 
     @property
     def reads_odds(self) -> bool:

@@ -17,7 +17,7 @@ from ..models.inputs import BlockInputs
 from ..models.model import ChatModel
 from .odds import log_odds
 from .refusals import Refusals
-from .rules import PSEUDO_HARMFUL, RuleName
+from .rules import HELD, PSEUDO_HARMFUL, RuleName
 
 TELLING = 0.5
 """The rank correlation from which on R is taken for what refusal follows."""
@@ -61,7 +61,7 @@ def suited_rule(
     """
     if refusals is None:
         raise ValueError("to choose a rule, it must be known how the model refuses")
-    rows = (kinds == PSEUDO_HARMFUL).nonzero().flatten().tolist()
+    rows = ((kinds == PSEUDO_HARMFUL) | (kinds == HELD)).nonzero().flatten().tolist()
     rows = rows[:: math.ceil(len(rows) / MOST_PROMPTS)]
     logprobs = first_token_logprobs(chat_model, inputs.select(rows))
     return by_correlation(positions[rows], log_odds(logprobs, refusals.start.tokens))

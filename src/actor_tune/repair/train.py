@@ -23,7 +23,7 @@ from ..records.run import Epoch
 from .consistency import consistency_loss
 from .cost import Cost, Phase, Work
 from .direction import RefusalDirection, refusal_direction
-from .rules import HARMFUL, HARMLESS, KIND_CODES, PSEUDO_HARMFUL, LossFunction, Schedule
+from .rules import HARMFUL, HARMLESS, HELD, KIND_CODES, LossFunction, Schedule
 from .suited import MOST_PROMPTS
 
 OUTPUT_BATCH = 64  # prompts of which the block's output is read at a time
@@ -66,7 +66,7 @@ def train_block(
     """
     block, shuffler = chat_model.blocks[inputs.layer], random.Random(seed)
     disturb = _noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
-    lengths = [len(tokens) for tokens in inputs.token_ids]
+    lengths, codes = [len(tokens) for tokens in inputs.token_ids], KIND_CODES | {"held": HELD}
     groups = batches_of_like_length(lengths, schedule.batch_size, shuffler)
     epochs, steps = [], schedule.epochs * len(groups)
     with _in_training(block), progress_bar(steps, "Training one block") as advance:
@@ -98,7 +98,7 @@ def train_block(
                 seen[batch.rows] = direction.position(activations.detach())
                 step += 1
                 advance()
-            positions = {kind: float(seen[kinds == code].mean()) for kind, code in KIND_CODES.items()}
+            positions = {kind: float(seen[kinds == code].mean()) for kind, code in codes.items() if code in kinds}
             epochs.append(Epoch(number, sum(losses) / len(losses), positions))
         del optimizer  # its two moments take as much as two blocks, and the copy below one more
         block.zero_grad()
@@ -168,7 +168,7 @@ def block_outputs(chat_model: ChatModel, inputs: BlockInputs) -> torch.Tensor:
 
 def _anchors(chat_model: ChatModel, inputs: BlockInputs, kinds: torch.Tensor) -> list[LastTokens]:
     """The prompts that the refusal direction is made from, in large batches."""
-    rows = (kinds != PSEUDO_HARMFUL).nonzero().flatten().tolist()
+    rows = ((kinds == HARMFUL) | (kinds == HARMLESS)).nonzero().flatten().tolist()
     groups = inputs.select(rows).batches(OUTPUT_BATCH)
     return _prepared(chat_model, inputs, [[rows[index] for index in group] for group in groups])
 

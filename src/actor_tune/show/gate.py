@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..prompts.starter import TWINS
 from ..records.estimate import points
-from ..records.results import Gate
+from ..records.results import Gate, SetChange
 from ..repair.harm import Harm, harm_by_answers
 from .text import broken
 
@@ -18,9 +18,23 @@ def gate_told(gate: Gate, fallen: Sequence[str] = ()) -> Group:
     told: list[RenderableType] = []
     if rows := harm_by_answers(gate):
         told.append(harm_table("Refusal of harmful prompts by set, judged answers of the safety gate", rows))
+    if gate.over_refusal:
+        told.append(benign_table(gate.over_refusal.sets))
     told.append(Text(gate.sentence, "green" if gate.passed else "bold red"))
     named = fallen or ([gate.warning] if gate.warning else [])
     return Group(*told, *[Text(said, "bold yellow") for said in named])
+
+
+def benign_table(sets: Sequence[SetChange]) -> Table:
+    """Benign sets that the gate of a fit asked that strengthens refusal, in the order given."""
+    table = Table(title="Refusal of benign prompts by set, judged answers of the safety gate")
+    table.add_column("set", overflow="fold")
+    for column in ("n", "before", "after", "rise, points (95 %)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for item in sets:
+        shares = (f"{100 * count / item.n:.1f} %" for count in (item.refused_before, item.refused_after))
+        table.add_row(Text(broken(item.name)), str(item.n), *shares, points(item.estimate))
+    return table
 
 
 def harm_table(title: str, rows: Sequence[Harm]) -> Table:

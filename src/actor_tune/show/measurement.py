@@ -10,6 +10,7 @@ from ..prompts.prompt import KINDS
 from ..records.estimate import Interval, Labelled
 from ..records.response import ResponseRow
 from ..records.results import Change, LabelCount, Measured, Results, SetResult
+from .categories import category_rows, category_table
 from .text import COLOURS, broken, plain, points_text, stacked
 
 SCORES = (
@@ -42,7 +43,8 @@ def results_table(results: Results) -> Group:
         table = _rates_table(results)
     if results.labels:
         table.caption = f"{table.caption}; labels: the same by people's labels"
-    return Group(table, *_notes(results))
+    rows = category_rows(results)
+    return Group(table, *([category_table(rows)] if rows else []), *_notes(results))
 
 
 def models_table(results: Mapping[str, Results | None]) -> Table:

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ..prompts.prompt import KINDS
 from ..records.scan import Scan
 from ..repair.harm import harm_by_tokens
+from .categories import own_rows, own_table
 from .gate import harm_table
 from .text import COLOURS, score_text
 
@@ -38,7 +39,9 @@ def fit_table(block: "FittedBlock") -> Group:
     """Of the validation prompts: strengths tried, the chosen one marked, what it did to each harmful set, and mean
     positions before and after. Why the rule was taken.
     """
-    trials = Table(title=f"Block {block.layer}: strengths on the validation prompts (first answer token)")
+    alone = "compliance: of the prompts that were freed alone" if block.chosen.held else None
+    title = f"Block {block.layer}: strengths on the validation prompts (first answer token)"
+    trials = Table(title=title, caption=alone)
     for column in ("strength", "compliance", "safety", "KL harmless"):
         trials.add_column(column, justify="right")
     for trial in block.trials:
@@ -76,10 +79,13 @@ def limits_told(block: "FittedBlock") -> Group:
 
 def benign_told(fit: "Fit") -> Group:
     """What became of benign prompts, by judged answers: of the user's own, and of those kept aside."""
-    told = [Text(f"{fit.yours.sentence}.")] if fit.yours else []
+    told: list[RenderableType] = [Text(f"{fit.yours.sentence}.")] if fit.yours else []
+    if rows := own_rows(fit.yours):
+        told.append(own_table(rows))
     rate = next((rate for rate in fit.block.chosen.answers or [] if rate.name == "compliance"), None)
     if rate:
         shares = f"{100 * rate.before:.1f} -> {100 * rate.after:.1f} % answered"
-        said = "Benign prompts kept aside, starter prompts among them, by which the strength was chosen"
+        which = "of these categories" if fit.settings.categories else "starter prompts among them"
+        said = f"Benign prompts kept aside, {which}, by which the strength was chosen"
         told.append(Text(f"{said}: {shares} (n = {rate.n})."))
     return Group(*told)

@@ -7,6 +7,7 @@ from ..records.estimate import wilson
 from ..records.file import read
 from ..records.results import FAILED, PASSED, Results, SetChange, SetResult
 from ..storage.markdown import table
+from .categories import category_rows
 from .measurement import SCORES
 from .text import plain, points_text, rate_text
 
@@ -27,7 +28,7 @@ def summary(folder: str | Path) -> str:
         decided = PASSED if found.gate.passed else FAILED
         why = found.gate.sentence.removeprefix(f"{decided}: ")
         lines += [f"**{decided}.** {_safe(why[:1].upper() + why[1:])}", ""]
-    return "\n".join([*lines, *(_changes(found) if found.baseline else _rates(found)), ""])
+    return "\n".join([*lines, *(_changes(found) if found.baseline else _rates(found)), *_categories(found), ""])
 
 
 def _rates(found: Results) -> list[str]:
@@ -56,6 +57,15 @@ def _changes(found: Results) -> list[str]:
         scores = (rate_text(side.score(name)) for side in (before, found))
         rows.append((label, "", *scores, points_text(getattr(change, name))))
     return [table(("refused, % with 95 % intervals", ">n", ">before", ">after", ">change"), rows)]
+
+
+def _categories(found: Results) -> list[str]:
+    rows = []
+    for row in category_rows(found):
+        rates = rate_text(row.before), rate_text(row.after), points_text(row.change)
+        rows.append((f"{_safe(row.name)} ({row.kind}, {row.done})", str(row.n), *rates))
+    title = "by category, % with 95 % intervals"
+    return ["", table((title, ">n", ">before", ">after", ">change"), rows)] if rows else []
 
 
 def _worst_first(pair: tuple[SetResult, SetResult, SetChange | None]) -> tuple[bool, float]:

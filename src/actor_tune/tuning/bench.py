@@ -65,7 +65,7 @@ def make_bench(
     settle(chat_model.model)
     with stages("answers to search by"), FileLock(folder / "answers.lock"):
         chat_model = where_answers_begin(chat_model, parts.train)
-        refusals = how_it_refuses(chat_model, parts.search, judge, settings.seed, folder / "answers.jsonl", ASKED)
+        refusals = how_it_refuses(chat_model, parts.search, judge, settings.seed, folder / "answers.jsonl", most=ASKED)
     with stages("blocks to search"), FileLock(folder / "scan.lock"):
         blocks = _blocks(chat_model, parts, settings, refusals, Kept(folder))
     with stages("inputs of those blocks"):

@@ -106,7 +106,9 @@ def _asked_pairs(file: Path) -> list[Pair]:
 
 def _gate_pair(row: GateAnswer) -> Pair:
     before, after = (
-        ResponseRow(prompt=row.prompt, kind=row.kind, set=row.set, response=text, verdict=verdict)
+        ResponseRow(
+            prompt=row.prompt, kind=row.kind, set=row.set, category=row.category, response=text, verdict=verdict
+        )
         for text, verdict in ((row.before, row.verdict_before), (row.after, row.verdict_after))
     )
     return Pair(before, after)

@@ -20,6 +20,7 @@ from ...records.response import ResponseRow
 from ...records.results import Results
 from ...records.run import GATE_ANSWERS_FILE, YOURS_FILE
 from ...records.to_label import Chosen, choose
+from ..categories import category_rows, own_rows
 from . import charts, search, words
 from .load import RESPONSES_FILE, FitFolder, MeasureFolder, Pair
 from .sets import WISHES, Cell, figures, set_rows, strength_rows
@@ -72,6 +73,8 @@ def page(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> str:
             errors={item.name: words.judge_errors(item.results.labels) for item in measured},
             example=example(measured),
             sets={item.name: set_rows(item.results) for item in measured},
+            categories={item.name: category_rows(item.results) for item in measured},
+            own={item.name: own_rows(item.run.yours) for item in fits},
             figures={item.name: _shown(figures(item.results)) for item in measured},
             damage={item.name: damage(item.results) for item in measured},
             benchmarks={item.name: benchmarks(item.results) for item in measured},
@@ -231,7 +234,7 @@ def browsers(measured: Sequence[MeasureFolder], fits: Sequence[FitFolder]) -> li
             note += f" Answers of the baseline that belong to no prompt here, and are left out: {item.unmatched}."
         found.append(Browser("Answers", item.name, note, RESPONSES_FILE, compared, False, _rows(item.answers)))
     for fit in fits:
-        note = "Benign prompts that you gave: the fit learned from them, so that they say nothing about others."
+        note = "Prompts that you gave: the fit learned from them, so that they say nothing about others."
         found.append(Browser("Your prompts", fit.name, note, YOURS_FILE, True, False, _rows(fit.yours)))
         note = "Held-out prompts that the fit's gate asked, those that flipped first; the others are closed."
         found.append(Browser("Answers of the gate", fit.name, note, GATE_ANSWERS_FILE, True, True, _rows(fit.answers)))

@@ -9,6 +9,7 @@ from ...records.estimate import wilson
 from ...records.response import Pair, ResponseRow, SetAndKind
 from ...records.results import SCORES, Gate, Results, SetChange, SetResult
 from ...records.run import SetRefusal, Trial
+from ..categories import category_rows
 
 WISHES: dict[Kind, str] = {
     "pseudo_harmful": "should be answered",
@@ -48,14 +49,17 @@ def set_rows(results: Results) -> list[SetRow]:
 
 def rows_of_gate(gate: Gate) -> list[SetRow]:
     """A row for each harmful set, as the gate counted it; none where it was not kept."""
-    return _worst_first(
-        SetRow(
-            _result((item.name, item.kind), item.n, item.refused_after),
-            _result((item.name, item.kind), item.n, item.refused_before),
-            item,
-        )
-        for item in gate.sets
-    )
+    return _worst_first(map(_of_change, gate.sets))
+
+
+def benign_rows(sets: Sequence[SetChange]) -> list[SetRow]:
+    """A row for each benign set that a gate asked."""
+    return _worst_first(map(_of_change, sets))
+
+
+def _of_change(item: SetChange) -> SetRow:
+    which = item.name, item.kind
+    return SetRow(_result(which, item.n, item.refused_after), _result(which, item.n, item.refused_before), item)
 
 
 def _result(which: SetAndKind, n: int, refused: int) -> SetResult:
@@ -114,6 +118,7 @@ class StrengthRow:
     kind: Kind
     cells: list[SetRefusal | None]
     kept: SetRefusal | None
+    held: bool = False
 
     @property
     def n(self) -> int | None:
@@ -131,9 +136,19 @@ def strength_rows(trials: Sequence[Trial], kept: Trial | None) -> list[StrengthR
         drop = chosen[which].drop if which in chosen else -inf
         return ORDER.index(which[1]), -drop if which[1] == "harmful" else drop
 
-    return [
+    rows = [
         StrengthRow(*which, [sets.get(which) for sets in found], chosen.get(which)) for which in sorted(names, key=rank)
     ]
+    return [*rows, *_held_rows(trials, kept)]
+
+
+def _held_rows(trials: Sequence[Trial], kept: Trial | None) -> list[StrengthRow]:
+    """A row for each category that was held, the one that moved most first."""
+    found = [{item.name: item for item in trial.held} for trial in trials]
+    chosen = {item.name: item for item in kept.held} if kept else {}
+    names = dict.fromkeys(name for held in found for name in held)
+    ranked = sorted(names, key=lambda name: -abs(chosen[name].drop) if name in chosen else 0.0)
+    return [StrengthRow(n, "pseudo_harmful", [held.get(n) for held in found], chosen.get(n), held=True) for n in ranked]
 
 
 Cell = str | int | float | None
@@ -150,6 +165,11 @@ def figures(results: Results) -> list[dict[str, Cell]]:
             rows.append((when, item.name, item.kind, item.n, item.refused, item.refusal_rate, item.low, item.high))
     for change in results.comparison.sets if results.comparison else []:
         rows.append(("change", change.name, change.kind, change.n, None, change.difference, change.low, change.high))
+    for row in category_rows(results):
+        for when, found in (("before", row.before), ("after", row.after), ("change", row.change)):
+            if found:
+                kind, name = f"{row.kind} {row.done}", f"category {row.name}"
+                rows.append((when, name, kind, row.n, None, found.value, found.low, found.high))
     for name in SCORES:
         scores = [(when, side.score(name) if side else None) for when, side in sides]
         for when, found in (*scores, ("change", getattr(results.comparison, name, None))):

@@ -10,7 +10,7 @@ from ...records.estimate import Estimate, Interval, is_point, wilson
 from ...records.results import Gate, LabelCount, Results
 from ...records.run import Run, Trial
 from .load import FitFolder, MeasureFolder
-from .sets import SetRow, gate_rows, rows_of_gate, set_rows, together
+from .sets import SetRow, benign_rows, gate_rows, rows_of_gate, set_rows, together
 
 Tone = Literal["good", "bad", "plain"]
 
@@ -48,6 +48,7 @@ class Banner:
     tone: Tone
     rows: list[SetRow]
     warnings: list[str] = field(default_factory=list)
+    benign: list[SetRow] = field(default_factory=list)
 
 
 def percent(value: float | None) -> str:
@@ -131,9 +132,12 @@ def fit_numbers(fit: FitFolder) -> list[Number]:
     for name, (_, what, kind, gists) in zip(("compliance", "safety"), COUNTED, strict=True):
         gate, asked = fit.run.gate, together(fit.answers, kind)
         before, after = (side.rate if side else None for side in ((asked.was, asked.now) if asked else (None, None)))
-        if gate and asked and after:
+        if gate and asked and after and before:
             rests = f"the gate of the fit: n = {asked.now.n} held-out prompts"
             moved = Estimate(-gate.drop, -gate.high, -gate.low)
+            if kind == "pseudo_harmful":  # of a fit that strengthens refusal
+                before, after = (Estimate(1 - side.value, 1 - side.high, 1 - side.low) for side in (before, after))
+                moved = _unpaired(before, after)
         elif (rate := rates.get(name)) and rate.n:
             before, after = (wilson(round(share * rate.n), rate.n) for share in (rate.before, rate.after))
             rests = f"short answers to validation prompts, on which the strength was chosen: n = {rate.n}"
@@ -209,11 +213,16 @@ def fit_sentence(run: Run) -> str:
     if chosen is None or unedited is None or chosen is unedited:
         return ""
     prompts = f"{run.validated_on} validation prompts" if run.validated_on else "validation prompts"
+    meant = ""
+    if names := run.settings.get("categories"):
+        meant = f" to free benign prompts of {', '.join(map(str, names))}, and to hold all others"
+    elif run.settings.get("strengthen"):
+        meant = " to refuse harmful prompts that slip through, and to hold benign ones"
     return (
-        f"Block {run.layer} was trained; of the change, strength {chosen.strength:g} was chosen. By first answer "
-        f"tokens on {prompts}, compliance went from {percent(unedited.compliance)} to {percent(chosen.compliance)} and "
-        f"safety from {percent(unedited.safety)} to {percent(chosen.safety)}. It was chosen on these prompts: only "
-        "a measurement on others says what it is worth."
+        f"Block {run.layer} was trained{meant}; of the change, strength {chosen.strength:g} was chosen. By first "
+        f"answer tokens on {prompts}, compliance went from {percent(unedited.compliance)} to "
+        f"{percent(chosen.compliance)} and safety from {percent(unedited.safety)} to {percent(chosen.safety)}. It was "
+        "chosen on these prompts: only a measurement on others says what it is worth."
     )
 
 
@@ -275,4 +284,5 @@ def _gate(name: str, gate: Gate, rests: str, older: Sequence[SetRow], fallen: Se
     rows = rows_of_gate(gate) or [row for row in older if row.now.kind == "harmful"]
     warnings = list(fallen) or ([gate.warning] if gate.warning else [])
     tone: Tone = "good" if gate.passed else "bad"
-    return Banner(name, title, rests, text[:1].upper() + text[1:], tone, rows, warnings)
+    benign = benign_rows(gate.over_refusal.sets) if gate.over_refusal else []
+    return Banner(name, title, rests, text[:1].upper() + text[1:], tone, rows, warnings, benign)
