@@ -397,7 +397,7 @@ def test_answers_do_not_depend_on_categories_so_that_a_measurement_begun_without
     model = SimpleNamespace(
         name="m", engine="e", base_url=None, dtype="d", quantization="none", chat_template_kwargs={}
     )
-    model.max_reasoning_tokens = 1
+    model.max_reasoning_tokens, model.engine_kwargs = 1, {}
     both = (filed(), without_categories(filed()))
     requests = [request_of(model, None, Questions(prompts, []), 3) for prompts in both]
     assert requests[0] == requests[1]
