@@ -4,7 +4,7 @@ import copy
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,7 @@ from actor_tune.records.response import ResponseRow, response_of, response_row
 from actor_tune.records.results import Results
 from actor_tune.records.run import AppliedLimit, GateAnswer, Position, Run
 from actor_tune.records.scan import Scan
+from actor_tune.repair.settings import Settings
 from actor_tune.storage.text import LEVELS
 
 FILES = Path(__file__).parent / "files_of_version_0_1_0"
@@ -296,3 +297,9 @@ def test_records_load_no_torch():
         "actor_tune.records.run; print([name for name in ('torch', 'transformers', 'sklearn') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_what_is_to_be_stored_equals_what_is_read_again():
+    settings = asdict(Settings(categories=("medicine",)))
+    assert json_of({"settings": settings}) == json.loads(json.dumps({"settings": settings}))
+    assert json_of(settings)["categories"] == ["medicine"]

@@ -84,8 +84,8 @@ def row_json(row: Any) -> dict[str, Any]:
 
 
 def json_of(value: Any) -> Any:
-    """`value`, of dataclasses, lists and dicts, as JSON holds it."""
-    return msgspec.to_builtins(value)
+    """`value`, of dataclasses, lists and dicts, as JSON holds it: a tuple is a list."""
+    return json.loads(json.dumps(msgspec.to_builtins(value)))
 
 
 def parse(text: str, where: str, fix: str = FIX) -> Any:

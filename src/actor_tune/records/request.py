@@ -172,7 +172,7 @@ def at_work(folder: Path | None, request: Request, again: bool = False) -> Itera
 
 
 def _open(folder: Path, request: Request, again: bool) -> None:
-    file, asked = folder / FILE, _without_later(json.loads(json.dumps(json_of(request))))  # tuples become lists
+    file, asked = folder / FILE, _without_later(json_of(request))
     if not file.is_file() or (not again and any((folder / name).exists() for name in WHOLE)):
         check_new(folder, but=BEGINNING)
         write_json(file, asked)
