@@ -53,7 +53,7 @@ REQUEST = TuneRequest(
     prompts_sha256="0" * 64,
     versions={},
 )
-BENCH = cast(Bench, SimpleNamespace(space=Space([*range(BLOCKS)], ["odds", "boundary"]), settings=Settings()))
+BENCH = cast(Bench, SimpleNamespace(space=Space([*range(BLOCKS)], "odds"), settings=Settings()))
 
 
 class WaitsError(Exception):

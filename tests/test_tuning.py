@@ -34,7 +34,7 @@ from actor_tune.tuning.shared import shared_folder, some_of
 from actor_tune.tuning.space import Space, blocks_to_search, defaults, suggest
 from conftest import make_model, make_prompts
 
-SPACE = Space([2, 1], ["odds", "boundary"])
+SPACES = {rule: Space([2, 1], rule) for rule in ("odds", "boundary")}
 
 
 def rates(compliance: float, safety: float, harmless: float = 0.0, garbled: float = 0.0) -> list[AnsweredRate]:
@@ -45,6 +45,7 @@ def rates(compliance: float, safety: float, harmless: float = 0.0, garbled: floa
 def trial(number: int, compliance: float, safety: float, broken: list[str] | None = None) -> StudyTrial:
     return StudyTrial(
         number=number,
+        defaults=number == 0,
         settings={},
         answers=rates(compliance, safety),
         broken=broken or [],
@@ -55,7 +56,9 @@ def trial(number: int, compliance: float, safety: float, broken: list[str] | Non
 
 
 def pruned(number: int) -> StudyTrial:
-    return StudyTrial(number=number, settings={}, pruned="why", broken=[], best=False, seconds=1.0, worker="one")
+    return StudyTrial(
+        number=number, defaults=number == 0, settings={}, pruned="why", broken=[], best=False, seconds=1.0, worker="one"
+    )
 
 
 def test_no_prompt_is_in_two_parts_and_fit_validates_on_what_no_trial_sees():
@@ -87,8 +90,8 @@ def test_blocks_that_do_much_less_than_the_best_are_not_searched(effects, expect
 
 @pytest.mark.parametrize("rule", ["odds", "boundary"])
 def test_the_defaults_of_fit_are_a_point_of_the_space(rule):
-    point = defaults(SPACE, rule)
-    found = suggest(optuna.trial.FixedTrial(point), SPACE, Settings())
+    point = defaults(SPACES[rule])
+    found = suggest(optuna.trial.FixedTrial(point), SPACES[rule], Settings())
     changed = found.rule_named(rule)
     plain = Settings().rule_named(rule)
     assert (found.layer, found.rule, found.select) == (2, rule, "none")
@@ -97,15 +100,17 @@ def test_the_defaults_of_fit_are_a_point_of_the_space(rule):
     assert found.changes.strength == 1.0
 
 
-def test_what_is_suggested_is_what_is_trained_by():
+@pytest.mark.parametrize("rule", ["odds", "boundary"])
+def test_what_is_suggested_is_what_is_trained_by(rule):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
     for _ in range(30):
         asked = study.ask()
-        found = suggest(asked, SPACE, Settings(seed=7))
+        found = suggest(asked, SPACES[rule], Settings(seed=7))
         assert found.seed == 7
         assert found.layer == asked.params["block"]
         assert found.changes.epochs == asked.params["epochs"]
-        assert (found.changes.answered is None) == (found.rule == "boundary")
+        assert found.rule == rule
+        assert (found.changes.answered is None) == (rule == "boundary")
         assert found.rule_named(found.rule).strengths[-1] == found.changes.strength
 
 
@@ -201,8 +206,9 @@ def test_trials_on_a_selection_of_the_prompts_run_by_both_rules(tmp_path):
     parts = parts_of(make_prompts(24), settings)
     bench = make_bench(make_model(), parts, settings, judge_trained, tmp_path, Stages())
     for rule in ("odds", "boundary"):
-        point = defaults(bench.space, rule) | {"select": "upcore", "epochs": 4}
-        found = attempt(bench, suggest(optuna.trial.FixedTrial(point), bench.space, settings), lambda _first: None)
+        space = replace(bench.space, rule=rule)
+        point = defaults(space) | {"select": "upcore", "epochs": 4}
+        found = attempt(bench, suggest(optuna.trial.FixedTrial(point), space, settings), lambda _first: None)
         assert found.pruned is None
         assert {rate.name for rate in found.answers} == {"compliance", "safety", "harmless refused", "garbled"}
         assert len(found.refused) == len(bench.refusals.asked)
@@ -221,7 +227,8 @@ def test_a_model_is_tuned_by_several_trials_and_left_as_it_was(tuned, tmp_path):
     assert fingerprint(chat_model) == fingerprint(make_model())
     record = found.tuning
     assert [each.number for each in record.trials] == [0, 1, 2, 3]
-    assert {each.settings["rule"] for each in record.trials[:2]} == {"odds", "boundary"}
+    assert [each.defaults for each in record.trials] == [True, False, False, False]
+    assert record.trials[0].answers
     assert any(each.answers for each in record.trials)
     assert all((each.answers is None) == (each.pruned is not None) for each in record.trials)
     chosen = next(each for each in record.trials if each.number == record.taken)

@@ -12,6 +12,7 @@ from .run import AnsweredRate
 class StudyTrial:
     """One trial of a study, on the prompts that it searched by.
 
+    - `defaults`: whether it has the numbers of `fit`.
     - `settings`: what was tried, by name, as in `repair.settings.Settings` and `repair.changes.Changes`.
     - `compliance`, `safety`, `kl_harmless`: by first tokens, 0..1 and nats; None where it was not trained.
     - `answers`: by judged answers; None where it was given up before.
@@ -22,6 +23,7 @@ class StudyTrial:
     """
 
     number: int
+    defaults: bool = False
     settings: dict[str, Any]
     compliance: float | None = None
     safety: float | None = None

@@ -74,7 +74,7 @@ def make_bench(
         token_ids = chat_model.encode(parts.train + parts.search)
         make_inputs(chat_model, blocks, token_ids, folder)
         block = shared_blocks(chat_model, token_ids, len(parts.train), refusals.start, folder)
-        rules = _rules(chat_model, parts, settings, refusals, block(blocks[0]))
+        rule = _rule(chat_model, parts, settings, refusals, block(blocks[0]))
         asked = [refusals.responses[row] for row in rows_of_kind(refusals.asked, "harmless")]
         return Bench(
             chat_model,
@@ -84,7 +84,7 @@ def make_bench(
             refusals,
             plain_logprobs(chat_model, token_ids[len(parts.train) :]),
             answer_logprobs(chat_model, [each.prompt for each in asked], [each.text for each in asked]),
-            Space(blocks, rules),
+            Space(blocks, rule),
             block,
         )
 
@@ -102,13 +102,10 @@ def _blocks(chat_model: ChatModel, parts: Parts, settings: Settings, refusals: R
     return blocks_to_search(scanned) if settings.layer == "auto" else [scanned.best_silhouette().layer]
 
 
-def _rules(
-    chat_model: ChatModel, parts: Parts, settings: Settings, refusals: Refusals, block: SharedBlock
-) -> list[RuleName]:
-    """The rule that `settings` name, or both of ours, the one that suits the model first."""
+def _rule(chat_model: ChatModel, parts: Parts, settings: Settings, refusals: Refusals, block: SharedBlock) -> RuleName:
+    """The rule that `settings` name, or the one that suits the model."""
     if settings.rule != "auto":
-        return [settings.rule]
+        return settings.rule
     activations, kinds = block.known.activations, kind_codes([prompt.kind for prompt in parts.train])
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
-    suited = suited_rule(chat_model, block.train, kinds, direction.position(activations), refusals)
-    return ["boundary", "odds"] if suited.rule == "boundary" else ["odds", "boundary"]
+    return suited_rule(chat_model, block.train, kinds, direction.position(activations), refusals).rule

@@ -12,12 +12,12 @@ DRAWS, PARTS = 100, 10
 
 
 def taken(trials: Sequence[StudyTrial]) -> StudyTrial:
-    """The trial of the highest trade-off score within the limits; where none is, the first, which is `fit`'s own.
+    """The trial of the highest trade-off score within the limits; where none is, the defaults of `fit`.
 
-    Limits are those of `fit`; and safety may not be lower than that of the first, the defaults of `fit`. Along the line
-    of strengths, `fit` looks for compliance alone, because safety only falls there; between recipes both can rise.
+    Limits are those of `fit`; and safety may not be lower than with its defaults. Along the line of strengths, `fit`
+    looks for compliance alone, because safety only falls there; between recipes both can rise.
     """
-    first = trials[0]
+    first = next(trial for trial in trials if trial.defaults)
     least = _rate(first, "safety") if first.answers and not first.broken else 0.0
     within = [
         trial

@@ -1,4 +1,4 @@
-"""What is searched: the block, the rule, its numbers, how it is trained. The defaults of `fit` are one point of it."""
+"""What is searched: the block, a rule's numbers, how and on what is trained. The defaults of `fit` are one point."""
 
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -26,11 +26,11 @@ class Space:
     """Where to search.
 
     - `blocks`: that may be trained, the one that `fit` would take first.
-    - `rules`: that it may be trained by, the one that `fit` would take first.
+    - `rule`: the one that suits the model, or was named.
     """
 
     blocks: list[int]
-    rules: list[RuleName]
+    rule: RuleName
 
 
 def blocks_to_search(scanned: Scan) -> list[int]:
@@ -41,24 +41,23 @@ def blocks_to_search(scanned: Scan) -> list[int]:
     return [block.layer for block in (best, *near)][:BLOCKS]
 
 
-def defaults(space: Space, rule: RuleName) -> dict[str, Any]:
-    """The point at which `rule` has its own numbers, at the block that `fit` would take."""
-    schedule = BOUNDARY_SCHEDULE if rule == "boundary" else ODDS_SCHEDULE
+def defaults(space: Space) -> dict[str, Any]:
+    """The point at which the rule has its own numbers, at the block that `fit` would take."""
+    schedule = BOUNDARY_SCHEDULE if space.rule == "boundary" else ODDS_SCHEDULE
     own: dict[str, Any] = (
         {
-            "boundary pseudo_harmful": BOUNDARY_SHIFTS.pseudo_harmful,
-            "boundary harmful": BOUNDARY_SHIFTS.harmful,
-            "boundary direction": "means",
+            "pseudo_harmful": BOUNDARY_SHIFTS.pseudo_harmful,
+            "harmful": BOUNDARY_SHIFTS.harmful,
+            "direction": "means",
         }
-        if rule == "boundary"
+        if space.rule == "boundary"
         else {
-            "odds pseudo_harmful": ODDS_MARGINS.pseudo_harmful,
-            "odds harmful": ODDS_MARGINS.harmful,
-            "odds answered": ODDS_MARGINS.answered,
+            "pseudo_harmful": ODDS_MARGINS.pseudo_harmful,
+            "harmful": ODDS_MARGINS.harmful,
+            "answered": ODDS_MARGINS.answered,
         }
     )
     return own | {
-        "rule": rule,
         "block": space.blocks[0],
         "epochs": schedule.epochs,
         "batch_size": schedule.batch_size,
@@ -73,17 +72,16 @@ def defaults(space: Space, rule: RuleName) -> dict[str, Any]:
 
 def suggest(trial: Trial, space: Space, settings: Settings) -> Settings:
     """`settings` with what `trial` is to try."""
-    rule = cast(RuleName, trial.suggest_categorical("rule", space.rules))
     direction: Direction = "means"
     answered = None
-    if rule == "boundary":
-        push = trial.suggest_float("boundary pseudo_harmful", 1.0, 3.5)
-        pull = trial.suggest_float("boundary harmful", 0.25, 2.5)
-        direction = cast(Direction, trial.suggest_categorical("boundary direction", ["means", "behaviour"]))
+    if space.rule == "boundary":
+        push = trial.suggest_float("pseudo_harmful", 1.0, 3.5)
+        pull = trial.suggest_float("harmful", 0.25, 2.5)
+        direction = cast(Direction, trial.suggest_categorical("direction", ["means", "behaviour"]))
     else:
-        push = trial.suggest_float("odds pseudo_harmful", 1.0, 6.0)
-        pull = trial.suggest_float("odds harmful", 0.5, 4.0)
-        answered = trial.suggest_float("odds answered", 0.1, 3.0, log=True)
+        push = trial.suggest_float("pseudo_harmful", 1.0, 6.0)
+        pull = trial.suggest_float("harmful", 0.5, 4.0)
+        answered = trial.suggest_float("answered", 0.1, 3.0, log=True)
     changes = Changes(
         pseudo_harmful=push,
         harmful=pull,
@@ -101,7 +99,7 @@ def suggest(trial: Trial, space: Space, settings: Settings) -> Settings:
     return replace(
         settings,
         layer=trial.suggest_categorical("block", space.blocks),
-        rule=rule,
+        rule=space.rule,
         changes=changes,
         select=select,
         select_fraction=SELECTED if select == "upcore" else settings.select_fraction,

@@ -20,7 +20,7 @@ from ..records.request import TuneRequest, differing
 from ..records.run import Trial
 from ..records.tune import StudyTrial
 from ..repair.settings import Settings
-from ..repair.strength import rates_of
+from ..repair.strength import excess, rates_of
 from .attempt import Attempt, attempt, by_rank, damage, trade_off
 from .bench import Bench
 from .choose import front
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 ASKED_SHARE = 1 / 4
 """A trial is asked for answers where first tokens put it into the best so large a share of all."""
 
-LEARNING = 5
-"""Trials that must have ended before one is given up."""
+LEARNING = 4
+"""Trials within the limits that must have ended before one is given up for those that are better."""
 
 WAIT = 2.0
 """Seconds between looks at trials that other processes still run."""
@@ -43,6 +43,9 @@ RANDOM = 12
 
 READY = "ready"
 """The attribute of a study whose first trials are in it."""
+
+DEFAULTS = "defaults"
+"""The attribute of the trial that has the numbers of `fit`."""
 
 SETTINGS, FOUND = "settings", "found"
 """The attributes of a trial with what it was trained by, and with what it found."""
@@ -81,8 +84,7 @@ def run_trials(study: optuna.Study, kept: Storage, bench: Bench, count: int, fir
       process alone is the same again.
     """
     if first:
-        for rule in bench.space.rules:
-            study.enqueue_trial(defaults(bench.space, rule), skip_if_exists=True)
+        study.enqueue_trial(defaults(bench.space), user_attrs={DEFAULTS: True}, skip_if_exists=True)
         study.set_user_attr(READY, True)
     _wait_for(study)
     began, before = time.perf_counter(), len(ended(study))
@@ -114,12 +116,17 @@ def _run(
     trial.set_user_attr(WORKER, kept.worker)
     settings = suggest(trial, bench.space, bench.settings)
     trial.set_user_attr(SETTINGS, tried_settings(settings))
-    scores = [trade_off(past.compliance, past.safety) for past in firsts(study)]
+    within = (past for past in firsts(study) if not excess(past, settings.limits))
+    scores = [trade_off(past.compliance, past.safety) for past in within]
 
     def give_up(first: Trial) -> str | None:
+        if trial.user_attrs.get(DEFAULTS):  # all others are compared with it
+            return None
+        if broken := excess(first, settings.limits):
+            return f"by first tokens {broken[0]}"
         if len(scores) < LEARNING or by_rank(first, scores, ASKED_SHARE):
             return None
-        return f"by first tokens not in the best quarter of {len(scores) + 1}"
+        return f"by first tokens not in the best quarter of {len(scores) + 1} within the limits"
 
     found = attempt(bench, settings, give_up)
     trial.set_user_attr(FOUND, json_of(found))
@@ -187,6 +194,7 @@ def study_trials(study: optuna.Study) -> list[StudyTrial]:
     return [
         StudyTrial(
             number=trial.number,
+            defaults=bool(trial.user_attrs.get(DEFAULTS)),
             settings=trial.user_attrs[SETTINGS],
             compliance=found.first.compliance if found.first else None,
             safety=found.first.safety if found.first else None,

@@ -195,8 +195,8 @@ def _joined(
 
 
 def _settings(settings: Settings, chosen: StudyTrial) -> Settings:
-    """`settings` with what `chosen` was trained by; of the first trial, which has `fit`'s own numbers, as they are."""
-    if chosen.number == 0:
+    """`settings` with what `chosen` was trained by; of the defaults of `fit`, as they are."""
+    if chosen.defaults:
         return settings
     tried = dict(chosen.settings)
     changes = convert(tried.pop("changes"), Changes, "the study", "begin another study")
