@@ -61,7 +61,7 @@ def test_a_given_strength_is_tried_with_weaker_ones_alone():
 
 
 def test_where_no_strength_is_within_the_limits_the_whole_change_is_that_of_the_strength_given(monkeypatch):
-    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, _limits: trials[0])
+    monkeypatch.setattr("actor_tune.repair.method.choose", lambda trials, *_: trials[0])
     settings = Settings(
         rule="boundary", layer=LAYER, starter=False, allow_unsafe=True, changes=Changes(strength=0.9, epochs=1)
     )
