@@ -45,7 +45,7 @@ def fitted(work, folder):
 
 STEPS = {
     "answers.jsonl": "actor_tune.repair.method.scan_candidates",
-    "scan.json": "actor_tune.repair.method.train_block",
+    "scan.json": "actor_tune.repair.learn.train_block",
     "trained.safetensors": "actor_tune.repair.method.try_strengths",
     "trials.json": "actor_tune.repair.gated.ask_gate",
     "gate-after.jsonl": "actor_tune.repair.gate.decide",

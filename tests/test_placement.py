@@ -201,7 +201,7 @@ def test_wiring_is_proved_before_training_where_the_blocks_above_are_there(check
 
     trained = []
     monkeypatch.setattr("actor_tune.repair.method.check_effect", refuse)
-    monkeypatch.setattr("actor_tune.repair.method.train_block", lambda *given: trained.append(1) or train_block(*given))
+    monkeypatch.setattr("actor_tune.repair.learn.train_block", lambda *given: trained.append(1) or train_block(*given))
     settings = Settings(rule=rule, layer=1, starter=False)
     monkeypatch.setattr("actor_tune.repair.refusals.refusal_token_ids", lambda *_: torch.tensor([65, 66]))
     with pytest.raises(WiringRefusedError):

@@ -24,6 +24,7 @@ from actor_tune.records.file import read
 from actor_tune.records.results import Results
 from actor_tune.records.run import Run
 from actor_tune.records.tune import Compared, Tuning
+from actor_tune.show.text import rate_text
 from actor_tune.storage.versions import VERSIONS_OF
 
 from .pages import actor, percent, render, table
@@ -44,6 +45,12 @@ EVERY, FORM_TOKENS = 2, 24
 SEEDS = {f"default, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
 TUNED = {f"tuned, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
 """By `actor tune` with its defaults, beside those of `fit`."""
+
+GAINED = ("compliance_rate", "safety_score", "tradeoff_score", "harmless_refusal_rate")
+
+OF_TUNING = """`actor tune` with its defaults beside `actor fit` with its own, on the prompts of this page, which neither saw, in
+points: what `tune` adds to each score. Then the trade-off score as the search saw it, as fresh prompts of its own
+did (with their 95 % interval), by how much choosing flatters by simulation, and as measured here."""
 
 ODDS, BOUNDARY = ({name: ["--rule", name]} for name in ("odds", "boundary"))
 OTHERS = {
@@ -270,7 +277,31 @@ def write_forms(file: Path) -> Path:
 
 def page(tables: list[Table]) -> str:
     """The page in Markdown."""
-    return render("results", {"tables": tables, "SETS": SETS, "VERSIONS_OF": VERSIONS_OF, "FORM_TOKENS": FORM_TOKENS})
+    values = {"tables": tables, "SETS": SETS, "VERSIONS_OF": VERSIONS_OF, "FORM_TOKENS": FORM_TOKENS}
+    return render("results", values, of_tuning)
+
+
+def of_tuning(one: Table) -> str:
+    """What `tune` adds to `fit`, and how far its own numbers are from those of the page; empty where it did not run."""
+    if not one.tuned:
+        return ""
+    header = ["seed", "C.R.", "S.S.", "T.S.", "harmless refused", "trials"]
+    header += ["T.S. by the search", "by fresh prompts", "flattered by", "T.S. here"]
+    return f"{OF_TUNING}\n\n{table(header, map(_gain_row, range(len(one.tuned)), one.tuned))}\n\n"
+
+
+def _gain_row(seed: int, gain: Gain) -> list[str]:
+    tuning, searched = gain.tuned.tuning, gain.searched
+    optimism = tuning.optimism if tuning else None
+    return [
+        str(seed),
+        *(f"{100 * gain.gain(score):+.1f}" for score in GAINED),
+        str(len(tuning.trials) if tuning else 0),
+        percent(searched.searched if searched else None),
+        rate_text(searched.fresh if searched else None),
+        percent(optimism.trade_off if optimism else None),
+        percent(gain.tuned.results.tradeoff_score),
+    ]
 
 
 def headline(tables: list[Table]) -> str:
