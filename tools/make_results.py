@@ -49,8 +49,8 @@ TUNED = {f"tuned, seed {seed}": ["--seed", str(seed)] for seed in range(3)}
 GAINED = ("compliance_rate", "safety_score", "tradeoff_score", "harmless_refusal_rate")
 
 OF_TUNING = """`actor tune` with its defaults beside `actor fit` with its own, on the prompts of this page, which
-neither saw, in points: what `tune` adds to each score. Then the trade-off score as the search saw it, as fresh prompts of its
-own did (with their 95 % interval), by how much choosing flatters by simulation, and as measured here."""
+neither saw, in points: what `tune` adds to each score. Then the trade-off score as the search saw it, as fresh prompts
+of its own did (with their 95 % interval), by how much choosing flatters by simulation, and as measured here."""
 
 ODDS, BOUNDARY = ({name: ["--rule", name]} for name in ("odds", "boundary"))
 OTHERS = {
