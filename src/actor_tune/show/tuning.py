@@ -5,17 +5,18 @@ from rich.table import Table
 from ..records.estimate import points
 from ..records.tune import StudyTrial, Tuning
 
+COLUMNS = ("trial", "block", "strength", "compliance", "safety", "trade-off", "harmless refused", "within limits")
+
 SHOWN = 8
 """Trials in the table, the best by trade-off score."""
 
 
 def trials_table(tuning: Tuning) -> Table:
     """The trials of the highest trade-off scores, on the prompts that were searched by."""
-    table = Table(title=f"The best of {len(tuning.trials)} trials, by the search's own prompts, %")
-    for name in ("trial", "block", "rule", "epochs", "strength"):
-        table.add_column(name, justify="right" if name != "rule" else "left")
-    for name in ("compliance", "safety", "trade-off", "harmless refused", "within limits"):
-        table.add_column(name, justify="right")
+    title = f"The best of {len(tuning.trials)} trials, by the search's own prompts, %"
+    table = Table(title=title, show_edge=False, pad_edge=False)  # so that it fits into 80 columns
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=" " not in name)
     asked = [trial for trial in tuning.trials if trial.trade_off is not None]
     for trial in sorted(asked, key=lambda trial: -(trial.trade_off or 0))[:SHOWN]:
         table.add_row(*_row(trial, trial.number == tuning.taken))
@@ -28,8 +29,6 @@ def _row(trial: StudyTrial, is_taken: bool) -> list[str]:
     return [
         f"{trial.number}{' *' if is_taken else ''}",
         f"{trial.settings['layer']}",
-        trial.settings["rule"],
-        f"{changes['epochs']}",
         f"{changes['strength']:.2f}",
         *(f"{100 * number:.1f}" for number in numbers),
         "no" if trial.broken else "yes",
