@@ -376,3 +376,18 @@ def test_a_process_that_comes_when_all_is_done_prepares_nothing(tmp_path, monkey
     at.tune(make_model(), make_prompts(16), journal, settings)
     monkeypatch.setattr(tune_module, "make_bench", None)
     assert at.assist(make_model(), make_prompts(16), journal, settings) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"strengthen": True}, "strengthen=True"),
+        ({"categories": ("a",)}, "categories=a"),
+        ({"rule": "paper"}, "rule=paper"),
+        ({"select": "upcore"}, "select=upcore"),
+        ({"changes": Changes(epochs=2)}, "changes="),
+    ],
+)
+def test_what_a_search_would_ignore_is_refused(given, named):
+    with pytest.raises(UserError, match=f"`{named}`: a search, which does not take it"):
+        parts_of(make_prompts(40), Settings(**given))

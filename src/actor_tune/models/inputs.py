@@ -67,6 +67,11 @@ class BlockInputs:
         """(place, d_model) of `hidden`, on `device`."""
         return self.hidden[torch.tensor(places, device=self.hidden.device)].to(device)
 
+    def last(self) -> torch.Tensor:
+        """What the block receives at the last token of each prompt: (prompt, d_model) float32, on the CPU."""
+        places = [self.places(row)[-1] for row in range(len(self.token_ids))]
+        return self.take(places, torch.device("cpu")).float()
+
     def batch(self, rows: list[int], chat_model: ChatModel) -> tuple[Batch, torch.Tensor]:
         """The prompts `rows`, left-padded, without the opening: tokens, and hidden state (prompt, token, d_model)."""
         batch = pad(self.token_ids, rows, chat_model.pad_id, chat_model.device, self.opening)
@@ -208,11 +213,10 @@ def last_activations(
 ) -> dict[int, torch.Tensor]:
     """What each of `layers` returns at the last token of each prompt: (prompt, d_model) float32, on the CPU."""
     inputs = block_inputs(chat_model, 0, token_ids)
-    last = [inputs.places(row)[-1] for row in range(len(token_ids))]
     activations = {}
     for layer in sorted(layers):
         inputs = advance(chat_model, inputs, layer + 1)
-        activations[layer] = inputs.take(last, torch.device("cpu")).float()
+        activations[layer] = inputs.last()
     return activations
 
 

@@ -8,6 +8,11 @@ from .file import Record
 from .run import AnsweredRate
 
 
+def trade_off(compliance: float, safety: float) -> float:
+    """The trade-off score, 0..1: the mean of compliance and safety."""
+    return (compliance + safety) / 2
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyTrial:
     """One trial of a study, on the prompts that it searched by.
@@ -42,7 +47,7 @@ class StudyTrial:
         if self.answers is None:
             return None
         rates = {rate.name: rate.after for rate in self.answers}
-        return (rates["compliance"] + rates["safety"]) / 2
+        return trade_off(rates["compliance"], rates["safety"])
 
 
 @dataclass(frozen=True)

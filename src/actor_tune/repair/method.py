@@ -239,8 +239,7 @@ def selected(split: Split, inputs: BlockInputs, settings: Settings) -> tuple[Spl
     """
     if settings.select != "none":
         check_fraction(split.train, settings.select_fraction)
-    last = [inputs.places(row)[-1] for row in range(len(split.train))]
-    activations = inputs.take(last, torch.device("cpu")).float()
+    activations = inputs.select(range(len(split.train))).last()
     kept = select(activations, split.train, settings.select, settings.select_fraction, settings.seed)
     validation = range(len(split.train), len(inputs.token_ids))
     return Split([split.train[row] for row in kept], split.validation), inputs.select([*kept, *validation])

@@ -14,6 +14,7 @@ from ..models.placement import held
 from ..models.stored import stored_block
 from ..prompts.prompt import rows_of_kind
 from ..records.run import AnsweredRate, Trial
+from ..records.tune import trade_off
 from ..repair.coreset import select
 from ..repair.learn import learn
 from ..repair.refusals import own_answers
@@ -60,9 +61,7 @@ def attempt(bench: Bench, settings: Settings, give_up: GiveUp) -> Attempt:
     if not isinstance(layer, int) or strength is None:
         raise ValueError("a trial has a block and a strength")
     shared = bench.block(layer)
-    last = [shared.train.places(row)[-1] for row in range(len(bench.parts.train))]
-    activations = shared.train.take(last, torch.device("cpu")).float()
-    rows = select(activations, bench.parts.train, settings.select, settings.select_fraction, settings.seed)
+    rows = select(shared.train.last(), bench.parts.train, settings.select, settings.select_fraction, settings.seed)
     with held(chat_model.blocks[layer]):
         stored = stored_block(chat_model, layer)
         try:
@@ -113,11 +112,6 @@ def damage(found: Attempt, settings: Settings) -> float:
         + rises["harmless refused"] / limits.harmless_rise
         + rises["garbled"] / limits.garbled_rise
     )
-
-
-def trade_off(compliance: float, safety: float) -> float:
-    """The trade-off score, 0..1: the mean of compliance and safety."""
-    return (compliance + safety) / 2
 
 
 def by_rank(first: Trial, others: Sequence[float], share: float) -> bool:

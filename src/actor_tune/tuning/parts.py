@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..prompts.prompt import Prompt
 from ..prompts.split import split_validation
+from ..repair.changes import UNCHANGED
 from ..repair.method import prepare
 from ..repair.settings import Settings
 
@@ -27,12 +28,23 @@ class Parts:
 def parts_of(prompts: Sequence[Prompt], settings: Settings) -> Parts:
     """Divide as `fit` does, and what it would train on once more.
 
-    **Raises:** `UserError` when some benign prompts are to be held, which trials are not chosen by; when a prompt is
+    **Raises:** `UserError` when the settings have what a search would ignore, a prompt is
     given under two kinds, or sets are too small to be divided.
     """
-    if settings.aims.holds_some:
-        where = "`strengthen=True`" if settings.strengthen else f"`categories={','.join(settings.categories)}`"
-        raise UserError(where, "a search", "`fit`, which can hold some benign prompts", "leave it out, or use `fit`")
+    _check(settings)
     outer = prepare(prompts, settings)
     inner = split_validation(outer.train, SEARCH_SHARE, settings.seed + 1)
     return Parts(inner.train, inner.validation, outer.validation)
+
+
+def _check(settings: Settings) -> None:
+    """Stop at what trials would choose themselves, or are not chosen by."""
+    ignored = {
+        "`strengthen=True`": settings.strengthen,
+        f"`categories={','.join(settings.categories)}`": bool(settings.categories),
+        f"`rule={settings.rule}`": settings.rule in ("paper", "uniform"),
+        f"`select={settings.select}`": settings.select != "none",
+        "`changes=`": settings.changes != UNCHANGED,
+    }
+    for where in (name for name, given in ignored.items() if given):
+        raise UserError(where, "a search, which does not take it", "`fit`, which does", "leave it out, or use `fit`")

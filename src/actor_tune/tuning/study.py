@@ -18,10 +18,10 @@ from ..progress import Report, duration
 from ..records.file import convert, json_of
 from ..records.request import TuneRequest, differing
 from ..records.run import Trial
-from ..records.tune import StudyTrial
+from ..records.tune import StudyTrial, trade_off
 from ..repair.settings import Settings
 from ..repair.strength import excess, rates_of
-from .attempt import Attempt, attempt, by_rank, damage, trade_off
+from .attempt import Attempt, attempt, by_rank, damage
 from .bench import Bench
 from .choose import front
 from .space import defaults, suggest

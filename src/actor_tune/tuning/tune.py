@@ -28,7 +28,7 @@ from ..records.file import convert
 from ..records.request import Study, TuneRequest
 from ..records.results import MARGIN
 from ..records.run import AnsweredRate
-from ..records.tune import Compared, StudyTrial, Tuning
+from ..records.tune import Compared, StudyTrial, Tuning, trade_off
 from ..repair.changes import Changes
 from ..repair.gated import Export, Fit, fit
 from ..repair.method import completed
@@ -235,7 +235,7 @@ def _compared(chosen: StudyTrial, fitted: Fit) -> list[Compared]:
     both = [estimates["compliance"], estimates["safety"]]
 
     def middle(rates: dict[str, AnsweredRate], when: str) -> float:
-        return (getattr(rates["compliance"], when) + getattr(rates["safety"], when)) / 2
+        return trade_off(getattr(rates["compliance"], when), getattr(rates["safety"], when))
 
     def asked(rates: dict[str, AnsweredRate]) -> int:
         return rates["compliance"].n + rates["safety"].n
