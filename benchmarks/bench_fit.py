@@ -168,7 +168,7 @@ def plain_loop(
     losses = []
     for batch, target in zip(inputs, targets, strict=True):
         hidden_states = model(**batch, output_hidden_states=True, use_cache=False).hidden_states
-        loss = rules.distance_loss(hidden_states[layer + 1][:, -1].float(), target, length)
+        loss = rules.distance_loss(hidden_states[layer + 1][:, -1].float(), target, length).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

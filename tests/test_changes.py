@@ -49,10 +49,10 @@ def test_the_shifts_are_what_targets_are_made_from_and_hold_weighs_harmless_prom
     loss = rule.objective(ACTIVATIONS, KINDS, DIRECTION)
     every = torch.arange(3)
     # s is 2, 0 and 1 in units of activations: targets at 2 + 0.5 * 2, 0 and 1 - 3 * 1.
-    assert float(loss(torch.tensor([[3.0, 0.0], [0.0, 0.0], [-2.0, 0.0]]), every, DIRECTION)) == pytest.approx(0)
+    assert loss(torch.tensor([[3.0, 0.0], [0.0, 0.0], [-2.0, 0.0]]), every, DIRECTION).mean().item() == pytest.approx(0)
     # A harmless prompt 1 off its place costs 4 * 1 / ||R||^2 = 1, over three prompts.
     moved = torch.tensor([[3.0, 0.0], [0.0, 1.0], [-2.0, 0.0]])
-    assert float(loss(moved, every, DIRECTION)) == pytest.approx(1 / 3)
+    assert loss(moved, every, DIRECTION).mean().item() == pytest.approx(1 / 3)
 
 
 def test_a_given_strength_is_tried_with_weaker_ones_alone():
@@ -87,15 +87,22 @@ def test_a_direction_by_behaviour_parts_refused_from_answered_prompts(chat_model
 
 
 @pytest.mark.parametrize("rule", ["boundary", "odds"])
-def test_given_prompts_come_as_often_as_is_said_and_starter_prompts_once(rule, chat_model, prompts):
+def test_given_prompts_count_as_much_as_is_said_and_starter_prompts_once(rule, chat_model, prompts):
+    """The first loss of a batch of all prompts is their mean with these weights."""
     refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
     both = [*prompts, *starter("train")[:5]]
     inputs = block_inputs(chat_model, LAYER, chat_model.encode(both))
 
-    def steps(given: int) -> int:
+    def first_loss(given: float) -> float:
         losses = []
-        settings = Settings(rule=rule, changes=Changes(given=given, epochs=2, batch_size=1))
-        learn(chat_model, both, inputs, settings, refusals, report=lambda *step: losses.append(step))
-        return len(losses)
+        settings = Settings(rule=rule, changes=Changes(given=given, epochs=1, batch_size=len(both), noise=0.0))
+        learn(chat_model, both, inputs, settings, refusals, report=lambda _, values, __: losses.append(values["loss"]))
+        return losses[0]
 
-    assert [steps(1), steps(3)] == [2 * (len(prompts) + 5), 2 * (3 * len(prompts) + 5)]
+    own, starters, once, thrice = len(prompts), 5, first_loss(1.0), first_loss(3.0)
+    # Two of these means tell those of both groups, and any third has to agree with them.
+    of_own = (thrice * (3 * own + starters) - once * len(both)) / (2 * own)
+    of_starters = (once * len(both) - own * of_own) / starters
+    assert of_own != pytest.approx(of_starters, rel=1e-2)
+    expected = (2 * own * of_own + starters * of_starters) / (2 * own + starters)
+    assert first_loss(2.0) == pytest.approx(expected, rel=1e-4)

@@ -62,8 +62,8 @@ def test_the_uniform_control_shifts_all_prompts_alike():
 
 def test_the_losses_have_their_known_values():
     activations, targets = torch.tensor([[3.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 4.0], [2.0, 2.0]])
-    assert cosine_loss(activations, targets).item() == pytest.approx(0.5)
-    assert distance_loss(activations, targets, length=2.0).item() == pytest.approx((25 + 2) / 2 / 4)
+    assert cosine_loss(activations, targets).tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+    assert distance_loss(activations, targets, length=2.0).tolist() == pytest.approx([25 / 4, 2 / 4])
 
 
 ACTIVATIONS = torch.tensor([[11.0, 3.0], [9.0, 1.0], [12.0, 2.0]])
@@ -85,20 +85,20 @@ def test_the_loss_of_a_rule_is_nothing_at_its_targets_and_more_elsewhere(name):
     loss = rule.objective(ACTIVATIONS, KINDS, DIRECTION)
     rows = torch.tensor([2, 0, 1])
     if name == "boundary":  # fixed by the unedited model
-        assert loss(targets[rows], rows, DIRECTION).item() == pytest.approx(0, abs=1e-9)
-        assert loss(ACTIVATIONS, torch.arange(3), DIRECTION).item() == pytest.approx((9 + 16) / 3 / 16)
+        assert loss(targets[rows], rows, DIRECTION).tolist() == pytest.approx([0, 0, 0], abs=1e-9)
+        assert loss(ACTIVATIONS, torch.arange(3), DIRECTION).tolist() == pytest.approx([9 / 16, 0, 1])
     else:  # taken from where the activation is now
-        expected = 1 - torch.cosine_similarity(ACTIVATIONS, targets).mean()
-        assert loss(ACTIVATIONS[rows], rows, DIRECTION).item() == pytest.approx(expected.item(), abs=1e-7)
+        expected = 1 - torch.cosine_similarity(ACTIVATIONS, targets)
+        assert loss(ACTIVATIONS[rows], rows, DIRECTION).tolist() == pytest.approx(expected[rows].tolist(), abs=1e-7)
 
 
 @pytest.mark.parametrize("name", ["paper", "uniform"])
 def test_no_gradient_flows_through_the_papers_targets(name):
     """Else the loss would pull the target to the activation as well."""
     now = ACTIVATIONS.clone().requires_grad_(True)
-    RULES[name].objective(ACTIVATIONS, KINDS, DIRECTION)(now, torch.arange(3), DIRECTION).backward()
+    RULES[name].objective(ACTIVATIONS, KINDS, DIRECTION)(now, torch.arange(3), DIRECTION).sum().backward()
     fixed = ACTIVATIONS.clone().requires_grad_(True)
-    cosine_loss(fixed, torch.tensor(TARGETS[name])).backward()
+    cosine_loss(fixed, torch.tensor(TARGETS[name])).sum().backward()
     assert torch.allclose(now.grad, fixed.grad, atol=1e-7)
 
 

@@ -118,8 +118,8 @@ def test_by_the_boundary_rule_harmful_prompts_are_moved_by_what_they_lack_and_al
     targets = lacking_targets(at, kinds, direction)
     assert targets.tolist() == [[3.0, 5.0], [3.0, 5.0], [4.0, 5.0], [3.0, 5.0], [1.5, 5.0]]
     loss = strengthening(BOUNDARY).objective(at, kinds, direction)
-    assert loss(targets, torch.arange(5), None) == 0
-    assert loss(at, torch.arange(5), None).item() == pytest.approx((4 + 1 + 16) / 4 / 5)
+    assert loss(targets, torch.arange(5), None).tolist() == [0, 0, 0, 0, 0]
+    assert loss(at, torch.arange(5), None).tolist() == pytest.approx([4 / 4, 1 / 4, 0, 16 / 4, 0])
 
 
 def answered(n, gained=0, lost=0, name="p", kind="pseudo_harmful", refused=0):

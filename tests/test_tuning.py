@@ -91,7 +91,7 @@ def test_blocks_that_do_much_less_than_the_best_are_not_searched(effects, expect
 @pytest.mark.parametrize("rule", ["odds", "boundary"])
 def test_the_defaults_of_fit_are_a_point_of_the_space(rule):
     point = defaults(SPACES[rule])
-    found = suggest(optuna.trial.FixedTrial(point), SPACES[rule], Settings())
+    found = suggest(optuna.trial.FixedTrial(point), SPACES[rule], Settings(), batch_size=None)
     changed = found.rule_named(rule)
     plain = Settings().rule_named(rule)
     assert (found.layer, found.rule, found.select) == (2, rule, "none")

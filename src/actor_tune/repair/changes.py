@@ -35,7 +35,7 @@ class Changes:
     - `direction`: what R is made from: the means of harmful and harmless prompts (Eq. 1), or by behaviour those of
       prompts that the unedited model refuses and of those that it answers, by their first tokens. Differs from the
       paper where it is by behaviour.
-    - `given`: how many times each given prompt is in an epoch, in which each starter prompt is once.
+    - `given`: how many times as much a given prompt counts in the loss as a starter prompt.
     - `strength`: this one is kept, or a weaker one where it does not keep the limits; None: the rule's own are tried.
     """
 
@@ -48,7 +48,7 @@ class Changes:
     learning_rate: float = 1.0
     noise: float | None = None
     direction: Direction = "means"
-    given: int = 1
+    given: float = 1.0
     strength: float | None = None
 
 

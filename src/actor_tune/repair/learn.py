@@ -90,7 +90,6 @@ def learn(
     if by_behaviour:
         direction = _by_behaviour(activations, known, start)
     schedule = replace(rule.schedule, consistency=settings.consistency)
-    rows = _rows(prompts, settings)
 
     def train() -> TrainedBlock:
         renewed: Callable[[torch.Tensor], LossFunction] | None = None
@@ -98,9 +97,8 @@ def learn(
             loss = rule.objective(activations, kinds, direction)
         else:
             loss, renewed = _loss_by_odds(known, kinds, rule, start)
-        given = inputs.select(rows)
-        loss, renewed = _of_rows(loss, rows), _renewed_of_rows(renewed, rows, len(prompts))
-        return train_block(chat_model, given, kinds[rows], direction, loss, schedule, settings.seed, renewed, report)
+        seed, weights = settings.seed, _weights(prompts, settings)
+        return train_block(chat_model, inputs, kinds, direction, loss, schedule, seed, renewed, report, weights)
 
     trained = kept.training(device_of(chat_model.blocks[inputs.layer]), train)
     if not all(tensor.isfinite().all() for tensor in trained.state.values()):
@@ -109,24 +107,13 @@ def learn(
     return Learned(rule, suited, direction, activations, schedule, trained, warnings)
 
 
-def _rows(prompts: Sequence[Prompt], settings: Settings) -> list[int]:
-    """Which of `prompts` are in an epoch: all of them, and those that are given as often as `settings` say."""
+def _weights(prompts: Sequence[Prompt], settings: Settings) -> torch.Tensor | None:
+    """How much each of `prompts` counts, (prompt) with mean 1; None where all count alike."""
+    if settings.changes.given == 1.0:
+        return None
     built_in = {prompt.text for prompt in starter("train")}
-    own = [row for row, prompt in enumerate(prompts) if prompt.text not in built_in]
-    return [*range(len(prompts)), *own * (settings.changes.given - 1)]
-
-
-def _of_rows(loss: LossFunction, rows: Sequence[int]) -> LossFunction:
-    """`loss` for training on `rows` of what it is made for."""
-    of = torch.tensor(rows)
-    return lambda activations, places, current: loss(activations, of[places], current)
-
-
-def _renewed_of_rows(
-    renewed: Callable[[torch.Tensor], LossFunction] | None, rows: Sequence[int], count: int
-) -> Callable[[torch.Tensor], LossFunction] | None:
-    """`renewed` from activations of `rows`, the first `count` of which are all there are, in order."""
-    return None if renewed is None else lambda now: _of_rows(renewed(now[:count]), rows)
+    weights = torch.tensor([1.0 if prompt.text in built_in else settings.changes.given for prompt in prompts])
+    return weights / weights.mean()
 
 
 def _by_behaviour(activations: torch.Tensor, known: Unedited | None, start: RefusalStart | None) -> RefusalDirection:

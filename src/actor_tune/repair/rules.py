@@ -46,7 +46,7 @@ STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
 GENTLE_STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
-# (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> scalar
+# (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> loss of each (prompt)
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
 # (training activations (prompt, d_model) of the unedited model, kinds (prompt) int64, direction) -> the loss
 Objective = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], LossFunction]
@@ -196,18 +196,18 @@ def lacking_targets(activations: torch.Tensor, kinds: torch.Tensor, direction: R
 
 
 def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Eq. 8: the mean of 1 - cos(a, target), a scalar."""
-    return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1).mean()
+    """Eq. 8 of each prompt: 1 - cos(a, target), (prompt). Its mean is the paper's loss."""
+    return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1)
 
 
 def distance_loss(
     activations: torch.Tensor, targets: torch.Tensor, length: float, weights: torch.Tensor | float = 1.0
 ) -> torch.Tensor:
-    """The mean of w ||a - target||^2 / ||R||^2, a scalar, with `weights` w (prompt), or one of all.
+    """w ||a - target||^2 / ||R||^2 of each prompt, (prompt), with `weights` w (prompt), or one of all.
 
     Unlike Eq. 8 it also sees movement that keeps the angle.
     """
-    return (weights * (activations - targets).square().sum(dim=-1)).mean() / length**2
+    return weights * (activations - targets).square().sum(dim=-1) / length**2
 
 
 def freed_weights(kinds: torch.Tensor) -> torch.Tensor:
@@ -241,7 +241,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     """The loss of the rule `odds`: just enough movement for prompts to come to their side of the boundary.
 
     With z the log-odds of refusal minus the boundary's, to the first order from where they were read last, z0 what they
-    were at first, a(q) the activation and G the mean squared length of the gradients of z0, the mean over prompts of
+    were at first, a(q) the activation and G the mean squared length of the gradients of z0, of each prompt
 
         softplus(z + m) for pseudo-harmful, softplus(max(m, z0) - z) for harmful ones,
         KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones, and with m = 0 for those that are `HELD`,
@@ -270,7 +270,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
         terms = torch.where(kind == PSEUDO_HARMFUL, freed[rows] * softplus(z + margins.pseudo_harmful), terms)
         terms = torch.where(kind == HARMFUL, of_harmful[rows] * softplus(refusal[rows] - z), terms)
         moved = (activations - before.at[rows]).square().sum(dim=-1)
-        return (terms + weights[rows] * sensitivity * moved).mean()
+        return terms + weights[rows] * sensitivity * moved
 
     return loss
 

@@ -17,6 +17,12 @@ BLOCKS = 6
 LEAST_EFFECT = 0.5
 """A block with less than this share of the largest effect is not searched."""
 
+BATCH = 40
+"""Prompts in a step of a trial, twice as many as by default: a step waits for weights more than for prompts."""
+
+OWN_COUNT = 3.0
+"""How many times as much given prompts count in the second trial; the first has the defaults of `fit`."""
+
 SELECTED = 0.8
 """The share of prompts that `upcore` keeps in a trial."""
 
@@ -60,18 +66,17 @@ def defaults(space: Space) -> dict[str, Any]:
     return own | {
         "block": space.blocks[0],
         "epochs": schedule.epochs,
-        "batch_size": schedule.batch_size,
         "learning_rate": 1.0,
         "noise": schedule.noise,
         "hold": 1.0,
-        "given": 1,
+        "given": 1.0,
         "select": "none",
         "strength": 1.0,
     }
 
 
-def suggest(trial: Trial, space: Space, settings: Settings) -> Settings:
-    """`settings` with what `trial` is to try."""
+def suggest(trial: Trial, space: Space, settings: Settings, batch_size: int | None = BATCH) -> Settings:
+    """`settings` with what `trial` is to try; without `batch_size`, with the rule's own."""
     direction: Direction = "means"
     answered = None
     if space.rule == "boundary":
@@ -88,11 +93,11 @@ def suggest(trial: Trial, space: Space, settings: Settings) -> Settings:
         hold=trial.suggest_float("hold", 0.3, 3.0, log=True),
         answered=answered,
         epochs=trial.suggest_int("epochs", 4, 12),
-        batch_size=trial.suggest_categorical("batch_size", [20, 40]),
-        learning_rate=trial.suggest_float("learning_rate", 0.5, 3.0, log=True),
+        batch_size=batch_size,
+        learning_rate=trial.suggest_float("learning_rate", 0.5, 4.0, log=True),
         noise=trial.suggest_float("noise", 0.0, 0.2),
         direction=direction,
-        given=trial.suggest_int("given", 1, 3),
+        given=trial.suggest_float("given", 1.0, 5.0, log=True),
         strength=trial.suggest_float("strength", 0.7, 1.3),
     )
     select = cast(Selection, trial.suggest_categorical("select", ["none", "upcore"]))

@@ -24,7 +24,7 @@ from ..repair.strength import excess, rates_of
 from .attempt import Attempt, attempt, by_rank, damage
 from .bench import Bench
 from .choose import front
-from .space import defaults, suggest
+from .space import BATCH, OWN_COUNT, defaults, suggest
 from .storage import WORKER, Storage, take_up
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,9 @@ def run_trials(study: optuna.Study, kept: Storage, bench: Bench, count: int, fir
       process alone is the same again.
     """
     if first:
-        study.enqueue_trial(defaults(bench.space), user_attrs={DEFAULTS: True}, skip_if_exists=True)
+        own = defaults(bench.space)
+        study.enqueue_trial(own, user_attrs={DEFAULTS: True}, skip_if_exists=True)
+        study.enqueue_trial(own | {"given": OWN_COUNT}, skip_if_exists=True)
         study.set_user_attr(READY, True)
     _wait_for(study)
     began, before = time.perf_counter(), len(ended(study))
@@ -114,7 +116,7 @@ def _run(
     study: optuna.Study, trial: optuna.Trial, kept: Storage, bench: Bench, report: Report
 ) -> tuple[float, float, float]:
     trial.set_user_attr(WORKER, kept.worker)
-    settings = suggest(trial, bench.space, bench.settings)
+    settings = suggest(trial, bench.space, bench.settings, None if trial.user_attrs.get(DEFAULTS) else BATCH)
     trial.set_user_attr(SETTINGS, tried_settings(settings))
     within = (past for past in firsts(study) if not excess(past, settings.limits))
     scores = [trade_off(past.compliance, past.safety) for past in within]
