@@ -22,6 +22,7 @@ from actor_tune.repair.method import fit_block
 from actor_tune.repair.odds import Odds
 from actor_tune.repair.rules import (
     BOUNDARY,
+    HELD_BELOW,
     ODDS,
     ODDS_MARGINS,
     STRENGTHENED,
@@ -95,7 +96,7 @@ def test_where_nothing_helped_it_is_safety_that_did_not_rise():
 
 def test_harmful_prompts_that_are_answered_weigh_as_much_as_those_refused():
     rule = strengthening(ODDS)
-    assert rule.parameters["margins"] == {**ODDS.parameters["margins"], "answered": STRENGTHENED}
+    assert rule.parameters["margins"] == {**ODDS.parameters["margins"], "answered": STRENGTHENED, "held": HELD_BELOW}
     assert STRENGTHENED == ODDS_MARGINS.refused > ODDS_MARGINS.answered
     assert rule.strengths[:3] == (0.0, 0.1, 0.2)
     assert Settings(strengthen=True).foreseen.parameters == rule.parameters

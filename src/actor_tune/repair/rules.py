@@ -46,7 +46,7 @@ STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
 GENTLE_STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
-# (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> loss of each (prompt)
+# (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> losses (prompt)
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
 # (training activations (prompt, d_model) of the unedited model, kinds (prompt) int64, direction) -> the loss
 Objective = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], LossFunction]
@@ -119,6 +119,7 @@ class Margins:
     - `harmless_odds`: weight of the log-odds of harmless prompts.
     - `refused`, `answered`: weights of harmful prompts that the unedited model refuses, and of those that it answers:
       what is refused must stay so before more is.
+    - `held`: as `harmless`, of prompts that are `HELD`.
     """
 
     pseudo_harmful: float
@@ -129,6 +130,7 @@ class Margins:
     harmless_odds: float
     refused: float
     answered: float
+    held: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
     were at first, a(q) the activation and G the mean squared length of the gradients of z0, of each prompt
 
         softplus(z + m) for pseudo-harmful, softplus(max(m, z0) - z) for harmful ones,
-        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones, and with m = 0 for those that are `HELD`,
+        KL(sigmoid(z0 - m) || sigmoid(z)) for harmless ones and for those that are `HELD`,
         + weight G ||a(q) - a_before(q)||^2.
 
     So one that is on its side already hardly pulls, and the last term keeps all others from moving more than they
@@ -263,7 +265,7 @@ def odds_loss(kinds: torch.Tensor, before: Odds, now: Odds, boundary: float, mar
 
     def loss(activations: torch.Tensor, rows: torch.Tensor, _current: RefusalDirection) -> torch.Tensor:
         z, kind = now.near(activations, rows) - boundary, kinds[rows]
-        aim = old[rows] - margins.harmless * (kind == HARMLESS)
+        aim = old[rows] - margins.harmless * (kind == HARMLESS) - margins.held * (kind == HELD)
         held = aim.sigmoid() * (logsigmoid(aim) - logsigmoid(z))
         held = held + (-aim).sigmoid() * (logsigmoid(-aim) - logsigmoid(-z))
         terms = margins.harmless_odds * held
@@ -304,18 +306,21 @@ def _odds(margins: Margins) -> OddsObjective:
 def strengthening(rule: Rule) -> Rule:
     """`rule`, where refusal is to be strengthened: harmful prompts that are answered are what counts.
 
-    `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others.
-    Weak strengths are tried too.
+    `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others,
+    and holds benign ones below what they were. Weak strengths are tried too.
     """
     rule = replace(rule, strengths=(*GENTLE_STRENGTHS, *rule.strengths[1:]))
     if rule.odds_objective is None:
         return replace(rule, parameters={"reach": 1.0}, objective=_lacking)
-    margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED)
+    margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED, held=HELD_BELOW)
     return replace(rule, parameters={"margins": asdict(margins)}, odds_objective=_odds(margins))
 
 
 STRENGTHENED = 3.0
 """Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
+
+HELD_BELOW = 1.0
+"""How far below what they were the log-odds of pseudo-harmful prompts are then held, as unseen ones rise with harmful."""
 
 ODDS_MARGINS = Margins(
     pseudo_harmful=3.0,

@@ -29,6 +29,9 @@ from .parts import Parts
 from .shared import SharedBlock, make_inputs, shared_blocks
 from .space import Space, blocks_to_search
 
+PHASES = ANSWERS, BLOCKS, INPUTS = ("answers to search by", "blocks to search", "inputs of those blocks")
+"""What is done before the first trial, as `progress.Stages` names it."""
+
 ASKED = 64
 """Search prompts of each kind, at most, whose answers are judged."""
 
@@ -63,12 +66,12 @@ def make_bench(
     **Raises:** `UserError` when harmful and harmless prompts are answered alike, or a block cannot be trained.
     """
     settle(chat_model.model)
-    with stages("answers to search by"), FileLock(folder / "answers.lock"):
+    with stages(ANSWERS), FileLock(folder / "answers.lock"):
         chat_model = where_answers_begin(chat_model, parts.train)
         refusals = how_it_refuses(chat_model, parts.search, judge, settings.seed, folder / "answers.jsonl", most=ASKED)
-    with stages("blocks to search"), FileLock(folder / "scan.lock"):
+    with stages(BLOCKS), FileLock(folder / "scan.lock"):
         blocks = _blocks(chat_model, parts, settings, refusals, Kept(folder))
-    with stages("inputs of those blocks"):
+    with stages(INPUTS):
         for layer in blocks:
             restore_precision(chat_model, layer)
         token_ids = chat_model.encode(parts.train + parts.search)

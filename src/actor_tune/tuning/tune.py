@@ -34,15 +34,15 @@ from ..repair.gated import Export, Fit, fit
 from ..repair.method import completed
 from ..repair.settings import DEFAULTS, Settings
 from ..storage.versions import versions
-from .bench import Bench, make_bench
+from .bench import PHASES, Bench, make_bench
 from .choose import optimism, taken
 from .parts import Parts, parts_of
 from .shared import shared_folder
 from .storage import Storage, storage
 from .study import ended, join, refused_by, run_trials, study_trials
 
-PHASES = ("answers to search by", "blocks to search", "inputs of those blocks", "trials")
-"""What a search does before `fit` begins, as `progress.Stages` names it."""
+TRIALS = "trials"
+"""What follows the phases of the `bench`, and comes before those of `fit`, as `progress.Stages` names it."""
 
 JOURNAL = "study.journal"
 """Where a study is kept among other work, where no other place is given."""
@@ -95,14 +95,14 @@ def tune(
     """
     began, study, stages = time.perf_counter(), study or Study(), stages or Stages()
     done = len(stages.seconds)
-    stages.names[done:done] = PHASES
+    stages.names[done:done] = (*PHASES, TRIALS)
     with _folder(work) as place:
         with (
             _joined(chat_model, prompts, study, settings, judge, place / JOURNAL) as joined,
             shared_folder(joined.request, joined.kept.worker) as shared,
         ):
             bench = make_bench(chat_model, joined.parts, settings, judge, shared, stages)
-            with stages("trials"):
+            with stages(TRIALS):
                 run_trials(joined.study, joined.kept, bench, study.trials, True, report)
             trials, refused = study_trials(joined.study), refused_by(joined.study)
         chosen = taken(trials)
@@ -150,7 +150,7 @@ def assist(
         if len(ended(joined.study)) < study.trials:  # else there is nothing to prepare for
             with shared_folder(joined.request, joined.kept.worker) as shared:
                 bench = make_bench(chat_model, joined.parts, settings, judge, shared, stages)
-                with stages("trials"):
+                with stages(TRIALS):
                     run_trials(joined.study, joined.kept, bench, study.trials, False, report)
         return len(ended(joined.study))
 
