@@ -320,7 +320,7 @@ STRENGTHENED = 3.0
 """Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
 
 HELD_BELOW = 1.0
-"""How far below what they were the log-odds of pseudo-harmful prompts are then held, as unseen ones rise with harmful."""
+"""How far below what they were the log-odds of pseudo-harmful prompts are then held: unseen ones rise with harmful."""
 
 ODDS_MARGINS = Margins(
     pseudo_harmful=3.0,
