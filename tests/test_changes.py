@@ -5,14 +5,12 @@ import torch
 
 from actor_tune import Settings, UserError
 from actor_tune.judges.trained.judge import judge_trained
-from actor_tune.models.above import Slope
 from actor_tune.models.inputs import block_inputs
 from actor_tune.prompts.starter import starter
 from actor_tune.repair.changes import UNCHANGED, Changes, rule_with
 from actor_tune.repair.direction import RefusalDirection
 from actor_tune.repair.learn import Unedited, learn
 from actor_tune.repair.method import fit_block
-from actor_tune.repair.odds import Odds
 from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.repair.rules import HARMFUL, HARMLESS, PSEUDO_HARMFUL, RULES
 from actor_tune.repair.train import block_outputs
@@ -73,15 +71,14 @@ def test_a_direction_by_behaviour_parts_refused_from_answered_prompts(chat_model
     refusals = how_it_refuses(chat_model, prompts, judge_trained, seed=0)
     refused = torch.arange(len(prompts)) % 3 == 0  # of all kinds
     activations = block_outputs(chat_model, inputs)
-    values = torch.where(refused, 0.1, -0.1) + refusals.start.boundary
-    known = Unedited(activations, Odds(activations, Slope(values, torch.zeros_like(activations))))
+    known = Unedited(activations, refused=lambda: refused)
     settings = Settings(rule="boundary", changes=Changes(direction="behaviour", epochs=1))
     learned = learn(chat_model, prompts, inputs, settings, refusals, known=known)
     expected = activations[refused].mean(dim=0) - activations[~refused].mean(dim=0)
     assert torch.allclose(learned.direction.vector, expected)
     assert torch.allclose(learned.direction.origin, activations[~refused].mean(dim=0))
 
-    none = replace(known, odds=Odds(activations, Slope(values + 9, torch.zeros_like(activations))))
+    none = replace(known, refused=lambda: refused | True)
     with pytest.raises(UserError, match=f"{len(prompts)} of {len(prompts)} training prompts refused"):
         learn(chat_model, prompts, inputs, settings, refusals, known=none)
 

@@ -9,6 +9,7 @@ import torch
 import actor_tune as at
 from actor_tune import Changes, Settings, Study, UserError
 from actor_tune.judges.trained.judge import judge_trained
+from actor_tune.models.first_token import first_token_logprobs
 from actor_tune.models.inputs import block_inputs
 from actor_tune.models.state import fingerprint
 from actor_tune.progress import Stages
@@ -19,9 +20,9 @@ from actor_tune.records.request import TuneRequest
 from actor_tune.records.run import AnsweredRate, Run, Trial
 from actor_tune.records.scan import BlockEffect, Scan
 from actor_tune.records.tune import StudyTrial, Tuning
-from actor_tune.repair.learn import unedited
+from actor_tune.repair.learn import begin_as_refusals, unedited
 from actor_tune.repair.method import prepare
-from actor_tune.repair.odds import odds_reader
+from actor_tune.repair.odds import RefusalStart, log_odds, odds_reader
 from actor_tune.repair.refusals import how_it_refuses
 from actor_tune.tuning import choose
 from actor_tune.tuning import study as module
@@ -199,6 +200,17 @@ def test_odds_of_some_prompts_are_read_anew_as_among_all():
     found, expected = (odds_reader(each.above(), refusals.start.tokens)(moved).slope for each in (some, alone))
     assert torch.allclose(found.values, expected.values, atol=1e-4)
     assert torch.allclose(found.gradients, expected.gradients, atol=1e-4)
+
+
+def test_how_answers_begin_is_the_same_by_first_tokens_and_by_odds_around_activations():
+    chat_model, prompts = make_model(), make_prompts(60)
+    inputs = block_inputs(chat_model, 1, chat_model.encode(prompts))
+    tokens = how_it_refuses(chat_model, prompts, judge_trained, 0).start.tokens
+    values = log_odds(first_token_logprobs(chat_model, inputs), tokens)
+    start = RefusalStart(tokens, float(values.median()))
+    told = begin_as_refusals(chat_model, inputs, start)
+    assert torch.equal(told, unedited(chat_model, inputs, start).refused())
+    assert 0.4 < told.float().mean() < 0.6
 
 
 def test_trials_on_a_selection_of_the_prompts_run_by_both_rules(tmp_path):

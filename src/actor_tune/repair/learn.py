@@ -7,6 +7,7 @@ import torch
 
 from ..errors import UserError
 from ..models.above import Above, blocks_above
+from ..models.first_token import first_token_logprobs
 from ..models.inputs import BlockInputs
 from ..models.model import ChatModel
 from ..models.placement import device_of
@@ -15,12 +16,12 @@ from ..prompts.prompt import Prompt
 from ..prompts.starter import starter
 from .direction import RefusalDirection, refusal_direction
 from .kept import NOTHING_KEPT, Kept
-from .odds import Odds, RefusalStart, odds_reader
+from .odds import Odds, RefusalStart, log_odds, odds_reader
 from .refusals import Refusals
 from .rules import HARMFUL, HARMLESS, LossFunction, Rule, Schedule, kind_codes
 from .settings import Settings
 from .suited import Suited, suited_rule
-from .train import TrainedBlock, block_outputs, train_block
+from .train import OUTPUT_BATCH, TrainedBlock, block_outputs, train_block
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,14 @@ class Unedited:
     - `activations`: what the block returns at last tokens, (prompt, d_model) float32.
     - `odds`: of refusal, around them; None where nothing was to be known of them.
     - `above`: gives what reads them; asked once, and only where it is needed, because it runs all blocks above.
+    - `refused`: gives of each prompt, (prompt) bool, whether the first token of its answer is that of a refusal; asked
+      only where it is needed.
     """
 
     activations: torch.Tensor
     odds: Odds | None = None
     above: Callable[[], Above] | None = None
+    refused: Callable[[], torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,19 @@ class Learned:
     warnings: list[str]
 
 
-def unedited(chat_model: ChatModel, inputs: BlockInputs, start: RefusalStart | None) -> Unedited:
-    """What block `inputs.layer` and those above make of prompts that receive `inputs`; without `start`, no odds."""
-    activations = block_outputs(chat_model, inputs)
-    if start is None:
-        return Unedited(activations)
-    above = blocks_above(chat_model, inputs)
-    return Unedited(activations, odds_reader(above, start.tokens)(activations), lambda: above)
+def unedited(chat_model: ChatModel, inputs: BlockInputs, start: RefusalStart) -> Unedited:
+    """What block `inputs.layer` and those above make of prompts that receive `inputs`."""
+    activations, above = block_outputs(chat_model, inputs), blocks_above(chat_model, inputs)
+    odds = odds_reader(above, start.tokens)(activations)
+    return Unedited(activations, odds, lambda: above, lambda: odds.slope.values > start.boundary)
+
+
+def begin_as_refusals(chat_model: ChatModel, inputs: BlockInputs, start: RefusalStart) -> torch.Tensor:
+    """Of each prompt, (prompt) bool, whether the model, as it is, begins its answer as it begins refusals."""
+    parts = [inputs.select(rows) for rows in torch.arange(len(inputs.token_ids)).split(OUTPUT_BATCH)]
+    return (
+        torch.cat([log_odds(first_token_logprobs(chat_model, part), start.tokens) for part in parts]) > start.boundary
+    )
 
 
 def learn(
@@ -85,10 +95,13 @@ def learn(
         suited = suited_rule(chat_model, inputs, kinds, direction.position(activations), refusals)
     rule = settings.rule_named(suited.rule) if suited else settings.foreseen
     by_behaviour = settings.changes.direction == "behaviour"
-    if known is None and (rule.odds_objective or by_behaviour):
-        known = unedited(chat_model, inputs, start)
     if by_behaviour:
-        direction = _by_behaviour(activations, known, start)
+        if start is None:
+            raise ValueError("a direction by behaviour needs to know how the model refuses")
+        told = known.refused if known else None
+        direction = _by_behaviour(activations, told() if told else begin_as_refusals(chat_model, inputs, start))
+    if rule.odds_objective and start and (known is None or known.odds is None):
+        known = unedited(chat_model, inputs, start)
     schedule = replace(rule.schedule, consistency=settings.consistency)
 
     def train() -> TrainedBlock:
@@ -116,11 +129,8 @@ def _weights(prompts: Sequence[Prompt], settings: Settings) -> torch.Tensor | No
     return weights / weights.mean()
 
 
-def _by_behaviour(activations: torch.Tensor, known: Unedited | None, start: RefusalStart | None) -> RefusalDirection:
+def _by_behaviour(activations: torch.Tensor, refused: torch.Tensor) -> RefusalDirection:
     """R from prompts that the unedited model refuses to those that it answers, by their first tokens."""
-    if known is None or known.odds is None or start is None:
-        raise ValueError("a direction by behaviour needs to know how the model refuses")
-    refused = known.odds.slope.values > start.boundary
     if not 0 < int(refused.sum()) < len(refused):
         found = f"{int(refused.sum())} of {len(refused)} training prompts refused"
         raise UserError("`direction=behaviour`", found, "some refused, some answered", "take the direction of means")

@@ -10,6 +10,7 @@ from filelock import FileLock
 from ..judges.verdict import Judge
 from ..measurement.damage import AnswerLogprobs, answer_logprobs
 from ..models.first_token import plain_logprobs
+from ..models.inputs import BlockInputs
 from ..models.load import restore_precision
 from ..models.model import ChatModel, check_layer
 from ..models.placement import settle
@@ -22,11 +23,12 @@ from ..repair.kept import Kept
 from ..repair.method import scan_candidates
 from ..repair.opening import where_answers_begin
 from ..repair.refusals import Refusals, how_it_refuses
-from ..repair.rules import HARMFUL, HARMLESS, RuleName, kind_codes
+from ..repair.rules import HARMFUL, HARMLESS, RULES, RuleName, kind_codes
 from ..repair.settings import Settings
 from ..repair.suited import suited_rule
+from ..repair.train import block_outputs
 from .parts import Parts
-from .shared import SharedBlock, make_inputs, shared_blocks
+from .shared import SharedBlock, inputs_of, make_inputs, shared_blocks
 from .space import Space, blocks_to_search
 
 PHASES = ANSWERS, BLOCKS, INPUTS = ("answers to search by", "blocks to search", "inputs of those blocks")
@@ -76,8 +78,9 @@ def make_bench(
             restore_precision(chat_model, layer)
         token_ids = chat_model.encode(parts.train + parts.search)
         make_inputs(chat_model, blocks, token_ids, folder)
-        block = shared_blocks(chat_model, token_ids, len(parts.train), refusals.start, folder)
-        rule = _rule(chat_model, parts, settings, refusals, block(blocks[0]))
+        rule = _rule(chat_model, parts, settings, refusals, inputs_of(chat_model, blocks[0], token_ids, folder))
+        odds = RULES[rule].odds_objective is not None
+        block = shared_blocks(chat_model, token_ids, len(parts.train), refusals.start, odds, folder)
         asked = [refusals.responses[row] for row in rows_of_kind(refusals.asked, "harmless")]
         return Bench(
             chat_model,
@@ -105,10 +108,11 @@ def _blocks(chat_model: ChatModel, parts: Parts, settings: Settings, refusals: R
     return blocks_to_search(scanned) if settings.layer == "auto" else [scanned.best_silhouette().layer]
 
 
-def _rule(chat_model: ChatModel, parts: Parts, settings: Settings, refusals: Refusals, block: SharedBlock) -> RuleName:
-    """The rule that `settings` name, or the one that suits the model."""
+def _rule(chat_model: ChatModel, parts: Parts, settings: Settings, refusals: Refusals, inputs: BlockInputs) -> RuleName:
+    """The rule that `settings` name, or the one that suits the model, by what a block receives."""
     if settings.rule != "auto":
         return settings.rule
-    activations, kinds = block.known.activations, kind_codes([prompt.kind for prompt in parts.train])
+    train, kinds = inputs.select(range(len(parts.train))), kind_codes([prompt.kind for prompt in parts.train])
+    activations = block_outputs(chat_model, train)
     direction = refusal_direction(activations[kinds == HARMFUL], activations[kinds == HARMLESS])
-    return suited_rule(chat_model, block.train, kinds, direction.position(activations), refusals).rule
+    return suited_rule(chat_model, train, kinds, direction.position(activations), refusals).rule

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -28,8 +28,9 @@ from ..models.model import ChatModel
 from ..models.state import State
 from ..records.file import json_of
 from ..records.request import TuneRequest
-from ..repair.learn import Unedited, unedited
-from ..repair.odds import Odds, RefusalStart
+from ..repair.learn import Unedited, begin_as_refusals
+from ..repair.odds import Odds, RefusalStart, odds_reader
+from ..repair.train import block_outputs
 from ..storage.folders import is_held
 
 USED = ".used"
@@ -80,7 +81,7 @@ def make_inputs(chat_model: ChatModel, layers: Sequence[int], token_ids: Sequenc
 
 
 def shared_blocks(
-    chat_model: ChatModel, token_ids: list[TokenIds], count: int, start: RefusalStart, folder: Path
+    chat_model: ChatModel, token_ids: list[TokenIds], count: int, start: RefusalStart, odds: bool, folder: Path
 ) -> Callable[[int], SharedBlock]:
     """What gives the `SharedBlock` of a layer whose inputs were made in `folder`.
 
@@ -88,34 +89,51 @@ def shared_blocks(
 
     - `token_ids`: of all prompts; the first `count` of them are trained on.
     - `start`: what refusals begin with.
+    - `odds`: whether odds of refusal are to be known of the training prompts.
     """
 
     @cache
     def block(layer: int) -> SharedBlock:
-        inputs = _read_inputs(chat_model, layer, token_ids, folder)
+        inputs = inputs_of(chat_model, layer, token_ids, folder)
         train = inputs.select(range(count))
-        file = folder / f"odds-{layer}.safetensors"
         above = cache(lambda: blocks_above(chat_model, train))
-        with FileLock(file.with_suffix(".lock")):
-            if not file.is_file():
-                found = unedited(chat_model, train, start)
-                assert found.odds is not None
-                slope = found.odds.slope
-                tensors = {"activations": found.activations, "odds": slope.values, "gradients": slope.gradients}
-                save_tensors(file, tensors, {})
-        kept, _ = _mapped(file)
-        odds = Odds(kept["activations"], Slope(kept["odds"], kept["gradients"]))
-        return SharedBlock(train, inputs.select(range(count, len(token_ids))), Unedited(odds.at, odds, above))
+
+        def known() -> State:
+            activations = block_outputs(chat_model, train)
+            if not odds:
+                return {"activations": activations}
+            slope = odds_reader(above(), start.tokens)(activations).slope
+            return {"activations": activations, "odds": slope.values, "gradients": slope.gradients}
+
+        def refused() -> torch.Tensor:  # the same by whatever block: the model as it is
+            file = folder / "refused.safetensors"
+            return _made(file, lambda: {"refused": begin_as_refusals(chat_model, train, start)})["refused"]
+
+        kept = _made(folder / f"known-{layer}.safetensors", known)
+        around = Odds(kept["activations"], Slope(kept["odds"], kept["gradients"])) if odds else None
+        unedited = Unedited(kept["activations"], around, above, refused)
+        return SharedBlock(train, inputs.select(range(count, len(token_ids))), unedited)
 
     return block
 
 
+def _made(file: Path, make: Callable[[], State]) -> State:
+    """The tensors in `file`, which the first process that needs them makes."""
+    with FileLock(file.with_suffix(".lock")):
+        if not file.is_file():
+            save_tensors(file, make(), {})
+    return _mapped(file)[0]
+
+
 def some_of(known: Unedited, rows: Sequence[int]) -> Unedited:
     """`known` of the prompts `rows` alone. Odds are read anew of all, with those of the others as they were."""
-    odds, above = known.odds, known.above
-    if odds is None or above is None or [*rows] == [*range(len(known.activations))]:
+    if [*rows] == [*range(len(known.activations))]:
         return known
     of = torch.tensor(rows)
+    odds, above, refused = known.odds, known.above, known.refused
+    some = Unedited(known.activations[of], refused=(lambda: refused()[of]) if refused else None)
+    if odds is None or above is None:
+        return some
 
     @cache
     def above_them() -> Above:
@@ -128,14 +146,15 @@ def some_of(known: Unedited, rows: Sequence[int]) -> Unedited:
 
         return Above(slope, whole.alone)
 
-    return Unedited(odds.at[of], Odds(odds.at[of], odds.slope.of(of)), above_them)
+    return replace(some, odds=Odds(odds.at[of], odds.slope.of(of)), above=above_them)
 
 
 def _inputs_file(folder: Path, layer: int) -> Path:
     return folder / f"inputs-{layer}.safetensors"
 
 
-def _read_inputs(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], folder: Path) -> BlockInputs:
+def inputs_of(chat_model: ChatModel, layer: int, token_ids: list[TokenIds], folder: Path) -> BlockInputs:
+    """What block `layer` receives, as `make_inputs` kept it in `folder`."""
     tensors, about = _mapped(_inputs_file(folder, layer))
     opening = int(about["opening"])
     starts = [0, *accumulate(len(ids) - opening for ids in token_ids)][:-1]
