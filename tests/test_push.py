@@ -25,6 +25,7 @@ from actor_tune.errors import UserError
 from actor_tune.prompts.leakage import traces
 from actor_tune.prompts.starter import with_missing_kinds
 from actor_tune.records.results import Gate
+from actor_tune.repair.changes import UNCHANGED, Changes
 from conftest import make_model, make_prompts, save_model
 from hub import TOKEN, served
 from report_folders import results_json
@@ -504,6 +505,35 @@ def test_what_was_published_with_its_prompts_needs_none(passed, base, monkeypatc
     assert run("push", passed, "me/repaired", "--patch-only", "--with-prompts", "--output-dir", tmp_path / "p") == 0
     assert run("reproduce", tmp_path / "p", "--output-dir", tmp_path / "again", "--model", base) == 0
     assert not (tmp_path / "again" / "model").exists()
+
+
+OTHERWISE = {
+    "categories": {"rule": "odds", "categories": ("medicine",)},
+    "strengthened": {"rule": "odds", "strengthen": True},
+    "searched": {"changes": Changes(harmful=2.0, epochs=2, given=2.0, hold=2.0, strength=0.9)},
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_what_a_fit_was_asked_otherwise_is_done_when_it_is_made_again(name, base, monkeypatch, tmp_path):
+    tame(monkeypatch)
+    settings = dataclasses.replace(SETTINGS, system_prompt=None, allow_unsafe=True, **OTHERWISE[name])
+    given = [
+        dataclasses.replace(prompt, category=("medicine", "law")[row % 2] if prompt.kind == "pseudo_harmful" else "")
+        for row, prompt in enumerate(make_prompts(24))
+    ]
+    at.fit(at.load(str(base), at.Placement("cpu")), given, settings).save(tmp_path / "run")
+    plain = dataclasses.replace(settings, categories=(), strengthen=False, changes=UNCHANGED)
+    at.fit(at.load(str(base), at.Placement("cpu")), given, plain).save(tmp_path / "plain")
+    at.publication(tmp_path / "run", "me/repaired", with_prompts=True).save(tmp_path / "p", allow_unsafe=True)
+    again = ("--output-dir", tmp_path / "again", "--model", base, "--allow-unsafe")
+    assert run("reproduce", tmp_path / "p", *again) == 0
+    made, again, other = (read_bytes(tmp_path / folder) for folder in ("run", "again", "plain"))
+    assert made == again != other
+
+
+def read_bytes(folder):
+    return (folder / "model" / "model.safetensors").read_bytes()
 
 
 def test_what_is_missing_or_another_is_told_before_anything_is_trained(passed, base, tmp_path, monkeypatch):
