@@ -319,7 +319,7 @@ def strengthening(rule: Rule) -> Rule:
 STRENGTHENED = 3.0
 """Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
 
-HELD_BELOW = 1.0
+HELD_BELOW = 2.0
 """How far below what they were the log-odds of pseudo-harmful prompts are then held: unseen ones rise with harmful."""
 
 ODDS_MARGINS = Margins(
