@@ -22,17 +22,14 @@ from actor_tune.repair.method import fit_block
 from actor_tune.repair.odds import Odds
 from actor_tune.repair.rules import (
     BOUNDARY,
-    HELD_BELOW,
     ODDS,
     ODDS_MARGINS,
-    STRENGTHENED,
     kind_codes,
-    lacking_targets,
     odds_loss,
-    strengthening,
 )
 from actor_tune.repair.settings import Settings
 from actor_tune.repair.strength import Limits, applied, choose, excess, failure, settled
+from actor_tune.repair.strengthening import HELD_BELOW, STRENGTHENED, lacking_targets, strengthening
 from actor_tune.show.gate import gate_told
 from actor_tune.show.report.load import FitFolder
 from actor_tune.show.report.page import page

@@ -102,16 +102,15 @@ def learn(
         direction = _by_behaviour(activations, told() if told else begin_as_refusals(chat_model, inputs, start))
     if rule.odds_objective and start and (known is None or known.odds is None):
         known = unedited(chat_model, inputs, start)
-    schedule = replace(rule.schedule, consistency=settings.consistency)
+    schedule, weights = replace(rule.schedule, consistency=settings.consistency), _weights(prompts, settings)
 
     def train() -> TrainedBlock:
         renewed: Callable[[torch.Tensor], LossFunction] | None = None
         if rule.objective:
-            loss = rule.objective(activations, kinds, direction)
+            loss = _weighed(rule.objective(activations, kinds, direction), weights)
         else:
-            loss, renewed = _loss_by_odds(known, kinds, rule, start)
-        seed, weights = settings.seed, _weights(prompts, settings)
-        return train_block(chat_model, inputs, kinds, direction, loss, schedule, seed, renewed, report, weights)
+            loss, renewed = _loss_by_odds(known, kinds, rule, start, weights)
+        return train_block(chat_model, inputs, kinds, direction, loss, schedule, settings.seed, renewed, report)
 
     trained = kept.training(device_of(chat_model.blocks[inputs.layer]), train)
     if not all(tensor.isfinite().all() for tensor in trained.state.values()):
@@ -129,6 +128,11 @@ def _weights(prompts: Sequence[Prompt], settings: Settings) -> torch.Tensor | No
     return weights / weights.mean()
 
 
+def _weighed(loss: LossFunction, weights: torch.Tensor | None) -> LossFunction:
+    """`loss` times the weight of each prompt."""
+    return loss if weights is None else lambda now, rows, current: weights[rows] * loss(now, rows, current)
+
+
 def _by_behaviour(activations: torch.Tensor, refused: torch.Tensor) -> RefusalDirection:
     """R from prompts that the unedited model refuses to those that it answers, by their first tokens."""
     if not 0 < int(refused.sum()) < len(refused):
@@ -138,7 +142,11 @@ def _by_behaviour(activations: torch.Tensor, refused: torch.Tensor) -> RefusalDi
 
 
 def _loss_by_odds(
-    known: Unedited | None, kinds: torch.Tensor, rule: Rule, start: RefusalStart | None
+    known: Unedited | None,
+    kinds: torch.Tensor,
+    rule: Rule,
+    start: RefusalStart | None,
+    weights: torch.Tensor | None,
 ) -> tuple[LossFunction, Callable[[torch.Tensor], LossFunction] | None]:
     """The loss of a rule by odds, and what makes it anew; None where the model cannot be asked while it is trained."""
     objective = rule.odds_objective
@@ -147,7 +155,7 @@ def _loss_by_odds(
     before = known.odds
 
     def loss(now: Odds) -> LossFunction:
-        return objective(kinds, before, now, start.boundary)
+        return _weighed(objective(kinds, before, now, start.boundary), weights)
 
     if not rule.schedule.renew_after or not (above := known.above()).alone:
         return loss(before), None

@@ -44,7 +44,6 @@ MOST_WEIGHT = 4.0
 
 STRENGTHS = (0.0, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 WEAK_STRENGTHS = (0.05, 0.1, 0.25)
-GENTLE_STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 # (activations (prompt, d_model), row of each in the training prompts (prompt), current direction) -> losses (prompt)
 LossFunction = Callable[[torch.Tensor, torch.Tensor, RefusalDirection], torch.Tensor]
@@ -186,17 +185,6 @@ def boundary_targets(
     return activations + (factor * position).unsqueeze(-1) * direction.vector
 
 
-def lacking_targets(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> torch.Tensor:
-    """Targets of the boundary rule where refusal is strengthened, from the activations of the unedited model.
-
-    A harmful prompt that is nearer to the harmless mean than the harmful mean is, is moved along R by what it lacks.
-    All others stay: to move those that are refused would carry benign ones along.
-    """
-    lack = (1 - direction.position(activations)).clamp(min=0)
-    lack[kinds != HARMFUL] = 0
-    return activations + lack.unsqueeze(-1) * direction.vector
-
-
 def cosine_loss(activations: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Eq. 8 of each prompt: 1 - cos(a, target), (prompt). Its mean is the paper's loss."""
     return 1 - torch.nn.functional.cosine_similarity(activations, targets, dim=-1)
@@ -286,11 +274,6 @@ def _boundary(shifts: Shifts) -> Objective:
     return objective
 
 
-def _lacking(activations: torch.Tensor, kinds: torch.Tensor, direction: RefusalDirection) -> LossFunction:
-    targets, length = lacking_targets(activations, kinds, direction), direction.length
-    return lambda now, rows, _current: distance_loss(now, targets[rows], length)
-
-
 def _papers(targets: Targets, alpha: float) -> Objective:
     def objective(_activations: torch.Tensor, kinds: torch.Tensor, _direction: RefusalDirection) -> LossFunction:
         # From the activation before each update, and held fixed while that is made.
@@ -302,25 +285,6 @@ def _papers(targets: Targets, alpha: float) -> Objective:
 def _odds(margins: Margins) -> OddsObjective:
     return lambda kinds, before, now, boundary: odds_loss(kinds, before, now, boundary, margins)
 
-
-def strengthening(rule: Rule) -> Rule:
-    """`rule`, where refusal is to be strengthened: harmful prompts that are answered are what counts.
-
-    `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others,
-    and holds benign ones below what they were. Weak strengths are tried too.
-    """
-    rule = replace(rule, strengths=(*GENTLE_STRENGTHS, *rule.strengths[1:]))
-    if rule.odds_objective is None:
-        return replace(rule, parameters={"reach": 1.0}, objective=_lacking)
-    margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED, held=HELD_BELOW)
-    return replace(rule, parameters={"margins": asdict(margins)}, odds_objective=_odds(margins))
-
-
-STRENGTHENED = 3.0
-"""Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
-
-HELD_BELOW = 2.0
-"""How far below what they were the log-odds of pseudo-harmful prompts are then held: unseen ones rise with harmful."""
 
 ODDS_MARGINS = Margins(
     pseudo_harmful=3.0,

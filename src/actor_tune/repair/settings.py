@@ -6,8 +6,9 @@ from typing import Literal
 from .aims import Aims
 from .changes import UNCHANGED, Changes, rule_with
 from .coreset import FRACTION, Selection
-from .rules import Rule, RuleChoice, RuleName, strengthening
+from .rules import Rule, RuleChoice, RuleName
 from .strength import Limits
+from .strengthening import strengthening
 
 LayerChoice = int | Literal["auto", "silhouette"]
 

@@ -54,7 +54,6 @@ def train_block(
     seed: int,
     renewed: Callable[[torch.Tensor], LossFunction] | None = None,
     report: Report = no_report,
-    weights: torch.Tensor | None = None,
 ) -> TrainedBlock:
     """Train block `inputs.layer` on `inputs` (paper, Algorithm 1). The model itself is left as it was.
 
@@ -64,7 +63,6 @@ def train_block(
     - `direction`: that of the unedited model.
     - `renewed`: what the loss is from epoch `schedule.renew_after` on, from activations (prompt, d_model) at that time.
     - `report`: takes the loss of each step.
-    - `weights`: (prompt) how much each counts in the mean of a batch; None: all alike.
     """
     block, shuffler = chat_model.blocks[inputs.layer], random.Random(seed)
     disturb = _noisy(schedule.noise, torch.Generator(device_of(block)).manual_seed(seed))
@@ -89,8 +87,7 @@ def train_block(
                     optimizer.param_groups[0]["lr"] = rate * (1 - step / steps)
                 # On the CPU, where targets are: a batch of them is small, and the method needs no device of its own.
                 activations = batch.output(block, disturb).cpu()
-                each = loss_function(activations, torch.tensor(batch.rows), current)
-                loss = (each if weights is None else weights[batch.rows] * each).mean()
+                loss = loss_function(activations, torch.tensor(batch.rows), current).mean()
                 if schedule.consistency:
                     loss = loss + schedule.consistency * consistency_loss(block, batch).cpu()
                 optimizer.zero_grad()

@@ -20,9 +20,6 @@ LEAST_EFFECT = 0.5
 BATCH = 40
 """Prompts in a step of a trial, twice as many as by default: a step waits for weights more than for prompts."""
 
-OWN_COUNT = 3.0
-"""How many times as much given prompts count in the second trial; the first has the defaults of `fit`."""
-
 SELECTED = 0.8
 """The share of prompts that `upcore` keeps in a trial."""
 

@@ -24,7 +24,7 @@ from ..repair.strength import excess, rates_of
 from .attempt import Attempt, attempt, by_rank, damage
 from .bench import Bench
 from .choose import front
-from .space import BATCH, OWN_COUNT, defaults, suggest
+from .space import BATCH, defaults, suggest
 from .storage import WORKER, Storage, take_up
 
 log = logging.getLogger(__name__)
@@ -84,9 +84,7 @@ def run_trials(study: optuna.Study, kept: Storage, bench: Bench, count: int, fir
       process alone is the same again.
     """
     if first:
-        own = defaults(bench.space)
-        study.enqueue_trial(own, user_attrs={DEFAULTS: True}, skip_if_exists=True)
-        study.enqueue_trial(own | {"given": OWN_COUNT}, skip_if_exists=True)
+        study.enqueue_trial(defaults(bench.space), user_attrs={DEFAULTS: True}, skip_if_exists=True)
         study.set_user_attr(READY, True)
     _wait_for(study)
     began, before = time.perf_counter(), len(ended(study))
