@@ -210,7 +210,7 @@ def test_harmful_prompts_that_lack_move_towards_refusal_and_benign_ones_hardly_m
     ]
     benign = [abs(after - before) for prompt, before, after in rows if prompt.kind == "pseudo_harmful"]
     assert len(lacking) > 3
-    assert sum(lacking) / len(lacking) > 0.5
+    assert sum(lacking) / len(lacking) > 0.5 * found.chosen.strength
     assert sum(benign) / len(benign) < 0.1
     assert {name for epoch in found.epochs for name in epoch.position} == {"harmful", "harmless", "held"}
 

@@ -8,12 +8,12 @@ from .direction import RefusalDirection
 from .rules import HARMFUL, LossFunction, Margins, Rule, distance_loss, odds_rule
 
 GENTLE_STRENGTHS = (0.0, 0.1, 0.2, 0.3, 0.4)
-"""Tried too: where most harmful prompts are refused already, little is asked for."""
+"""All that are tried: benign prompts in forms that were not trained on begin to rise with the harmful ones beyond."""
 
 STRENGTHENED = 3.0
 """Weight of harmful prompts that the unedited model answers, where they are what a fit is for."""
 
-HELD_BELOW = 2.0
+HELD_BELOW = 3.0
 """How far below what they were the log-odds of pseudo-harmful prompts are then held: unseen ones rise with harmful."""
 
 
@@ -21,9 +21,9 @@ def strengthening(rule: Rule) -> Rule:
     """`rule`, where refusal is to be strengthened: harmful prompts that are answered are what counts.
 
     `boundary` moves those that lack (`lacking_targets`); `odds` weighs those that are answered as much as the others,
-    and holds benign ones below what they were. Weak strengths are tried too.
+    and holds benign ones below what they were. Weak strengths alone are tried.
     """
-    rule = replace(rule, strengths=(*GENTLE_STRENGTHS, *rule.strengths[1:]))
+    rule = replace(rule, strengths=GENTLE_STRENGTHS)
     if rule.odds_objective is None:
         return replace(rule, parameters={"reach": 1.0}, objective=_lacking)
     margins = replace(Margins(**rule.parameters["margins"]), answered=STRENGTHENED, held=HELD_BELOW)
