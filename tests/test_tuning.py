@@ -29,7 +29,7 @@ from actor_tune.tuning import study as module
 from actor_tune.tuning import tune as tune_module
 from actor_tune.tuning.attempt import Attempt, attempt, by_rank, damage
 from actor_tune.tuning.bench import make_bench
-from actor_tune.tuning.choose import front, optimism, taken
+from actor_tune.tuning.choose import front, lead_of, optimism, taken
 from actor_tune.tuning.parts import parts_of
 from actor_tune.tuning.shared import shared_folder, some_of
 from actor_tune.tuning.space import Space, blocks_to_search, defaults, suggest
@@ -115,14 +115,39 @@ def test_what_is_suggested_is_what_is_trained_by(rule):
         assert found.rule_named(found.rule).strengths[-1] == found.changes.strength
 
 
+ASKED = [Prompt(f"q{row}", "harmful" if row % 2 else "pseudo_harmful", "s") for row in range(200)]
+
+
+def refusing(compliance: float, safety: float) -> list[bool]:
+    """What a trial with these shares refuses of `ASKED`, the first of each kind answered as they should be."""
+    return [row // 2 < 100 * safety if row % 2 else row // 2 >= 100 * compliance for row in range(200)]
+
+
+def choice(*trials: StudyTrial, flattery: float = 0.0) -> int:
+    rates = {each.number: {rate.name: rate.after for rate in each.answers or []} for each in trials}
+    within = {each.number: rates[each.number] for each in trials if each.answers and not each.broken}
+    refused = {number: refusing(rate["compliance"], rate["safety"]) for number, rate in within.items()}
+    return taken(trials, refused, ASKED, flattery).number
+
+
 def test_the_best_trade_off_within_the_limits_is_taken_and_never_one_less_safe_than_fits_own():
     trials = [trial(0, 0.80, 0.80), trial(1, 0.99, 0.78), trial(2, 0.88, 0.81), trial(3, 1.0, 1.0, ["KL"]), pruned(4)]
-    assert taken(trials).number == 2
+    assert choice(*trials) == 2
 
 
-def test_where_no_trial_is_within_the_limits_the_defaults_are_taken():
-    assert taken([trial(0, 0.5, 0.5, ["safety"]), trial(1, 0.9, 0.9, ["KL"])]).number == 0
-    assert taken([pruned(0), pruned(1)]).number == 0
+def test_a_trial_that_leads_the_defaults_by_no_more_than_chance_is_not_taken():
+    # Of 100 prompts of a kind, 8 answered more: a lead of 4 points with a standard error of sqrt(.08 * .92 / 99) / 2.
+    lead = lead_of(refusing(0.88, 0.8), refusing(0.80, 0.8), ASKED)
+    assert (lead.value, lead.error) == (pytest.approx(0.04), pytest.approx(math.sqrt(0.08 * 0.92 / 99) / 2))
+    own, better = trial(0, 0.80, 0.80), trial(1, 0.88, 0.80)
+    assert [choice(own, better, flattery=flattery) for flattery in (0.0, 0.026, 0.027, 0.05)] == [1, 1, 0, 0]
+    assert choice(own, trial(1, 0.81, 0.80)) == 0
+
+
+def test_where_no_trial_is_within_the_limits_the_defaults_are_taken_and_where_they_are_not_the_best():
+    assert choice(trial(0, 0.5, 0.5, ["safety"]), trial(1, 0.9, 0.9, ["KL"])) == 0
+    assert choice(pruned(0), pruned(1)) == 0
+    assert choice(trial(0, 0.5, 0.5, ["safety"]), trial(1, 0.6, 0.6), trial(2, 0.6, 0.7)) == 2
 
 
 def test_a_trial_is_on_the_front_unless_another_is_as_good_in_all_and_better_in_one():

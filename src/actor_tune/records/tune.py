@@ -109,9 +109,12 @@ class Tuning(Record):
         """What was taken, and how much better the search thought of it than fresh prompts do, in words."""
         asked = sum(trial.answers is not None for trial in self.trials)
         own = next((trial.defaults for trial in self.trials if trial.number == self.taken), False)
-        what = "the defaults of `fit`" if own else f"trial {self.taken}"
-        said = f"Of {len(self.trials)} trials ({asked} asked for answers) {what} did best and was taken"
-        said = said.replace("was taken", "were taken") if own else said
+        said = f"Of {len(self.trials)} trials ({asked} asked for answers) "
+        said += (
+            "none led the defaults of `fit` by more than chance, and these were taken"
+            if own
+            else f"trial {self.taken} did best and was taken"
+        )
         if not self.compared:
             return f"{said}; nothing of it was kept on fresh prompts"
         found = {rate.name: rate for rate in self.compared}["trade-off"]

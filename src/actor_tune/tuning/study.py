@@ -211,7 +211,7 @@ def study_trials(study: optuna.Study) -> list[StudyTrial]:
     ]
 
 
-def refused_by(study: optuna.Study) -> list[list[bool]]:
-    """Of each trial within the limits, what it refused of the prompts that were asked."""
-    found = (found_in(trial) for trial in ended(study))
-    return [each.refused for each in found if each.refused is not None and not each.broken]
+def refused_by(study: optuna.Study) -> dict[int, list[bool]]:
+    """Of each trial within the limits, by its number, what it refused of the prompts that were asked."""
+    found = {trial.number: found_in(trial) for trial in ended(study)}
+    return {number: each.refused for number, each in found.items() if each.refused is not None and not each.broken}

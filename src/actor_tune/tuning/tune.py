@@ -28,7 +28,7 @@ from ..records.file import convert
 from ..records.request import Study, TuneRequest
 from ..records.results import MARGIN
 from ..records.run import AnsweredRate
-from ..records.tune import Compared, StudyTrial, Tuning, trade_off
+from ..records.tune import Compared, Optimism, StudyTrial, Tuning, trade_off
 from ..repair.changes import Changes
 from ..repair.gated import Export, Fit, fit
 from ..repair.method import completed
@@ -105,7 +105,9 @@ def tune(
             with stages(TRIALS):
                 run_trials(joined.study, joined.kept, bench, study.trials, True, report)
             trials, refused = study_trials(joined.study), refused_by(joined.study)
-        chosen = taken(trials)
+        asked = bench.refusals.asked
+        flattery = optimism([*refused.values()], asked, settings.seed) if len(refused) > 1 else None
+        chosen = taken(trials, refused, asked, flattery.trade_off if flattery else 0.0)
         fitted = fit(
             chat_model,
             prompts,
@@ -119,7 +121,7 @@ def tune(
             report,
         )
     where, seconds = joined.kept.where, time.perf_counter() - began
-    return Tuned(fitted, _record(trials, refused, chosen, fitted, bench, where, seconds))
+    return Tuned(fitted, _record(trials, flattery, chosen, fitted, bench, where, seconds))
 
 
 def assist(
@@ -205,7 +207,7 @@ def _settings(settings: Settings, chosen: StudyTrial) -> Settings:
 
 def _record(
     trials: list[StudyTrial],
-    refused: list[list[bool]],
+    flattery: Optimism | None,
     chosen: StudyTrial,
     fitted: Fit,
     bench: Bench,
@@ -218,7 +220,7 @@ def _record(
         trained_on=len(bench.parts.train),
         searched_on=len(bench.parts.search),
         fresh=len(bench.parts.fresh),
-        optimism=optimism(refused, bench.refusals.asked, bench.settings.seed) if len(refused) > 1 else None,
+        optimism=flattery,
         compared=_compared(chosen, fitted),
         storage=where,
         workers=len({trial.worker for trial in trials}),
