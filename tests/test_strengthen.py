@@ -95,7 +95,7 @@ def test_harmful_prompts_that_are_answered_weigh_as_much_as_those_refused():
     rule = strengthening(ODDS)
     assert rule.parameters["margins"] == {**ODDS.parameters["margins"], "answered": STRENGTHENED, "held": HELD_BELOW}
     assert STRENGTHENED == ODDS_MARGINS.refused > ODDS_MARGINS.answered
-    assert rule.strengths[:3] == (0.0, 0.1, 0.2)
+    assert rule.strengths == (0.0, 0.1, 0.2, 0.3, 0.4)
     assert Settings(strengthen=True).foreseen.parameters == rule.parameters
     assert Settings(rule="boundary", strengthen=True).foreseen.parameters == {"reach": 1.0}
     assert Settings().foreseen is ODDS

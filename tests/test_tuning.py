@@ -9,6 +9,7 @@ import torch
 import actor_tune as at
 from actor_tune import Changes, Settings, Study, UserError
 from actor_tune.judges.trained.judge import judge_trained
+from actor_tune.models.above import blocks_above
 from actor_tune.models.first_token import first_token_logprobs
 from actor_tune.models.inputs import block_inputs
 from actor_tune.models.state import fingerprint
@@ -24,6 +25,7 @@ from actor_tune.repair.learn import begin_as_refusals, unedited
 from actor_tune.repair.method import prepare
 from actor_tune.repair.odds import RefusalStart, log_odds, odds_reader
 from actor_tune.repair.refusals import how_it_refuses
+from actor_tune.repair.train import block_outputs
 from actor_tune.tuning import choose
 from actor_tune.tuning import study as module
 from actor_tune.tuning import tune as tune_module
@@ -142,6 +144,7 @@ def test_a_trial_that_leads_the_defaults_by_no_more_than_chance_is_not_taken():
     own, better = trial(0, 0.80, 0.80), trial(1, 0.88, 0.80)
     assert [choice(own, better, flattery=flattery) for flattery in (0.0, 0.026, 0.027, 0.05)] == [1, 1, 0, 0]
     assert choice(own, trial(1, 0.81, 0.80)) == 0
+    assert lead_of([False, True], [True, False], ASKED[:2]).error == math.inf
 
 
 def test_where_no_trial_is_within_the_limits_the_defaults_are_taken_and_where_they_are_not_the_best():
@@ -213,15 +216,19 @@ def test_prompts_of_other_kinds_say_nothing_of_the_optimism():
     assert optimism(noisy, [*asked, *more], 0).trade_off == optimism(refused, asked, 0).trade_off
 
 
+def of_the_unedited(chat_model, inputs, start):
+    return unedited(block_outputs(chat_model, inputs), blocks_above(chat_model, inputs), start)
+
+
 def test_odds_of_some_prompts_are_read_anew_as_among_all():
     chat_model, prompts = make_model(), make_prompts(8)
     inputs = block_inputs(chat_model, 1, chat_model.encode(prompts))
     refusals = how_it_refuses(chat_model, prompts, judge_trained, 0)
-    known, rows = unedited(chat_model, inputs, refusals.start), [1, 4, 5, 11]
+    known, rows = of_the_unedited(chat_model, inputs, refusals.start), [1, 4, 5, 11]
     some = some_of(known, rows)
     assert torch.equal(some.odds.slope.values, known.odds.slope.values[rows])
     moved = some.activations + 0.1 * torch.randn(len(rows), some.activations.shape[1])
-    alone = unedited(chat_model, inputs.select(rows), refusals.start)
+    alone = of_the_unedited(chat_model, inputs.select(rows), refusals.start)
     found, expected = (odds_reader(each.above(), refusals.start.tokens)(moved).slope for each in (some, alone))
     assert torch.allclose(found.values, expected.values, atol=1e-4)
     assert torch.allclose(found.gradients, expected.gradients, atol=1e-4)
@@ -234,7 +241,7 @@ def test_how_answers_begin_is_the_same_by_first_tokens_and_by_odds_around_activa
     values = log_odds(first_token_logprobs(chat_model, inputs), tokens)
     start = RefusalStart(tokens, float(values.median()))
     told = begin_as_refusals(chat_model, inputs, start)
-    assert torch.equal(told, unedited(chat_model, inputs, start).refused())
+    assert torch.equal(told, of_the_unedited(chat_model, inputs, start).refused())
     assert 0.4 < told.float().mean() < 0.6
 
 

@@ -54,9 +54,8 @@ class Learned:
     warnings: list[str]
 
 
-def unedited(chat_model: ChatModel, inputs: BlockInputs, start: RefusalStart) -> Unedited:
-    """What block `inputs.layer` and those above make of prompts that receive `inputs`."""
-    activations, above = block_outputs(chat_model, inputs), blocks_above(chat_model, inputs)
+def unedited(activations: torch.Tensor, above: Above, start: RefusalStart) -> Unedited:
+    """What the blocks `above` make of `activations` (prompt, d_model), which the unedited block returns."""
     odds = odds_reader(above, start.tokens)(activations)
     return Unedited(activations, odds, lambda: above, lambda: odds.slope.values > start.boundary)
 
@@ -101,7 +100,7 @@ def learn(
         told = known.refused if known else None
         direction = _by_behaviour(activations, told() if told else begin_as_refusals(chat_model, inputs, start))
     if rule.odds_objective and start and (known is None or known.odds is None):
-        known = unedited(chat_model, inputs, start)
+        known = unedited(activations, blocks_above(chat_model, inputs), start)
     schedule, weights = replace(rule.schedule, consistency=settings.consistency), _weights(prompts, settings)
 
     def train() -> TrainedBlock:

@@ -228,6 +228,7 @@ def _chosen(begun: _Begun, trials: list[Trial], rule: Rule) -> Trial:
     chosen = choose(trials, settings.limits, settings.aims) if rule.searched else trials[-1]
     if chosen.strength == 0 and settings.allow_unsafe:
         whole = settings.changes.strength or 1.0
+        # Where refusal is strengthened, weaker ones alone are tried: the strongest of them.
         return next((trial for trial in trials if trial.strength == whole), trials[-1])
     return chosen
 

@@ -1,4 +1,7 @@
-"""What a rule is where refusal is strengthened: harmful prompts that slip through are moved, benign ones held."""
+"""What a rule is where refusal is strengthened: harmful prompts that slip through are moved, benign ones held.
+
+`HELD_BELOW` and the strengths were set on one model, by its validation prompts and what its gate said of benign ones.
+"""
 
 from dataclasses import replace
 
